@@ -1,0 +1,75 @@
+"""Frozen records: what `@dataclass(frozen=True)` gives, without what importing it costs.
+
+`dataclasses` imports `inspect` and `re`, more than the whole launcher takes. Type checkers see
+these classes as frozen dataclasses (PEP 681).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_options):
+        return lambda cls: cls
+
+
+@dataclass_transform(frozen_default=True)
+class Record:
+    """A value with named fields: compared, hashed and shown by them, and never changed.
+
+    A subclass lists its fields as annotations; a class attribute of the same name is the default.
+    """
+
+    _fields: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Take the fields from the annotations."""
+        cls._fields = tuple(cls.__dict__.get("__annotations__", ()))
+        cls.__match_args__ = cls._fields
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the fields in their order or by name; TypeError where one is missing or unknown."""
+        name = type(self).__name__
+        if len(args) > len(self._fields):
+            raise TypeError(f"{name} takes {len(self._fields)} fields, not {len(args)}")
+        values = self.__dict__
+        values.update(zip(self._fields, args))
+        for key, value in kwargs.items():
+            if key not in self._fields or key in values:
+                raise TypeError(f"{name} has no field {key!r}, or it is given twice")
+            values[key] = value
+        for field in self._fields:
+            if field not in values and not hasattr(self, field):
+                raise TypeError(f"{name} lacks its field {field!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: a record does not change."""
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be set: a record does not change")
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse: a record does not change."""
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return type(self)(**{**{field: getattr(self, field) for field in self._fields}, **changes})
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field) for field in self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        """Two records of one class are equal if their fields are."""
+        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        """Hash by the fields."""
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        """Show the fields by name."""
+        shown = ", ".join(f"{field}={getattr(self, field)!r}" for field in self._fields)
+        return f"{type(self).__name__}({shown})"
