@@ -1,10 +1,39 @@
 """Start vLLM with the NCCL limit that keeps expert-parallel load balancing from hanging.
 
->>> plan = eplb_launch.plan(["vllm", "serve", "model", "-dp", "8", ...], os.environ)
->>> plan.environment
-{'NCCL_MAX_CTAS': '8'}
+- `plan(command, environ)` decides, and returns a frozen `Plan`: `plan.environment` is what to set.
+- `run(command)` decides and becomes the command; `become(command, environment)` only becomes it.
+- `override_envs_for_eplb(parallel_config)` stands in for vLLM's function of that name.
 """
 
 from __future__ import annotations
 
 from eplb_launch._version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from eplb_launch.launch import become
+    from eplb_launch.override import override_envs_for_eplb
+    from eplb_launch.plans import Plan, PlanWarning, plan
+    from eplb_launch.front import run
+
+__all__ = [
+    "Plan",
+    "PlanWarning",
+    "__version__",
+    "become",
+    "override_envs_for_eplb",
+    "plan",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, so that `eplb-launch -- CMD` imports no more than it needs."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    home = {"become": "launch", "override_envs_for_eplb": "override", "run": "front"}
+    module = importlib.import_module(f"{__name__}.{home.get(name, 'plans')}")
+    globals()[name] = value = getattr(module, name)
+    return value

@@ -5,17 +5,55 @@ Everything else (help, sub-commands, usage errors) goes to the Typer app in `cli
 
 from __future__ import annotations
 
+import _signal
 import sys
 
-from eplb_launch.launch import become
+from eplb_launch.front import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_FLAGS = frozenset(("--strict", "--quiet", "--verbose"))
 
 
 def main() -> None:
     """Run the command line of this process; does not return."""
+    # For `python -m eplb_launch`; the installed script did it already, a little earlier.
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     argv = sys.argv[1:]
-    if argv[:1] == ["--"] and argv[1:]:
-        become(argv[1:], {})
-    sys.exit(2)
+    options = launch_options(argv)
+    if options is not None:
+        run(argv[argv.index("--") + 1 :], **options)
+    from eplb_launch.cli import main as cli_main
+
+    cli_main(argv)
+
+
+def launch_options(argv: list[str]) -> dict[str, Any] | None:
+    """Return the options before "--" of a launch; None for all that is not plainly one.
+
+    A short cut past Typer, which takes ten times as long to import as all the rest. `cli` declares
+    the same options, and explains what is wrong with others.
+    """
+    options: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return options if next(words, None) is not None else None
+        if word in _FLAGS:
+            options[word[2:]] = True
+        elif word == "--vllm-version" or word.startswith("--vllm-version="):
+            value = word[15:] if "=" in word else next(words, "")
+            from eplb_launch.releases import minor_release
+
+            if minor_release(value) is None:
+                return None
+            options["vllm_version"] = value
+        else:
+            return None
+    return None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""Read the YAML file of vLLM's --config, as vLLM does, within bounds.
+
+Imported only where a command names such a file: yaml costs two interpreter starts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from eplb_launch.arguments import RefusedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# A real one has some 50 lines. Larger ones would take seconds to read.
+MAX_BYTES = 256 * 1024
+
+
+class ConfigFileError(RefusedError):
+    """The file cannot be read; the message says why and holds nothing of its content."""
+
+    code = "config-unreadable"
+    remedy = "give vLLM a readable YAML file, or put the settings of the rule on the command line"
+
+    def __init__(self, why: str) -> None:
+        """Say why."""
+        super().__init__(f"the --config file is {why}")
+
+
+def load(path: str) -> Mapping[object, Any]:
+    """Return the top-level map of a file (vllm/utils/argparse_utils.py, load_config_file)."""
+    try:
+        # Not blocking: to open a pipe would wait for its writer, and to read it would empty it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigFileError("not a regular file")
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigFileError(f"unreadable: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigFileError(f"larger than {MAX_BYTES // 1024} KiB")
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigFileError("not read: PyYAML is not installed") from None
+    try:
+        value = yaml.safe_load(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigFileError("not UTF-8") from None
+    except RecursionError:
+        raise ConfigFileError("nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigFileError(f"not valid YAML{where}") from None
+    if not isinstance(value, dict):
+        raise ConfigFileError("not a YAML map")
+    return value

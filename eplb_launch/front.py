@@ -1,0 +1,66 @@
+"""Decide, say so, and become the command. Whatever goes wrong here, the command starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from eplb_launch.launch import LAUNCHER_FAILED, become, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+
+def run(
+    command: Sequence[str],
+    *,
+    strict: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    vllm_version: str | None = None,
+) -> NoReturn:
+    """Start `command` in this process, with what its plan sets on top of the environment.
+
+    Says on stderr what was set, and each warning, in one line each; with `verbose` also why nothing
+    was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
+    command from starting: exit status 125.
+    """
+    environment: dict[str, str] = {}
+    lines: list[str] = []
+    trouble: list[str] = []
+    try:
+        from eplb_launch.plans import plan
+
+        decided = plan(command, os.environ, vllm_version=vllm_version)
+        environment = decided.environment
+        for name, value in environment.items():
+            lines.append(f"set {name}={value}: {decided.reason}")
+        if verbose and not environment:
+            lines.append(f"nothing set: {decided.reason}")
+        trouble = [f"{warning.message}; {warning.remedy}" for warning in decided.warnings]
+    except BaseException as error:  # noqa: BLE001 - a module that shadows ours may even exit
+        environment = {}
+        trouble = [f"internal error, nothing set: {_place(error)}"]
+    if strict and trouble:
+        for line in trouble:
+            say(f"not started (--strict): {line}")
+        sys.exit(LAUNCHER_FAILED)
+    if not quiet:
+        for line in lines:
+            say(line)
+        for line in trouble:
+            say(f"warning: {line}")
+    become(command, environment)
+
+
+def _place(error: BaseException) -> str:
+    """Return what was raised and where. Not its message, which could hold a secret."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return type(error).__name__
+    file = os.path.basename(traceback.tb_frame.f_code.co_filename)
+    return f"{type(error).__name__} at {file}:{traceback.tb_lineno}"

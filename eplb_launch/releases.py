@@ -1,0 +1,151 @@
+"""What differs between vLLM releases, as one table. The next release is one row, if it differs.
+
+Read from vLLM's published sources: `vllm/distributed/eplb/eplb_utils.py` (the rule),
+`vllm/config/parallel.py` (defaults, communicator, environment variables) and
+`vllm/utils/argparse_utils.py` (grammar). Pull requests: 32860 (the rule), 33176 (communicator),
+36276 (NIXL), 43110 (communicator when not named), 43219 (async by default), 43339 (mega MoE),
+44978 (async over NCCL is refused).
+"""
+
+from __future__ import annotations
+
+from eplb_launch.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+# EPLB communicators that move expert weights with NCCL.
+NCCL_COMMUNICATORS = frozenset(("torch_nccl", "pynccl"))
+
+
+class Rule(Record):
+    """One reason to limit NCCL: it holds where all of its conditions do."""
+
+    name: str
+    hazard: str  # what the info line says
+    conditions: tuple[str, ...]  # names in `rules.CONDITIONS`
+    source: str
+
+
+_LOW_LATENCY = Rule(
+    name="deepep_low_latency",
+    hazard="async EPLB with DeepEP low-latency",
+    conditions=("data_parallel", "eplb", "async_eplb", "deepep_low_latency"),
+    source="vLLM PR 32860; DeepEP issue 496",
+)
+_MEGA_MOE = Rule(
+    name="deep_gemm_mega_moe",
+    hazard="EPLB over NCCL with DeepGEMM mega MoE",
+    conditions=("data_parallel", "eplb", "mega_moe", "nccl_communicator"),
+    source="vLLM PR 43339",
+)
+
+
+def _with(rule: Rule, condition: str) -> Rule:
+    return rule.replace(conditions=(*rule.conditions, condition))
+
+
+_LOW_LATENCY_OVER_NCCL = _with(_LOW_LATENCY, "nccl_communicator")
+
+
+class Release(Record):
+    """What a vLLM release does, and those after it up to the next row."""
+
+    since: int  # 0.N
+    rules: tuple[Rule, ...]  # the hang is possible where one of them holds
+    own_rule: bool  # vLLM's workers apply the rules themselves; else the launcher brings the fix
+    use_async: bool | None  # default of EPLBConfig.use_async; None: not known
+    # The communicator when none is named: the first whose condition holds.
+    communicator: tuple[tuple[Literal["elastic_ep", "nixl", "async", "always"], str], ...]
+    communicator_option: bool = True  # EPLBConfig.communicator exists
+    # VLLM_ALL2ALL_BACKEND: counts where the option is absent, beats it, or is not read.
+    all2all_variable: Literal["default", "override", ""] = ""
+    removed_backends: frozenset[str] = frozenset()  # read as allgather_reducescatter
+    synchronous_backends: frozenset[str] = frozenset()  # async EPLB is turned off (PR 35212)
+    nested_config: bool = True  # a map in the --config file becomes JSON
+    human_readable: bool = True  # "1k" is a number in JSON and dotted options (0.20, argparse_utils)
+
+
+_NCCL = (("always", "torch_nccl"),)
+_ELASTIC_THEN_NIXL = (("elastic_ep", "pynccl"), ("nixl", "nixl"), ("always", "torch_gloo"))
+_NIXL_THEN_ELASTIC = (("nixl", "nixl"), ("elastic_ep", "pynccl"), ("always", "torch_gloo"))
+_BY_ASYNC = (("elastic_ep", "pynccl"), ("async", "torch_gloo"), ("always", "torch_nccl"))
+
+_V12 = Release(
+    since=12,
+    rules=(_LOW_LATENCY,),
+    own_rule=False,
+    use_async=False,
+    communicator=_NCCL,
+    communicator_option=False,
+    all2all_variable="default",
+    nested_config=False,
+    human_readable=False,
+)
+_V14 = _V12.replace(since=14, all2all_variable="override")
+_V16 = _V14.replace(since=16, all2all_variable="", nested_config=True)
+_V17 = _V16.replace(
+    since=17,
+    own_rule=True,
+    removed_backends=frozenset(("pplx",)),
+    synchronous_backends=frozenset(("allgather_reducescatter", "naive")),
+)
+_V19 = _V17.replace(
+    since=19,
+    removed_backends=frozenset(("pplx", "naive")),
+    synchronous_backends=frozenset(("allgather_reducescatter",)),
+)
+_V20 = _V19.replace(
+    since=20,
+    synchronous_backends=frozenset(),
+    rules=(_LOW_LATENCY_OVER_NCCL,),
+    communicator=_BY_ASYNC,
+    communicator_option=True,
+    human_readable=True,
+)
+_V22 = _V20.replace(since=22, communicator=_ELASTIC_THEN_NIXL)
+_V23 = _V22.replace(since=23, rules=(_LOW_LATENCY_OVER_NCCL, _MEGA_MOE), use_async=True)
+_V24 = _V23.replace(since=24, rules=(_MEGA_MOE,), communicator=_NIXL_THEN_ELASTIC)
+
+RELEASES: tuple[Release, ...] = (
+    _V12.replace(since=0, rules=()),  # no async EPLB before 0.12
+    *(_V12, _V14, _V16, _V17, _V19, _V20, _V22, _V23, _V24),
+)
+
+# Release not known: whatever any release would limit.
+UNKNOWN_RELEASE = _V24.replace(
+    since=-1,
+    rules=(
+        _with(_LOW_LATENCY, "no_other_communicator"),
+        _MEGA_MOE.replace(
+            conditions=("data_parallel", "eplb", "mega_moe", "nccl_communicator_of_mega_moe")
+        ),
+    ),
+    own_rule=False,
+    use_async=None,
+    communicator=(),
+    all2all_variable="default",
+)
+
+
+def minor_release(version: str) -> int | None:
+    """Return N of a version 0.N..., or None where the version does not say which release it is.
+
+    A build from a checkout without tags calls itself 0.1.devN, which says nothing.
+    """
+    major, _, rest = version.strip().lstrip("v").partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    if not (major.isascii() and major.isdigit() and digits):
+        return None
+    if int(major) > 0:
+        return max(release.since for release in RELEASES) + 1_000_000  # newer than any known
+    return int(digits) if int(digits) > 1 or "dev" not in rest else None
+
+
+def release_of(version: str | None) -> Release:
+    """Return the row of a version; a newer release than known gets the newest row."""
+    minor = minor_release(version) if version else None
+    if minor is None:
+        return UNKNOWN_RELEASE
+    return max((r for r in RELEASES if r.since <= minor), key=lambda release: release.since)
