@@ -11,10 +11,10 @@ from eplb_launch._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from eplb_launch.front import run
     from eplb_launch.launch import become
     from eplb_launch.override import override_envs_for_eplb
     from eplb_launch.plans import Plan, PlanWarning, plan
-    from eplb_launch.front import run
 
 __all__ = [
     "Plan",

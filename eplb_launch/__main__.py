@@ -5,7 +5,7 @@ Everything else (help, sub-commands, usage errors) goes to the Typer app in `cli
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` imports enum
 import sys
 
 from eplb_launch.front import run

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     Word = tuple[str, int | str]  # a word, and where it stands: its index in the command, or a file
     Dotted = dict[str, tuple[dict[str, Any], int | str, str]]  # by option: keys, source, as written
 
-# The options that are read, by every spelling: the setting; VALUE where the option takes one, else
-# what it sets; and the release 0.N that brought it (vllm/engine/arg_utils.py).
+# The options that are read, by every spelling: the setting; VALUE or JSON where the option takes
+# one, else what it sets; and the release 0.N that brought it (vllm/engine/arg_utils.py).
 VALUE = "value"
+JSON = "json"
 OPTIONS: Mapping[str, tuple[str, object, int]] = {
     "--data-parallel-size": ("data_parallel_size", VALUE, 12),
     "-dp": ("data_parallel_size", VALUE, 12),
@@ -38,10 +39,10 @@ OPTIONS: Mapping[str, tuple[str, object, int]] = {
     "--enable-eplb": ("enable_eplb", True, 12),
     "--no-enable-eplb": ("enable_eplb", False, 12),
     "--disable-eplb": ("enable_eplb", False, 33),
-    "--eplb-config": ("eplb_config", VALUE, 12),
+    "--eplb-config": ("eplb_config", JSON, 12),
     "--all2all-backend": ("all2all_backend", VALUE, 12),
     "--moe-backend": ("moe_backend", VALUE, 17),
-    "--kernel-config": ("kernel_config", VALUE, 16),
+    "--kernel-config": ("kernel_config", JSON, 16),
     "--enable-elastic-ep": ("enable_elastic_ep", True, 17),
     "--no-enable-elastic-ep": ("enable_elastic_ep", False, 17),
     "--disable-elastic-ep": ("enable_elastic_ep", False, 33),
@@ -87,7 +88,7 @@ def read(
     its name, or None where it cannot be known. Raises RefusedError where vLLM would refuse the
     arguments.
     """
-    pairs: list[Word] = list(zip(words, positions))
+    pairs: list[Word] = list(zip(words, positions, strict=True))
     if serve:
         pairs = _move_model(pairs)
     complete = True
@@ -174,17 +175,16 @@ def _normalized(pairs: list[Word], minor: int | None) -> list[Word]:
     result: list[Word] = []
     for pair in pairs:
         word, source = pair
-        if word[:2] == "--":
-            if "_" in word:
-                name, equals, value = word.partition("=")
-                name, dot, keys = name.partition(".")
-                pair = (name.replace("_", "-") + dot + keys + equals + value, source)
-        elif word[:2] == "-O" and word != "-O":
-            # Up to 0.13 `-O.key value` is dotted (as -cc.key).
-            if word[2] != "." or (minor or 99) >= 14:
-                result.append(("--optimization-level", source))
-                pair = (word[3:] if word[2] == "=" else word[2:], source)
-        result.append(pair)
+        if word[:2] == "--" and "_" in word:
+            name, equals, value = word.partition("=")
+            name, dot, keys = name.partition(".")
+            result.append((name.replace("_", "-") + dot + keys + equals + value, source))
+        # Up to 0.13 `-O.key value` is dotted (as -cc.key).
+        elif word[:2] == "-O" and word != "-O" and (word[2] != "." or (minor or 99) >= 14):
+            result.append(("--optimization-level", source))
+            result.append((word[3:] if word[2] == "=" else word[2:], source))
+        else:
+            result.append(pair)
     return result
 
 
@@ -275,7 +275,7 @@ def _parse(pairs: list[Word], dotted: Dotted, minor: int | None) -> Reading:
             complete = complete and UNKNOWN not in written
             continue
         setting, takes, _ = OPTIONS[name]
-        if takes is not VALUE:
+        if takes not in (VALUE, JSON):
             if equals:
                 raise RefusedError(f"{name} takes no value")
             given[setting] = Given(takes, _where(source, written))
@@ -290,8 +290,8 @@ def _parse(pairs: list[Word], dotted: Dotted, minor: int | None) -> Reading:
         name = _option(written, minor)
         if name is not None:
             setting, takes, _ = OPTIONS[name]
-            if takes is not VALUE:
-                raise RefusedError(f"{name} takes no value")
+            if takes is not JSON:
+                raise RefusedError(f"{name} takes no keys")
             given[setting] = Given(keys, _where(source, shown))
     return Reading(given, complete)
 

@@ -1,4 +1,4 @@
-"""The Typer app: help, completion, usage errors and the sub-commands. The only importer of Typer."""
+"""The Typer app: help, completion, usage errors, sub-commands. The only importer of Typer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 import typer.core
 
 from eplb_launch import __version__
-from eplb_launch.releases import minor_release
 from eplb_launch.front import run
+from eplb_launch.releases import minor_release
 
 PROGRAM = "eplb-launch"
 RIGHT_FORM = "eplb-launch [OPTIONS] -- vllm serve MODEL [ARGUMENTS]..."

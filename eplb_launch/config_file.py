@@ -35,10 +35,14 @@ def load(path: str) -> Mapping[object, Any]:
     try:
         # Not blocking: to open a pipe would wait for its writer, and to read it would empty it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ConfigFileError("not a regular file")
-            content = file.read(MAX_BYTES + 1)
+            content = b""
+            while len(content) <= MAX_BYTES and (piece := os.read(descriptor, MAX_BYTES)):
+                content += piece
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ConfigFileError(f"unreadable: {error.strerror}") from None
     if len(content) > MAX_BYTES:

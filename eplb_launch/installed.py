@@ -91,7 +91,9 @@ def _interpreter(path: str, environ: Mapping[str, str], directory: str | None) -
         # What pip and uv write where the interpreter's path is long or has a space:
         # '''exec' "/long path/python" "$0" "$@"
         command = lines[1].partition("exec")[2].lstrip("' ")
-        words = [command[1:].partition(command[:1])[0] if command[:1] in "\"'" else command.split()[0]]
+        words = [
+            command[1:].partition(command[:1])[0] if command[:1] in "\"'" else command.split()[0]
+        ]
     return words[0] if words and _is_python(words[0]) else None
 
 

@@ -10,26 +10,53 @@ to the newest release known here.
 from __future__ import annotations
 
 OPTIONS: tuple[tuple[int, int | None, str], ...] = (
-    (12, 12, """
+    (
+        12,
+        12,
+        """
         --cuda-graph-sizes --disable-mm-preprocessor-cache
         --enable-multimodal-encoder-data-parallel --task
-    """),
-    (12, 16, """
+    """,
+    ),
+    (
+        12,
+        16,
+        """
         --disable-log-requests --logits-processor-pattern --no-disable-log-requests
-    """),
-    (12, 17, """
+    """,
+    ),
+    (
+        12,
+        17,
+        """
         --swap-space
-    """),
-    (12, 18, """
+    """,
+    ),
+    (
+        12,
+        18,
+        """
         --disable-frontend-multiprocessing --no-disable-frontend-multiprocessing
-    """),
-    (12, 26, """
+    """,
+    ),
+    (
+        12,
+        26,
+        """
         --max-long-partial-prefills --max-num-partial-prefills
-    """),
-    (12, 27, """
+    """,
+    ),
+    (
+        12,
+        27,
+        """
         --calculate-kv-scales --no-calculate-kv-scales --override-attention-dtype
-    """),
-    (12, None, """
+    """,
+    ),
+    (
+        12,
+        None,
+        """
         --additional-config --aggregate-engine-logging --all2all-backend --allow-credentials
         --allowed-headers --allowed-local-media-path --allowed-media-domains --allowed-methods
         --allowed-origins --api-key --api-server-count -asc --async-scheduling --block-size -cc
@@ -96,121 +123,213 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --tool-parser-plugin --tool-server -tp --trust-remote-code --trust-request-chat-template
         --uds --use-tqdm-on-load --uvicorn-log-level --video-pruning-rate --worker-cls
         --worker-extension-cls
-    """),
-    (13, None, """
+    """,
+    ),
+    (
+        13,
+        None,
+        """
         -ac --attention-backend --attention-config --cudagraph-metrics
         --enable-layerwise-nvtx-tracing --no-cudagraph-metrics
         --no-enable-layerwise-nvtx-tracing --profiler-config
-    """),
-    (14, None, """
+    """,
+    ),
+    (
+        14,
+        None,
+        """
         --allow-deprecated-quantization --default-chat-template-kwargs --enable-log-deltas
         --enable-logging-iteration-details --enable-mfu-metrics --enable-offline-docs
         --enable-return-routed-experts --enable-tower-connector-lora -ep
         --no-allow-deprecated-quantization --no-enable-log-deltas
         --no-enable-logging-iteration-details --no-enable-mfu-metrics --no-enable-offline-docs
         --no-enable-return-routed-experts --no-enable-tower-connector-lora --ubatch-size
-    """),
-    (15, None, """
+    """,
+    ),
+    (
+        15,
+        None,
+        """
         --mamba-cache-mode --mm-encoder-only --no-mm-encoder-only --ssl-ciphers
-    """),
-    (16, None, """
+    """,
+    ),
+    (
+        16,
+        None,
+        """
         --disable-access-log-for-endpoints --enable-flashinfer-autotune --kernel-config
         --no-enable-flashinfer-autotune --no-specialize-active-lora --specialize-active-lora
         --weight-transfer-config
-    """),
-    (17, 17, """
+    """,
+    ),
+    (
+        17,
+        17,
+        """
         --no-use-gpu-for-pooling-score --use-gpu-for-pooling-score
-    """),
-    (17, None, """
+    """,
+    ),
+    (
+        17,
+        None,
+        """
         --cpu-offload-params --enable-elastic-ep --fail-on-environ-validation
         --language-model-only --moe-backend --no-enable-elastic-ep
         --no-fail-on-environ-validation --no-language-model-only --offload-backend
         --offload-group-size --offload-num-in-group --offload-params --offload-prefetch-step
         --performance-mode
-    """),
-    (18, None, """
+    """,
+    ),
+    (
+        18,
+        None,
+        """
         --dcp-comm-backend --distributed-timeout-seconds --enable-ep-weight-filter
         --gdn-prefill-backend --grpc --no-enable-ep-weight-filter --shutdown-timeout
-    """),
-    (19, None, """
+    """,
+    ),
+    (
+        19,
+        None,
+        """
         --kv-cache-dtype-skip-layers --lora-target-modules --mm-tensor-ipc
         --no-scheduler-reserve-full-isl --reasoning-config --renderer-num-workers -sc
         --scheduler-reserve-full-isl
-    """),
-    (20, None, """
+    """,
+    ),
+    (
+        20,
+        None,
+        """
         --enable-flash-late-interaction --enable-mamba-cache-stochastic-rounding
         --ir-op-priority --mamba-backend --mamba-cache-philox-rounds
         --no-enable-flash-late-interaction --no-enable-mamba-cache-stochastic-rounding
         --no-numa-bind --numa-bind --numa-bind-cpus --numa-bind-nodes
-    """),
-    (21, None, """
+    """,
+    ),
+    (
+        21,
+        None,
+        """
         --fingerprint-mode --fingerprint-value --mm-encoder-attn-dtype
         --mm-encoder-fp8-scale-path --mm-encoder-fp8-scale-save-margin
         --mm-encoder-fp8-scale-save-path --safetensors-prefetch-block-size
         --safetensors-prefetch-num-threads
-    """),
-    (22, None, """
+    """,
+    ),
+    (
+        22,
+        None,
+        """
         --cpu-distributed-timeout-seconds --data-parallel-multi-port-external-lb
         --data-parallel-supervisor-port --dp-supervisor-probe-failure-threshold
         --dp-supervisor-probe-interval-s --dp-supervisor-probe-timeout-s -dpm
         --enable-cumem-allocator --enable-mixed-moe-lora-format --linear-backend
         --no-enable-cumem-allocator --no-enable-mixed-moe-lora-format --no-use-fp64-gumbel
         --quantization-config --spec-method --spec-model --spec-tokens --use-fp64-gumbel
-    """),
-    (24, None, """
+    """,
+    ),
+    (
+        24,
+        None,
+        """
         -dc --device-ids --diffusion-config --jit-monitor-verbose --no-jit-monitor-verbose
         --prefill-schedule-interval --watermark
-    """),
-    (25, None, """
+    """,
+    ),
+    (
+        25,
+        None,
+        """
         --enable-per-request-metrics --jit-monitor-mode --mm-ipc-gpu-memory-gb
         --model-class-overrides --no-enable-per-request-metrics
-    """),
-    (26, 29, """
+    """,
+    ),
+    (
+        26,
+        29,
+        """
         --enable-bf16x3-router-gemm --no-enable-bf16x3-router-gemm
-    """),
-    (26, None, """
+    """,
+    ),
+    (
+        26,
+        None,
+        """
         --enable-moe-shared-loras --max-num-scheduled-tokens --no-enable-moe-shared-loras
         --prefix-match-unit
-    """),
-    (27, None, """
+    """,
+    ),
+    (
+        27,
+        None,
+        """
         --cohere-format --cohere-is-reasoning-model --enable-fault-tolerance
         --fault-tolerance-config --kda-prefill-backend --mamba-ssu-algorithm
         --mm-hasher-algorithm --no-cohere-is-reasoning-model --no-enable-fault-tolerance
         --no-use-replayssm --replayssm-buffer-len --use-replayssm --video-pruning-method
-    """),
-    (28, None, """
+    """,
+    ),
+    (
+        28,
+        None,
+        """
         --ec-manager-config --mm-device-do-normalize --mm-processor-device
         --no-mm-device-do-normalize --no-return-sampling-mask --return-sampling-mask
-    """),
-    (29, None, """
+    """,
+    ),
+    (
+        29,
+        None,
+        """
         --dcp-q-replicate --enable-batch-sharded-sampling --enable-trace-replay
         --max-num-queued-reqs --max-num-queued-tokens --no-dcp-q-replicate
         --no-enable-batch-sharded-sampling --no-enable-trace-replay
         --per-request-spec-decode-metrics --prefix-cache-retention-interval
         --sse-keep-alive-interval
-    """),
-    (30, 30, """
+    """,
+    ),
+    (
+        30,
+        30,
+        """
         --enable-mamba-fine-grained-prefix-cache --no-enable-mamba-fine-grained-prefix-cache
-    """),
-    (30, None, """
+    """,
+    ),
+    (
+        30,
+        None,
+        """
         --dp-sync-interval --elastic-ep-max-dp-size --enable-nccl-comm-suspend
         --enable-scale-out --engram-config --kda-decode-backend --no-enable-nccl-comm-suspend
         --no-enable-scale-out --sparse-indexer-topk-backend --watermark-config
-    """),
-    (31, None, """
+    """,
+    ),
+    (
+        31,
+        None,
+        """
         --anthropic-disabled-thinking-effort --aux-output-config --device-memory-utilization
         --enable-mamba-shared-prefix-checkpoint --log-level --logging-config
         --long-prefill-token-threshold-adaptive --max-lora-cls-labels --max-num-active-seqs
         --no-enable-mamba-shared-prefix-checkpoint --no-long-prefill-token-threshold-adaptive
         --no-swa-bounded-replay --no-trust-request-mm-kwargs --sleep-preserve-parameter-names
         --swa-bounded-replay --tool-strict-level --trust-request-mm-kwargs
-    """),
-    (32, None, """
+    """,
+    ),
+    (
+        32,
+        None,
+        """
         --custom-histogram-buckets --enable-hc-sp --enable-shm-tensor-arena --grpc-port
         --no-enable-hc-sp --no-enable-shm-tensor-arena --no-sleep-mode-offload-cudagraph
         --sleep-mode-offload-cudagraph
-    """),
-    (33, None, """
+    """,
+    ),
+    (
+        33,
+        None,
+        """
         --disable-auto-tool-choice --disable-batch-sharded-sampling --disable-chunked-prefill
         --disable-cumem-allocator --disable-dbo --disable-elastic-ep --disable-ep-weight-filter
         --disable-eplb --disable-expert-parallel --disable-fault-tolerance
@@ -231,7 +350,8 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --enable-nccl-for-dp-synchronization --enable-sliding-window --enable-uvicorn-access-log
         --monokernel --no-monokernel --reasoning-effort-map --sleep-mode-backend
         --watchdog-config
-    """),
+    """,
+    ),
 )
 
 

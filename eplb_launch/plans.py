@@ -83,8 +83,10 @@ def plan(
     words = tuple(command)
     server = find_server(words, environ)
     if server is None:
-        return Plan(words, None, vllm_version, "", {}, (), None, (), "no vLLM server in the command")
-    version, source, nixl_setting = _installed(server, vllm_version, nixl)
+        return Plan(
+            words, None, vllm_version, "", {}, (), None, (), "no vLLM server in the command"
+        )
+    version, source, nixl_setting = _installed(server, vllm_version=vllm_version, nixl=nixl)
     release = release_of(version)
     current = server.environ.get(VARIABLE)
     decided = Plan(words, server, version, source, {}, (), current, (), "")
@@ -105,21 +107,21 @@ def plan(
 
 
 def _installed(
-    server: Server, vllm_version: str | None, nixl: bool | None
+    server: Server, *, vllm_version: str | None, nixl: bool | None
 ) -> tuple[str | None, str, Setting]:
     """Return the release that will run, how it was found, and the setting "nixl"."""
     if vllm_version is not None and nixl is not None:
-        found = Installed(vllm_version, "given", nixl, "given")
+        found = Installed(None, "", None)
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
         found = look_up(server.program, server.environ, server.directory)
+    setting = Setting("nixl", nixl, "given")
+    if nixl is None:
+        source = found.nixl_source or found.source
+        setting = Setting("nixl", found.nixl, source, known=found.nixl is not None)
     if vllm_version is not None:
-        found = found.replace(version=vllm_version, source="given")
-    if nixl is not None:
-        found = found.replace(nixl=nixl, nixl_source="given")
-    known = found.nixl is not None
-    setting = Setting("nixl", found.nixl, found.nixl_source or found.source, known=known)
+        return vllm_version, "given", setting
     return found.version, found.source, setting
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
 else:
 
-    def dataclass_transform(**_options):
+    def dataclass_transform(**_options):  # noqa: ANN003, ANN201, D103
         return lambda cls: cls
 
 
@@ -28,8 +28,7 @@ class Record:
 
     def __init_subclass__(cls) -> None:
         """Take the fields from the annotations."""
-        cls._fields = tuple(cls.__dict__.get("__annotations__", ()))
-        cls.__match_args__ = cls._fields
+        cls._fields = tuple(cls.__annotations__)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the fields in their order or by name; TypeError where one is missing or unknown."""
@@ -37,7 +36,7 @@ class Record:
         if len(args) > len(self._fields):
             raise TypeError(f"{name} takes {len(self._fields)} fields, not {len(args)}")
         values = self.__dict__
-        values.update(zip(self._fields, args))
+        values.update(zip(self._fields, args, strict=False))
         for key, value in kwargs.items():
             if key not in self._fields or key in values:
                 raise TypeError(f"{name} has no field {key!r}, or it is given twice")
@@ -48,7 +47,9 @@ class Record:
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse: a record does not change."""
-        raise AttributeError(f"{type(self).__name__}.{name} cannot be set: a record does not change")
+        raise AttributeError(
+            f"{type(self).__name__}.{name} cannot be set: a record does not change"
+        )
 
     def __delattr__(self, name: str) -> None:
         """Refuse: a record does not change."""
@@ -63,7 +64,7 @@ class Record:
 
     def __eq__(self, other: object) -> bool:
         """Two records of one class are equal if their fields are."""
-        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._values() == other._values()
 
     def __hash__(self) -> int:
         """Hash by the fields."""

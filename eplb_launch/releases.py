@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
+    Choices = tuple[tuple[Literal["elastic_ep", "nixl", "async", "always"], str], ...]
+
 # EPLB communicators that move expert weights with NCCL.
 NCCL_COMMUNICATORS = frozenset(("torch_nccl", "pynccl"))
 
@@ -57,20 +59,22 @@ class Release(Record):
     own_rule: bool  # vLLM's workers apply the rules themselves; else the launcher brings the fix
     use_async: bool | None  # default of EPLBConfig.use_async; None: not known
     # The communicator when none is named: the first whose condition holds.
-    communicator: tuple[tuple[Literal["elastic_ep", "nixl", "async", "always"], str], ...]
+    communicator: Choices
     communicator_option: bool = True  # EPLBConfig.communicator exists
     # VLLM_ALL2ALL_BACKEND: counts where the option is absent, beats it, or is not read.
     all2all_variable: Literal["default", "override", ""] = ""
     removed_backends: frozenset[str] = frozenset()  # read as allgather_reducescatter
     synchronous_backends: frozenset[str] = frozenset()  # async EPLB is turned off (PR 35212)
     nested_config: bool = True  # a map in the --config file becomes JSON
-    human_readable: bool = True  # "1k" is a number in JSON and dotted options (0.20, argparse_utils)
+    human_readable: bool = (
+        True  # "1k" is a number in JSON and dotted options (0.20, argparse_utils)
+    )
 
 
-_NCCL = (("always", "torch_nccl"),)
-_ELASTIC_THEN_NIXL = (("elastic_ep", "pynccl"), ("nixl", "nixl"), ("always", "torch_gloo"))
-_NIXL_THEN_ELASTIC = (("nixl", "nixl"), ("elastic_ep", "pynccl"), ("always", "torch_gloo"))
-_BY_ASYNC = (("elastic_ep", "pynccl"), ("async", "torch_gloo"), ("always", "torch_nccl"))
+_NCCL: Choices = (("always", "torch_nccl"),)
+_ELASTIC_THEN_NIXL: Choices = (("elastic_ep", "pynccl"), ("nixl", "nixl"), ("always", "torch_gloo"))
+_NIXL_THEN_ELASTIC: Choices = (("nixl", "nixl"), ("elastic_ep", "pynccl"), ("always", "torch_gloo"))
+_BY_ASYNC: Choices = (("elastic_ep", "pynccl"), ("async", "torch_gloo"), ("always", "torch_nccl"))
 
 _V12 = Release(
     since=12,

@@ -43,7 +43,10 @@ class Verdict(Record):
 def _is(name: str, test: Callable[[object], bool]) -> Callable[[Settings], bool | None]:
     def holds(settings: Settings) -> bool | None:
         setting = settings[name]
-        return test(setting.value) if setting.known else None
+        if setting.known:
+            return test(setting.value)
+        possible = {test(value) for value in setting.value or ()}
+        return possible.pop() if len(possible) == 1 else None
 
     return holds
 

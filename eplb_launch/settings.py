@@ -29,7 +29,7 @@ class Setting(Record):
     """A setting that vLLM arrives at."""
 
     name: str
-    value: Any  # meaningless where it is not known
+    value: Any  # where it is not known: a tuple of what it can be, or None
     source: str  # "argument 7: -dp 8", "serve.yaml: enable-eplb", "VLLM_DP_SIZE", "default of ..."
     given: bool = True  # by the command or the environment; False: a default
     known: bool = True
@@ -70,8 +70,7 @@ def resolve(
         "enable_elastic_ep": False,
     }
     settings = {
-        name: setting
-        or Setting(name, defaults.get(name), default, False, known and defaults.get(name) is not None)
+        name: setting or _setting(name, defaults.get(name) if known else None, default, given=False)
         for name, setting in found.items()
     }
     backend = settings["all2all_backend"]
@@ -85,9 +84,15 @@ def resolve(
     return settings
 
 
+def _setting(name: str, value: Any, source: str, *, given: bool = True) -> Setting:
+    """Return a setting with this value, or one that is not known for UNKNOWN and None."""
+    known = value is not None and _known(value)
+    return Setting(name, value if known else None, source, given, known)
+
+
 def _plain(name: str, given: Mapping[str, Given]) -> Setting | None:
     entry = given.get(name)
-    return entry and Setting(name, entry.value, entry.source, known=_known(entry.value))
+    return _setting(name, entry.value, entry.source) if entry else None
 
 
 def _known(value: object) -> bool:
@@ -105,8 +110,7 @@ def _data_parallel_size(
     given: Mapping[str, Given], environ: Mapping[str, str], *, complete: bool
 ) -> Setting | None:
     name = "data_parallel_size"
-    entry, local = given.get(name), given.get("data_parallel_size_local")
-    setting = entry and Setting(name, entry.value, entry.source, known=_known(entry.value))
+    setting, local = _plain(name, given), given.get("data_parallel_size_local")
     if setting and setting.known:
         setting = setting.replace(value=_integer(setting.value, "--data-parallel-size"))
     # Without data parallel arguments the variables count (ParallelConfig.__post_init__).
@@ -118,8 +122,10 @@ def _data_parallel_size(
         return setting and setting.replace(value=1)  # the variable's default: 0 and -1 end here
     if not setting and not complete:
         return None
-    value = _integer(environ["VLLM_DP_SIZE"], "VLLM_DP_SIZE")
-    return Setting(name, value, "VLLM_DP_SIZE", known=local is None or _known(local.value))
+    variable = environ["VLLM_DP_SIZE"]
+    if not _known(variable) or (local and not _known(local.value)):
+        return Setting(name, None, "VLLM_DP_SIZE", known=False)
+    return Setting(name, _integer(variable, "VLLM_DP_SIZE"), "VLLM_DP_SIZE")
 
 
 def _all2all_backend(
@@ -131,7 +137,7 @@ def _all2all_backend(
         setting = None  # up to 0.13 the option may be None; later both are refused
     use = release.all2all_variable
     if variable in environ and (use == "override" or (use == "default" and not setting)):
-        return Setting(name, environ[variable], variable, known=_known(environ[variable]))
+        return _setting(name, environ[variable], variable)
     return setting
 
 
@@ -197,17 +203,18 @@ def _default_communicator(
         "elastic_ep": settings["enable_elastic_ep"],
         "nixl": nixl,
         "async": settings["use_async"],
-        "always": Setting("always", True, default),
+        "always": Setting("always", value=True, source=default),
     }
-    possible = set()
+    possible: list[str] = []
     for condition, communicator in release.communicator:
         setting = deciding[condition]
         if not setting.known or setting.value:
-            possible.add(communicator)
+            possible.append(communicator)
         if setting.known and setting.value:
             break
-    value = possible.pop() if len(possible) == 1 else None
-    return Setting("communicator", value, default, given=False, known=value is not None)
+    if len(possible) == 1:
+        return Setting("communicator", possible[0], default, given=False)
+    return Setting("communicator", tuple(possible) or None, default, given=False, known=False)
 
 
 def _moe_backend(keys: Mapping[str, Any] | None, given: Mapping[str, Given]) -> Setting | None:

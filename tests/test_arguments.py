@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.arguments import OPTIONS, VALUE, Reading, RefusedError, read
+from eplb_launch.arguments import JSON, OPTIONS, VALUE, Reading, RefusedError, read
 from eplb_launch.command import UNKNOWN
 from eplb_launch.options import options
 from eplb_launch.releases import release_of
@@ -90,7 +90,10 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "a negative number is a value": (["-dp", "-1"], {"data_parallel_size": "-1"}),
     "a negative fraction is dotted": (["-dp", "2", "-0.5", "x"], {"data_parallel_size": "2"}),
     "a dash is a value": (["--all2all-backend", "-"], {"all2all_backend": "-"}),
-    "after -- there is no option": (["-dp", "2", "--", "--enable-eplb"], {"data_parallel_size": "2"}),
+    "after -- there is no option": (
+        ["-dp", "2", "--", "--enable-eplb"],
+        {"data_parallel_size": "2"},
+    ),
     "dotted options stand after --": (["--eplb-config.a=1", "--", "m"], {}),
     "no abbreviation of -dp": (["-dpq", "8"], {}),
     "no -dp8": (["-dp8"], {}),
@@ -119,7 +122,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an option for a value": (["-dp", "--enable-eplb"], "-dp has no value"),
     "-- for a value": (["-dp", "--", "8"], "-dp has no value"),
     "a value for a switch": (["--enable-eplb=true"], "--enable-eplb takes no value"),
-    "keys for a switch": (["--enable-eplb.a=1"], "--enable-eplb takes no value"),
+    "keys for a switch": (["--enable-eplb.a=1"], "--enable-eplb takes no keys"),
+    "keys for a plain value": (["--all2all-backend.a=1"], "--all2all-backend takes no keys"),
     "a dotted option at the end": (["--eplb-config.a"], "a dotted option has no value"),
     "--config twice": (["--config", "a.yaml", "--config", "b.yaml"], "--config is given twice"),
     "--config at the end": (["--config"], "--config has no file"),
@@ -147,7 +151,7 @@ def test_an_abbreviation_is_unique_in_one_release_and_not_in_another() -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_read_from_the_release_that_brought_it(name: str) -> None:
     since = OPTIONS[name][2]
-    words = [name] if OPTIONS[name][1] is not VALUE else [name, "1"]
+    words = [name] if OPTIONS[name][1] not in (VALUE, JSON) else [name, "1"]
     assert name in options(since)
     assert len(given_by("m", *words, release=f"0.{since}.0")) == 1
     if since > 12:
@@ -308,7 +312,7 @@ def argparse_parser(release: str) -> argparse.ArgumentParser:
         setting, takes, _ = OPTIONS.get(name, (None, VALUE, 0))
         if setting is None:
             parser.add_argument(name, dest="_" + name, nargs="*")
-        elif takes is VALUE:
+        elif takes in (VALUE, JSON):
             parser.add_argument(name, dest=setting)
         else:
             parser.add_argument(name, dest=setting, action="store_const", const=takes)
@@ -320,9 +324,19 @@ NAMES = sorted(options(33))
 WORD = st.one_of(
     st.sampled_from(sorted(OPTIONS)),
     st.sampled_from(NAMES),
-    st.builds(lambda name, n: name[: max(2, len(name) - n)], st.sampled_from(sorted(OPTIONS)), st.integers(0, 9)),
-    st.builds(lambda name, value: f"{name}={value}", st.sampled_from(sorted(OPTIONS)), st.sampled_from(["", "8", "x y", "-1", "--enable-eplb"])),
-    st.sampled_from(["8", "x", "", "-", "--", "-1", "-1e5", "a b", "--a b", "-x", "--data-parallel-size x"]),
+    st.builds(
+        lambda name, n: name[: max(2, len(name) - n)],
+        st.sampled_from(sorted(OPTIONS)),
+        st.integers(0, 9),
+    ),
+    st.builds(
+        lambda name, value: f"{name}={value}",
+        st.sampled_from(sorted(OPTIONS)),
+        st.sampled_from(["", "8", "x y", "-1", "--enable-eplb"]),
+    ),
+    st.sampled_from(
+        ["8", "x", "", "-", "--", "-1", "-1e5", "a b", "--a b", "-x", "--data-parallel-size x"]
+    ),
 )
 
 
@@ -355,7 +369,12 @@ def test_any_words_are_read_or_refused(words: list[str], release: str) -> None:
         assert str(error)
 
 
-@given(st.lists(st.sampled_from([*sorted(OPTIONS), "8", "m", "--eplb-config.a", "--x.y+", "=", "--config"]), max_size=9))
+@given(
+    st.lists(
+        st.sampled_from([*sorted(OPTIONS), "8", "m", "--eplb-config.a", "--x.y+", "=", "--config"]),
+        max_size=9,
+    )
+)
 def test_any_mix_of_the_options_is_read_or_refused(words: list[str]) -> None:
     try:
         reading(*words, config={"enable-eplb": True, "eplb-config.a": 1})

@@ -42,7 +42,7 @@ CURRENT = {
 CASES = list(itertools.product(SIZES, (False, True), (False, True), BACKENDS))
 
 
-def config(size: int, eplb: bool, use_async: bool, backend: str | None) -> SimpleNamespace:  # noqa: FBT001
+def config(size: int, eplb: bool, use_async: bool, backend: str | None) -> SimpleNamespace:
     return SimpleNamespace(
         data_parallel_size=size,
         enable_eplb=eplb,
@@ -51,14 +51,16 @@ def config(size: int, eplb: bool, use_async: bool, backend: str | None) -> Simpl
     )
 
 
-def command(size: int, eplb: bool, use_async: bool, backend: str | None) -> list[str]:  # noqa: FBT001
+def command(size: int, eplb: bool, use_async: bool, backend: str | None) -> list[str]:
     words = ["vllm", "serve", "m", f"-dp={size}", "--enable-expert-parallel"]
     words += ["--enable-eplb"] if eplb else []
     words += ["--eplb-config.use_async", str(use_async).lower()]
     return words + ([] if backend is None else ["--all2all-backend", backend])
 
 
-def expected(size: int, eplb: bool, use_async: bool, backend: str | None, current: str | None) -> str | None:  # noqa: E501, FBT001
+def expected(
+    size: int, eplb: bool, use_async: bool, backend: str | None, current: str | None
+) -> str | None:
     exposed = size > 1 and eplb and use_async and backend == "deepep_low_latency"
     return "8" if exposed and not CURRENT[current] else current
 
@@ -130,5 +132,5 @@ def test_the_override_asks_for_no_more_than_four_attributes() -> None:
             use_async = True
 
     environ: dict[str, str] = {}
-    override_envs_for_eplb(Strict(), environ)  # type: ignore[arg-type]
+    override_envs_for_eplb(Strict(), environ)
     assert environ == {"NCCL_MAX_CTAS": "8"}

@@ -15,7 +15,21 @@ if TYPE_CHECKING:
 MODELS = ["deepseek-ai/DeepSeek-V3", "/models/Qwen3-30B-A3B", "m"]
 TRUE = ["true", "True", "TRUE", "yes", "on", "1", "t", "y", "Y"]
 FALSE = ["false", "False", "no", "off", "0", "f", "N"]
-ODD_BOOLEANS = ["01", "+1", " 1", "1 ", "1.0", "0.0", "maybe", "2", "null", '"true"', "0k", "1_0", ""]
+ODD_BOOLEANS = [
+    "01",
+    "+1",
+    " 1",
+    "1 ",
+    "1.0",
+    "0.0",
+    "maybe",
+    "2",
+    "null",
+    '"true"',
+    "0k",
+    "1_0",
+    "",
+]
 BACKENDS = [
     *(["deepep_low_latency"] * 6),
     "deepep_high_throughput",
@@ -33,7 +47,24 @@ COMMUNICATORS = ["torch_nccl", "pynccl", "torch_nccl", "pynccl", "torch_gloo", "
 MOE = ["deep_gemm_mega_moe", "deep-gemm-mega-moe", "DEEP_GEMM_MEGA_MOE", "triton", "auto"]
 SIZES = ["2", "4", "8", "16", "8", "1"]
 ODD_SIZES = ["0", "-1", "+2", " 4", "4 ", "0x4", "1_6", "08", "٨", "4.0", "", "2k", "-2"]
-CURRENT = ["", "0", "8", "08", "4", "16", "64", "0x8", " 8", "8 ", "-1", "abc", "٨", "²", "+8", "1_0"]
+CURRENT = [
+    "",
+    "0",
+    "8",
+    "08",
+    "4",
+    "16",
+    "64",
+    "0x8",
+    " 8",
+    "8 ",
+    "-1",
+    "abc",
+    "٨",
+    "²",
+    "+8",
+    "1_0",
+]
 # Other options, with values that try to look like something else.
 NOISE: list[list[str]] = [
     ["--trust-remote-code"],
@@ -183,7 +214,9 @@ class Generator:
                 parts.append(f'"{key}": {self.random.choice(["true", "false", "null"])}')
         text = "{" + self.random.choice([",", ", ", ",\n "]).join(parts) + "}"
         if self.chance(self.odd / 6):
-            text = self.random.choice([text[:-1], f" {text} ", f"[{text}]", "null", "{}", text + ","])
+            text = self.random.choice(
+                [text[:-1], f" {text} ", f"[{text}]", "null", "{}", text + ","]
+            )
         return text
 
     def eplb_config(self) -> list[list[str]]:
@@ -220,16 +253,22 @@ class Generator:
         """Write a YAML file."""
         lines: list[str] = []
         entries: list[tuple[str, str]] = [
-            ("data-parallel-size", self.pick(["2", "8", "1"], ["0x8", "0o10", "1_6", "2.0", '"4"', "~"])),
+            (
+                "data-parallel-size",
+                self.pick(["2", "8", "1"], ["0x8", "0o10", "1_6", "2.0", '"4"', "~"]),
+            ),
             ("enable-eplb", self.pick(["true", "false"], ["yes", "on", "True", '"true"', "1"])),
-            ("all2all-backend", self.pick(["deepep_low_latency", '"deepep_low_latency"'], ["naive", "~"])),
+            (
+                "all2all-backend",
+                self.pick(["deepep_low_latency", '"deepep_low_latency"'], ["naive", "~"]),
+            ),
             (
                 "eplb-config",
                 self.pick(
                     [
                         "{use_async: true}",
                         '{"use_async": true, "communicator": "torch_nccl"}',
-                        '\'{"use_async": true}\'',
+                        "'{\"use_async\": true}'",
                         "\n  use_async: true\n  window_size: 100",
                         "{use_async: false, communicator: pynccl}",
                     ],
