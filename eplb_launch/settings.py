@@ -34,6 +34,13 @@ class Setting(Record):
     given: bool = True  # by the command or the environment; False: a default
     known: bool = True
 
+    @property
+    def shown(self) -> str:
+        """The value as a person reads it: "8", "unknown", "nixl or torch_gloo"."""
+        if self.known:
+            return str(self.value)
+        return " or ".join(map(str, self.value)) if self.value else "unknown"
+
 
 def resolve(
     reading: Reading,

@@ -1,0 +1,235 @@
+"""`eplb-launch explain`: the decision as a person and as a program read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sysconfig
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eplb_launch import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
+EXPOSED = [
+    *("vllm", "serve", "m", "-dp", "8", "-ep", "--enable-eplb"),
+    *("--all2all-backend", "deepep_low_latency", "--eplb-config.use_async", "true"),
+]
+ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+
+
+def explain(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SCRIPT, "explain", *words],
+        env={**ENVIRON, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def as_json(*words: str, **environ: str) -> dict[str, Any]:
+    done = explain("--json", *words, **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def keys(value: Any) -> Any:
+    """Return the keys of nested maps, of the first item of each list."""
+    if isinstance(value, dict):
+        return {key: keys(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [keys(value[0])] if value else []
+    return None
+
+
+def test_the_json_of_a_server() -> None:
+    command = ["numactl", *EXPOSED, "--nnodes", "2"]
+    found = as_json("--vllm-version", "0.16.0", "--", *command, NCCL_MAX_CTAS="0x8")
+    advice = [{"code": None, "message": None, "remedy": None}]
+    assert keys({**found, "warnings": [], "notes": []}) == {
+        "schema": None,
+        "launcher": None,
+        "set": {"NCCL_MAX_CTAS": None},
+        "needed": None,
+        "reason": None,
+        "server": dict.fromkeys(("entry", "program", "prefixes", "elsewhere", "complete"))
+        | {"prefixes": [None]},
+        "release": dict.fromkeys(("version", "source", "own_rule")),
+        "settings": [dict.fromkeys(("name", "value", "known", "source", "given"))],
+        "rules": [
+            {
+                **dict.fromkeys(("name", "hazard", "source", "holds")),
+                "conditions": [dict.fromkeys(("text", "holds", "setting"))],
+            }
+        ],
+        "current": dict.fromkeys(("value", "outcome")),
+        "warnings": [],
+        "notes": [],
+    }
+    for entries in (found["warnings"], found["notes"]):
+        assert keys(entries) in ([], advice)
+    assert found["schema"] == 1
+    assert found["launcher"] == __version__
+    assert found["set"] == {"NCCL_MAX_CTAS": "8"}
+    assert found["needed"] is True
+    assert found["server"]["entry"] == "vllm serve"
+    assert found["server"]["prefixes"] == ["numactl"]
+    assert found["release"] == {"version": "0.16.0", "source": "given", "own_rule": False}
+    assert found["current"]["value"] == "0x8"
+    settings = {setting["name"]: setting for setting in found["settings"]}
+    assert settings["data_parallel_size"] == {
+        "name": "data_parallel_size",
+        "value": 8,
+        "known": True,
+        "source": "argument 4: -dp 8",
+        "given": True,
+    }
+    assert settings["moe_backend"]["source"] == "default of vLLM 0.16.0"
+    assert [rule["name"] for rule in found["rules"]] == ["deepep_low_latency"]
+
+
+def test_the_json_of_no_server() -> None:
+    found = as_json("--", "echo", "x")
+    assert found["server"] is None
+    assert found["set"] == {}
+    assert found["needed"] is False
+    assert found["settings"] == found["rules"] == found["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "own_rule"), [("0.16.0", False), ("0.17.0", True), ("0.33.0", True)]
+)
+def test_whether_vllm_limits_nccl_itself(version: str, own_rule: bool) -> None:
+    assert as_json("--vllm-version", version, "--", *EXPOSED)["release"]["own_rule"] is own_rule
+    text = explain("--vllm-version", version, "--", *EXPOSED).stdout
+    assert ("its workers set the cap as well" in text) is own_rule
+
+
+def test_an_unknown_is_unknown_in_both() -> None:
+    command = ["sh", "-c", "exec vllm serve m -dp $((N * 8)) --enable-eplb"]
+    found = as_json("--vllm-version", "0.16.0", "--", *command)
+    settings = {setting["name"]: setting for setting in found["settings"]}
+    assert settings["data_parallel_size"]["known"] is False
+    assert settings["data_parallel_size"]["value"] is None
+    (rule,) = found["rules"]
+    assert [condition["holds"] for condition in rule["conditions"]] == [None, True, False, False]
+    assert (found["needed"], rule["holds"]) == (False, False)
+    text = explain("--vllm-version", "0.16.0", "--", *command).stdout
+    assert "unknown  data_parallel_size > 1" in text
+
+
+def test_release_not_known_has_no_own_rule_to_tell() -> None:
+    assert as_json("--", *EXPOSED)["release"] == {
+        "version": None,
+        "source": "vllm is not found",
+        "own_rule": None,
+    }
+
+
+COMMANDS = {
+    "exposed": EXPOSED,
+    "not exposed": [*EXPOSED, "--no-enable-eplb"],
+    "refused": [*EXPOSED, "--data-parallel", "x"],
+    "no server": ["echo"],
+    "a shell": [
+        "bash",
+        "-c",
+        "cd /x && exec numactl -N 0 vllm serve $M --data-parallel-size $((N*8))",
+    ],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_table_fits_and_is_plain_when_piped(command: list[str], columns: int) -> None:
+    done = explain("--vllm-version", "0.23.0", "--", *command, COLUMNS=str(columns))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= columns
+    assert done.stdout.splitlines()[0].startswith(
+        ("NCCL_MAX_CTAS=8 will be set", "Nothing will be set")
+    )
+
+
+def test_the_table_says_all_that_the_json_says() -> None:
+    words = ["--vllm-version", "0.23.0", "--", *EXPOSED]
+    found = as_json(*words)
+    text = " ".join(explain(*words, COLUMNS="500").stdout.split())
+    for setting in found["settings"]:
+        assert setting["name"] in text
+        assert setting["source"] in text
+    for rule in found["rules"]:
+        assert rule["hazard"] in text
+        for condition in rule["conditions"]:
+            assert condition["text"] in text
+    assert found["reason"] in text
+
+
+def in_a_terminal(*words: str, **environ: str) -> str:
+    """Run in a pseudo-terminal and return what it showed."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [SCRIPT, *words], stdin=child, stdout=child, stderr=child, env={**ENVIRON, **environ}
+    )
+    os.close(child)
+    shown = b""
+    try:
+        while piece := os.read(parent, 65536):
+            shown += piece
+    except OSError:
+        pass  # the other end is closed
+    os.close(parent)
+    assert process.wait(timeout=30) == 0
+    return shown.decode()
+
+
+def test_colour_is_for_terminals_that_want_it() -> None:
+    words = ["explain", "--vllm-version", "0.16.0", "--", *EXPOSED]
+    assert "\x1b[1m" in in_a_terminal(*words, TERM="xterm-256color")
+    assert "\x1b[3" not in in_a_terminal(*words, TERM="xterm-256color", NO_COLOR="1")
+    assert "\x1b" not in in_a_terminal(*words, TERM="dumb")
+
+
+def test_runs_nothing(tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    for command in ("explain", "env"):
+        subprocess.run(
+            [SCRIPT, command, "--", *EXPOSED],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            check=True,
+            capture_output=True,
+        )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--"], ["--json"], ["--json", "--"]])
+def test_without_a_command_it_is_a_usage_error(words: list[str]) -> None:
+    done = explain(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no command after it." in done.stderr
+
+
+def test_the_option_may_stand_before_the_sub_command() -> None:
+    done = subprocess.run(
+        [SCRIPT, "--vllm-version", "0.16.0", "explain", "--json", "--", *EXPOSED],
+        env=ENVIRON,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["release"]["version"] == "0.16.0"
+
+
+def test_no_secret_is_shown() -> None:
+    command = [*EXPOSED, "--api-key", "s3cr3t", "--hf-token=s3cr3t"]
+    assert "s3cr3t" not in explain("--", *command).stdout
+    assert "s3cr3t" not in explain("--json", "--", *command).stdout
