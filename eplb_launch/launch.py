@@ -10,7 +10,7 @@ Imports nothing that the interpreter has not loaded already.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` imports enum
 import errno
 import os
 import sys
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
+# Set to SIG_IGN by CPython at its start.
+IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 # Exit statuses of env(1).
 LAUNCHER_FAILED = 125
 NOT_EXECUTABLE = 126
@@ -40,7 +42,7 @@ def say(line: str) -> None:
     if sys.stderr is None:
         return  # descriptor 2 was closed, and may be some other file by now
     text = "eplb-launch: " + line.replace("\n", "\\n").replace("\r", "\\r") + "\n"
-    try:
+    try:  # noqa: SIM105
         os.write(2, text.encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # a closed pipe or a full one is no reason not to start the server
@@ -54,43 +56,64 @@ def become(command: Sequence[str | bytes], environment: Mapping[str, str]) -> No
     not be executed.
 
     All other threads of the process end, and nothing of Python's exit runs: no `atexit`, no
-    `finally`, no flush. Call it as the last thing.
+    `finally`; only stdout and stderr are flushed. Call it as the last thing, from the main thread.
+    ValueError, with nothing changed, where that is another thread, where there is no command, or
+    where a word holds a NUL byte.
     """
+    argv = _as_bytes(command)
+    if not argv or b"\0" in b"".join(argv):
+        raise ValueError("not a command: " + ("a NUL byte in it" if argv else "empty"))
     for stream in (sys.stdout, sys.stderr):
-        try:
+        try:  # noqa: SIM105
             stream.flush()  # exec drops what Python has buffered
         except (AttributeError, OSError, ValueError):
             pass  # closed
     restore_interpreter_changes()
     for name, value in environment.items():
         os.putenv(name, value)
-    argv = [os.fsencode(word) for word in command]
     path = environment.get("PATH")
     try:
         _exec(argv, os.environb.get(b"PATH") if path is None else os.fsencode(path))
     except OSError as error:
-        say(f"{_shown(argv[0])}: {error.strerror}")
-        status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-    except ValueError as error:  # a NUL byte, which only a caller from Python can pass
-        say(f"{_shown(argv[0])}: {error}")
-        status = LAUNCHER_FAILED
-    os._exit(status)
+        for number in IGNORED_BY_PYTHON:  # again: a closed stderr must not change the status
+            _signal.signal(number, _signal.SIG_IGN)
+        say(f"{os.fsdecode(argv[0])!r}: {error.strerror}")
+        os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
 
 
 def restore_interpreter_changes() -> None:
     """Undo what CPython did to this process at its start."""
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+    for number in IGNORED_BY_PYTHON:
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     if os.environb.get(b"LC_CTYPE") in COERCED_LC_CTYPE:
         _restore_lc_ctype()
+
+
+def _as_bytes(command: Sequence[str | bytes]) -> list[bytes]:
+    """Return the words as exec takes them.
+
+    In a multibyte locale other than UTF-8 (zh_CN.GB18030, ja_JP.eucJP) Python's codec cannot give
+    back all that the C library decoded at our start. The words of our own command line are taken
+    from the kernel there.
+    """
+    count = len(command)
+    if sys.getfilesystemencoding() != "utf-8" and sys.orig_argv[-count:] == list(command):
+        try:
+            words = _read("/proc/self/cmdline").split(b"\0")[:-1]
+        except OSError:
+            words = []  # no /proc
+        if len(words) == len(sys.orig_argv):
+            return words[-count:]
+    return [os.fsencode(word) for word in command]
 
 
 def _restore_lc_ctype() -> None:
     """Put `LC_CTYPE` back as the kernel handed it to us."""
     try:
-        with open("/proc/self/environ", "rb", buffering=0) as file:
-            initial = file.readall().split(b"\0")
+        initial = _read("/proc/self/environ").split(b"\0")
     except OSError:
         return  # no /proc: who set it cannot be told
     for entry in initial:
@@ -111,27 +134,30 @@ def _exec(argv: list[bytes], search_path: bytes | None) -> NoReturn:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if b"/" in name:
         _exec_file(name, argv)
-    denied = missing = None
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for directory in (DEFAULT_PATH if search_path is None else search_path).split(b":"):
         try:
             _exec_file(directory + b"/" + name if directory else name, argv)
         except OSError as error:
             if error.errno not in NEXT_DIRECTORY:
                 raise
-            if error.errno == errno.EACCES:
-                denied = error
-            missing = error
-    raise denied or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from missing
+            if failure.errno != errno.EACCES:  # which is reported even if found before the last
+                failure = error
+    raise failure
 
 
 def _exec_file(path: bytes, argv: list[bytes]) -> NoReturn:
     try:
-        os.execv(path, argv)
+        os.execv(path, argv)  # noqa: S606
     except OSError as error:
+        if error.errno == errno.ENOENT and os.access(path, os.F_OK):
+            raise OSError(errno.ENOENT, "the interpreter that it names is missing") from None
         if error.errno != errno.ENOEXEC:
             raise
-    os.execv(b"/bin/sh", [b"/bin/sh", path, *argv[1:]])  # a script without "#!", as execvp(3)
+    # A script without "#!", as execvp(3) starts it.
+    os.execv(b"/bin/sh", [b"/bin/sh", path, *argv[1:]])  # noqa: S606
 
 
-def _shown(word: bytes) -> str:
-    return repr(os.fsdecode(word))
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()

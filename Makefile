@@ -1,0 +1,57 @@
+# PYTHON is only used to make .venv; everything else happens in there.
+PYTHON ?= python3
+ROUNDS ?= 60
+PYTEST ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench build clean
+
+help: ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(VENV)/.dev ## Make .venv with the project and its development tools
+
+run: $(VENV)/.installed ## Show what arrives at a stand-in server, with and without the conditions
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/show.sh
+
+test: $(VENV)/.dev ## Run the tests; PYTEST='-k name' adds options
+	$(BIN)/pytest $(PYTEST)
+
+lint: $(VENV)/.dev ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Rewrite the sources in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figures
+	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
+
+build: $(VENV)/.build ## Build the sdist and the wheel into dist/
+	$(BIN)/python -m hatchling build -d dist
+
+clean: ## Remove .venv, dist/ and all caches
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The script is copied on installation, also on an editable one.
+$(VENV)/.installed: pyproject.toml eplb_launch/bin/eplb-launch
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group dev
+	@touch $@
+
+$(VENV)/.build: $(VENV)/.installed
+	$(PIP) install 'hatchling>=1.26'
+	@touch $@

@@ -1,0 +1,83 @@
+"""What a launch loads: each module costs the start of every server, and can be shadowed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Starter
+
+# The dozen arguments of a server, with every setting of the rule among them.
+SERVE = [
+    *("vllm", "serve", "deepseek-ai/DeepSeek-V3", "--tensor-parallel-size", "1"),
+    *("--data-parallel-size", "8", "--enable-expert-parallel", "--enable-eplb"),
+    *("--all2all-backend", "deepep_low_latency", "--eplb-config.use_async", "true"),
+    *("--eplb-config.window_size", "1000", "--max-model-len", "8192", "--port", "8000"),
+]
+COSTLY = {
+    *("argparse", "click", "collections", "dataclasses", "enum", "functools"),
+    *("importlib.metadata", "inspect", "json", "logging", "pathlib", "psutil", "re", "rich"),
+    *("shlex", "signal", "subprocess", "typer", "typing", "warnings", "yaml"),
+}
+# Built into the interpreter, and one tiny module.
+FREE = {"_signal", "errno", "__future__"}
+
+
+@pytest.fixture
+def environ(start: Starter, tmp_path: Path) -> list[bytes]:
+    """Return an environment with a `vllm`, in which Python prints what it imports."""
+    (tmp_path / "vllm").symlink_to(os.fsdecode(start.probe))
+    return [b"PATH=" + os.fsencode(tmp_path), b"PYTHONPROFILEIMPORTTIME=1"]
+
+
+def imported(text: bytes) -> set[str]:
+    """Return the modules that PYTHONPROFILEIMPORTTIME printed."""
+    lines = text.decode().splitlines()
+    return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+
+@pytest.fixture
+def at_start(start: Starter, environ: list[bytes]) -> set[str]:
+    """Return what the interpreter imports by itself, with the .pth files of its environment."""
+    script = start.forms["script"][0]
+    with open(script) as file:
+        interpreter = file.readline()[2:].strip()
+    return imported(start([interpreter, "-c", "pass"], environ=environ).err)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="release looked up"),
+        pytest.param(["--vllm-version", "0.16.0"], id="release given"),
+        pytest.param(["--quiet", "--strict"], id="flags"),
+    ],
+)
+def test_a_launch_loads_its_own_modules_and_no_other(
+    start: Starter,
+    environ: list[bytes],
+    at_start: set[str],
+    options: list[str],
+) -> None:
+    ended = start([*start.forms["script"], *options, "--", *SERVE], environ=environ)
+    assert ended.seen
+    loaded = imported(ended.err) - at_start
+    assert "eplb_launch.launch" in loaded
+    assert not loaded & COSTLY
+    assert {name for name in loaded - FREE if not name.startswith("eplb_launch")} == set()
+
+
+def test_a_command_that_is_no_server_loads_no_more(
+    start: Starter,
+    environ: list[bytes],
+    at_start: set[str],
+) -> None:
+    ended = start([*start.forms["script"], "--", "vllm", "--version"], environ=environ)
+    assert ended.seen
+    loaded = imported(ended.err) - at_start
+    assert {name for name in loaded - FREE if not name.startswith("eplb_launch")} == set()
