@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-from eplb_launch._version import __version__
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from eplb_launch._version import __version__
     from eplb_launch.front import run
     from eplb_launch.launch import become
     from eplb_launch.override import override_envs_for_eplb
@@ -27,13 +26,21 @@ __all__ = [
 ]
 
 
+# Where each of them is, if not in `plans`.
+_HOMES = {
+    "__version__": "_version",
+    "become": "launch",
+    "override_envs_for_eplb": "override",
+    "run": "front",
+}
+
+
 def __getattr__(name: str) -> object:
     """Import what is asked for, so that `eplb-launch -- CMD` imports no more than it needs."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    home = {"become": "launch", "override_envs_for_eplb": "override", "run": "front"}
-    module = importlib.import_module(f"{__name__}.{home.get(name, 'plans')}")
+    module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'plans')}")
     globals()[name] = value = getattr(module, name)
     return value

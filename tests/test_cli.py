@@ -147,6 +147,22 @@ def test_a_failure_of_ours_is_one_line_and_the_command_runs_unchanged(
     assert (done.returncode, done.stdout) == (125, "")
 
 
+@pytest.mark.parametrize("text", ["raise ImportError('s3cr3t')", "def main(", "main = 1"])
+def test_a_broken_installation_is_one_line_and_the_command_runs_unchanged(
+    tmp_path: Path, bin_folder: Path, text: str
+) -> None:
+    package = tmp_path / "shadow" / "eplb_launch"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(text)
+    shadow = str(tmp_path / "shadow")
+    done = start("--", "vllm", "serve", "m", path=bin_folder, PYTHONPATH=shadow)
+    assert (done.returncode, done.stdout) == (0, "NCCL_MAX_CTAS=unset\n")
+    assert done.stderr.startswith("eplb-launch: warning: cannot be loaded (")
+    assert done.stderr.count("\n") == 1
+    done = start("--strict", "--", "vllm", "serve", "m", path=bin_folder, PYTHONPATH=shadow)
+    assert (done.returncode, done.stdout) == (125, "")
+
+
 RIGHT_FORM = "eplb-launch [OPTIONS] -- vllm serve MODEL [ARGUMENTS]..."
 USAGE = {
     "nothing": ([], "There is no command to start."),
