@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _FLAGS = frozenset(("--strict", "--quiet", "--verbose"))
+_CAP = {"--max-ctas": "max_ctas", "--sms": "sms"}
 
 
 def main() -> None:
@@ -38,10 +39,11 @@ def launch_options(argv: list[str]) -> dict[str, Any] | None:
     the same options, and explains what is wrong with others.
     """
     options: dict[str, Any] = {}
+    cap: dict[str, str] = {}
     words = iter(argv)
     for word in words:
         if word == "--":
-            return options if next(words, None) is not None else None
+            return _with_cap(options, cap) if next(words, None) is not None else None
         if word in _FLAGS:
             options[word[2:]] = True
         elif word == "--vllm-version" or word.startswith("--vllm-version="):
@@ -51,9 +53,23 @@ def launch_options(argv: list[str]) -> dict[str, Any] | None:
             if minor_release(value) is None:
                 return None
             options["vllm_version"] = value
+        elif word.partition("=")[0] in _CAP:
+            name, equals, value = word.partition("=")
+            cap[_CAP[name]] = value if equals else next(words, "")
         else:
             return None
     return None
+
+
+def _with_cap(options: dict[str, Any], cap: dict[str, str]) -> dict[str, Any] | None:
+    if not cap:
+        return options
+    from eplb_launch.plans import cap_options
+
+    try:
+        return {**options, **cap_options(cap.get("max_ctas"), cap.get("sms"))}
+    except ValueError:
+        return None
 
 
 if __name__ == "__main__":

@@ -46,7 +46,34 @@ OPTIONS: Mapping[str, tuple[str, object, int]] = {
     "--enable-elastic-ep": ("enable_elastic_ep", True, 17),
     "--no-enable-elastic-ep": ("enable_elastic_ep", False, 17),
     "--disable-elastic-ep": ("enable_elastic_ep", False, 33),
+    # Not of the rules: where the server runs.
+    "--distributed-executor-backend": ("distributed_executor_backend", VALUE, 12),
+    "--data-parallel-backend": ("data_parallel_backend", VALUE, 12),
+    "-dpb": ("data_parallel_backend", VALUE, 12),
+    "--nnodes": ("nnodes", VALUE, 12),
+    "-n": ("nnodes", VALUE, 12),
+    "--headless": ("headless", True, 12),
+    "--data-parallel-start-rank": ("data_parallel_start_rank", VALUE, 12),
+    "-dpr": ("data_parallel_start_rank", VALUE, 12),
+    "--data-parallel-rank": ("data_parallel_rank", VALUE, 12),
+    "-dpn": ("data_parallel_rank", VALUE, 12),
+    "--data-parallel-address": ("data_parallel_address", VALUE, 12),
+    "-dpa": ("data_parallel_address", VALUE, 12),
+    "--data-parallel-hybrid-lb": ("data_parallel_hybrid_lb", True, 12),
+    "--no-data-parallel-hybrid-lb": ("data_parallel_hybrid_lb", False, 12),
+    "-dph": ("data_parallel_hybrid_lb", True, 12),
+    "--data-parallel-external-lb": ("data_parallel_external_lb", True, 12),
+    "--no-data-parallel-external-lb": ("data_parallel_external_lb", False, 12),
+    "-dpe": ("data_parallel_external_lb", True, 12),
 }
+# The settings of the last group.
+PLACEMENT = frozenset(
+    (
+        *("distributed_executor_backend", "data_parallel_backend", "nnodes", "headless"),
+        *("data_parallel_start_rank", "data_parallel_rank", "data_parallel_address"),
+        *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
+    )
+)
 # What an option of these, or an abbreviation of one that is as long, begins with.
 _BEGINNINGS = frozenset(name[:4] for name in OPTIONS)
 
@@ -63,6 +90,7 @@ class Reading(Record):
 
     given: Mapping[str, Given]
     complete: bool  # False: a word that cannot be known may be any option
+    model: Mapping[str, Given]  # what says which model it is, and what is changed of its config
 
 
 class RefusedError(ValueError):
@@ -95,7 +123,7 @@ def read(
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
     pairs, dotted = _join_dotted(_normalized(pairs, minor), release)
-    reading = _parse(pairs, dotted, minor)
+    reading = _parse(pairs, dotted, minor).replace(model=_model(pairs, dotted, serve=serve))
     return reading if complete else reading.replace(complete=False)
 
 
@@ -293,7 +321,32 @@ def _parse(pairs: list[Word], dotted: Dotted, minor: int | None) -> Reading:
             if takes is not JSON:
                 raise RefusedError(f"{name} takes no keys")
             given[setting] = Given(keys, _where(source, shown))
-    return Reading(given, complete)
+    return Reading(given, complete, {})
+
+
+_OF_MODEL = {
+    "--model": "model",
+    "--hf-config-path": "hf_config_path",
+    "--hf-overrides": "hf_overrides",
+}
+
+
+def _model(pairs: list[Word], dotted: Dotted, *, serve: bool) -> dict[str, Given]:
+    """Return the options that are about the model, as far as they are written in full."""
+    found: dict[str, Given] = {}
+    for index, (word, source) in enumerate(pairs):
+        if not word.startswith(("--model", "--hf-")):
+            continue
+        name, equals, value = word.partition("=")
+        if name in _OF_MODEL and (equals or index + 1 < len(pairs)):
+            value = value if equals else pairs[index + 1][0]
+            found[_OF_MODEL[name]] = Given(value, _where(source, f"{name} {value}"))
+    for name, (keys, source, _) in dotted.items():
+        if name in _OF_MODEL:
+            found[_OF_MODEL[name]] = Given(keys, _where(source, name))
+    if serve and pairs and pairs[0][0][:1] != "-":
+        found["model"] = Given(pairs[0][0], _where(pairs[0][1], f"model {pairs[0][0]}"))
+    return found
 
 
 def _where(source: int | str, shown: str) -> str:

@@ -91,6 +91,25 @@ def launch(
         bool, typer.Option("--verbose", help="Say also why nothing was set.")
     ] = False,
     vllm_version: VllmVersion = None,
+    max_ctas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|fit",
+            help="The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
+            "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
+            "Measured on an H200, with kernels that stand in for both: a block of NCCL and one of "
+            "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
+            "Needs the config.json of a local model; where it is not known or nothing fits, that "
+            "is a warning, and 8 is set.",
+        ),
+    ] = None,
+    sms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="With `--max-ctas fit`: the SMs of the GPU. H100, H200: 132; H20: 78; B200: 148.",
+        ),
+    ] = None,
     version: Annotated[  # noqa: ARG001 - its callback exits
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -100,11 +119,22 @@ def launch(
     Reads the arguments of CMD, sets NCCL_MAX_CTAS=8 where async EPLB and cooperative MoE kernels
     could wait for each other for ever, and becomes CMD: same process, nothing left behind.
     """
+    cap = _cap(ctx, max_ctas, sms)
     if ctx.invoked_subcommand is not None:
         return
     if not ctx.obj:
         ctx.fail(f"There is no command to start. The form is: {RIGHT_FORM}")
-    run(ctx.obj, strict=strict, quiet=quiet, verbose=verbose, vllm_version=vllm_version)
+    run(ctx.obj, strict=strict, quiet=quiet, verbose=verbose, vllm_version=vllm_version, **cap)
+
+
+def _cap(ctx: typer.Context, max_ctas: str | None, sms: str | None) -> dict[str, Any]:
+    """Return the arguments of `plan` for the cap."""
+    from eplb_launch.plans import cap_options
+
+    try:
+        return cap_options(max_ctas, sms)
+    except ValueError as error:
+        ctx.fail(str(error))
 
 
 def _plan(ctx: typer.Context, vllm_version: str | None) -> Plan:
@@ -112,7 +142,9 @@ def _plan(ctx: typer.Context, vllm_version: str | None) -> Plan:
     if not ctx.obj:
         ctx.fail(f"There is no command after it. The form is: {ctx.command_path} [OPTIONS] -- CMD")
     options = ctx.parent.params if ctx.parent else {}
-    return plan(ctx.obj, os.environ, vllm_version=vllm_version or options.get("vllm_version"))
+    version = vllm_version or options.get("vllm_version")
+    cap = _cap(ctx, options.get("max_ctas"), options.get("sms"))
+    return plan(ctx.obj, os.environ, vllm_version=version, **cap)
 
 
 @app.command(options_metavar="[OPTIONS] -- CMD [ARGUMENTS]...")
@@ -128,9 +160,10 @@ def explain(
 
     Runs nothing, and exits 0 whatever the answer.
     """
-    from eplb_launch import report
+    from eplb_launch import experts, report
 
     decided = _plan(ctx, vllm_version)
+    decided = decided.replace(notes=(*decided.notes, *experts.notes(decided)))
     if as_json:
         typer.echo(json.dumps(report.as_dict(decided), indent=2))
     else:
@@ -154,6 +187,103 @@ def env(
     for warning in decided.warnings:
         say(f"warning: {warning.message}; {warning.remedy}")
     typer.echo(FORMATS[format_.value](decided.environment), nl=False)
+
+
+PS_EPILOG = """
+Exit status: 0 if no server is exposed, 1 if one is (with --strict also if one is unknown), 2 for a
+usage error, 125 if the launcher itself fails. --watch ends with 0.
+"""
+
+
+@app.command(epilog=PS_EPILOG)
+def ps(
+    ctx: typer.Context,
+    pids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="PID", min=1, help="Only the servers that these are or belong to."),
+    ] = None,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; the README documents its keys.")
+    ] = False,
+    processes: Annotated[
+        bool, typer.Option("--all", help="Show also the processes of each server.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 also where a verdict is unknown.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How often --watch does.")
+    ] = 2.0,
+) -> None:
+    """Show the vLLM servers that run here, and whether they can hang.
+
+    Changes nothing. Servers of other users are unknown, unless you are root.
+    """
+    if ctx.obj:
+        ctx.fail('ps takes no command: there is nothing to be given after "--"')
+    if watch and as_json:
+        ctx.fail("--watch shows a table: it cannot be given together with --json")
+    from eplb_launch.ps import run as run_ps
+
+    every = interval if watch else None
+    raise typer.Exit(
+        run_ps(pids or (), as_json=as_json, processes=processes, strict=strict, interval=every)
+    )
+
+
+CHECK_EPILOG = """
+Reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles and shell scripts; of a
+folder, what its names tell to be one. Exit status: 0 if all is ok, 1 if a server is exposed (with
+--strict also if one is unknown), else 125 if a file could not be read, 2 for a usage error.
+"""
+
+
+class CheckFormat(str, enum.Enum):
+    """Who reads the review."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+    sarif = "sarif"
+
+
+@app.command(epilog=CHECK_EPILOG)
+def check(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files, folders, - for stdin.")
+    ],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    format_: Annotated[
+        CheckFormat | None, typer.Option("--format", help="Who reads it: text, if not given.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A server that is unknown counts as exposed.")
+    ] = False,
+    vllm_version: VllmVersion = None,
+) -> None:
+    """Review the servers that deployment files start, before they hang.
+
+    Starts nothing, and looks at nothing that is installed here: the tag of an image says which
+    vLLM it is, or --vllm-version.
+    """
+    if ctx.obj:
+        ctx.fail('check takes no command: there is nothing to be given after "--"')
+    if as_json and format_ not in (None, CheckFormat.json):
+        ctx.fail("--json and another --format cannot be given together")
+    from eplb_launch.manifests.run import run as run_check
+
+    options = ctx.parent.params if ctx.parent else {}
+    style = "json" if as_json else (format_ or CheckFormat.text).value
+    version = vllm_version or options.get("vllm_version")
+    strict = strict or bool(options.get("strict"))
+    raise typer.Exit(run_check(paths, style=style, strict=strict, vllm_version=version))
+
 
 
 def main(argv: list[str]) -> None:

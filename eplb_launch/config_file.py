@@ -30,9 +30,16 @@ class ConfigFileError(RefusedError):
         super().__init__(f"the --config file is {why}")
 
 
-def load(path: str) -> Mapping[object, Any]:
-    """Return the top-level map of a file (vllm/utils/argparse_utils.py, load_config_file)."""
+def load(path: str, root: str = "") -> Mapping[object, Any]:
+    """Return the top-level map of a file (vllm/utils/argparse_utils.py, load_config_file).
+
+    `root` is the directory that `path` is meant below, if that is not ours.
+    """
     try:
+        if root:
+            from eplb_launch.roots import at
+
+            path = at(path, root)
         # Not blocking: to open a pipe would wait for its writer, and to read it would empty it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -10,7 +10,7 @@ from eplb_launch.launch import LAUNCHER_FAILED, become, say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Literal, NoReturn
 
 
 def run(
@@ -20,12 +20,14 @@ def run(
     quiet: bool = False,
     verbose: bool = False,
     vllm_version: str | None = None,
+    max_ctas: int | Literal["fit"] = 8,
+    sms: int | None = None,
 ) -> NoReturn:
     """Start `command` in this process, with what its plan sets on top of the environment.
 
     Says on stderr what was set, and each warning, in one line each; with `verbose` also why nothing
     was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
-    command from starting: exit status 125.
+    command from starting: exit status 125. `max_ctas` and `sms` are those of `plan`.
     """
     environment: dict[str, str] = {}
     lines: list[str] = []
@@ -33,7 +35,7 @@ def run(
     try:
         from eplb_launch.plans import plan
 
-        decided = plan(command, os.environ, vllm_version=vllm_version)
+        decided = plan(command, os.environ, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
         environment = decided.environment
         for name, value in environment.items():
             lines.append(f"set {name}={value}: {decided.reason}")
@@ -42,7 +44,7 @@ def run(
         trouble = [f"{warning.message}; {warning.remedy}" for warning in decided.warnings]
     except BaseException as error:  # noqa: BLE001 - a module that shadows ours may even exit
         environment = {}
-        trouble = [f"internal error, nothing set: {_place(error)}"]
+        trouble = [f"internal error, nothing set: {place(error)}"]
     if strict and trouble:
         for line in trouble:
             say(f"not started (--strict): {line}")
@@ -55,7 +57,7 @@ def run(
     become(command, environment)
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """Return what was raised and where. Not its message, which could hold a secret."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -28,28 +28,31 @@ class Installed(Record):
     nixl_source: str = ""
 
 
-def look_up(program: str, environ: Mapping[str, str], directory: str | None = None) -> Installed:
+def look_up(
+    program: str, environ: Mapping[str, str], directory: str | None = None, root: str = ""
+) -> Installed:
     """Return what the interpreter that `program` starts will import.
 
     `program` is the word that is executed ("vllm", "/opt/venv/bin/vllm", "python3"), `environ` what
-    it gets, `directory` where it runs, if not here. Reads names of files and a few small files.
+    it gets, `directory` where it runs, if not here, `root` the directory that it sees as "/", if
+    that is not ours. Reads names of files and a few small files.
     """
-    path = _which(program, environ, directory)
+    path = which(program, environ, directory, root)
     if path is None:
         return Installed(None, f"{program} is not found", None)
-    interpreter = _interpreter(path, environ, directory)
+    interpreter = _interpreter(path, environ, directory, root)
     if interpreter is None:
         return Installed(None, f"the interpreter of {path} is not known", None)
     version = source = nixl_source = ""
     searched = False
-    for folder in _import_path(interpreter, environ, directory):
+    for folder in _import_path(interpreter, environ, directory, root):
         try:
-            names = os.listdir(folder)
+            names = os.listdir(_at(folder, root))
         except OSError:
             continue
         searched = True
         if not version:
-            version, source = _vllm(folder, names)
+            version, source = _vllm(folder, names, root)
         if not nixl_source:
             nixl_source = next((f"{folder}/{n}" for n in names if n in ("nixl", "nixl_rocm")), "")
     if not searched:
@@ -59,23 +62,56 @@ def look_up(program: str, environ: Mapping[str, str], directory: str | None = No
     return Installed(version or None, source, bool(nixl_source), nixl_source or interpreter)
 
 
-def _which(program: str, environ: Mapping[str, str], directory: str | None) -> str | None:
+def _at(path: str, root: str) -> str:
+    """Return where a path that is meant below `root` can be opened from here; it may raise OSError.
+
+    Not resolved where there is no other root: that would cost a launch some system calls.
+    """
+    if not root:
+        return path
+    from eplb_launch.roots import at
+
+    return at(path, root)
+
+
+def _is_file(path: str, root: str) -> bool:
+    try:
+        return os.path.isfile(_at(path, root))
+    except OSError:
+        return False
+
+
+def _realpath(path: str, root: str) -> str:
+    if not root:
+        return os.path.realpath(path)
+    try:
+        return _at(path, root)[len(root) :]
+    except OSError:
+        return path
+
+
+def which(
+    program: str, environ: Mapping[str, str], directory: str | None, root: str
+) -> str | None:
+    """Return the path of the word that is executed; None if it is not there. See `look_up`."""
     if "/" in program:
         path = os.path.join(directory or "", program)
-        return path if os.path.isfile(path) else None
+        return path if _is_file(path, root) else None
     for folder in environ.get("PATH", _PATH).split(":"):
         path = os.path.join(directory or "", folder, program)
-        if os.access(path, os.X_OK) and os.path.isfile(path):
+        if _is_file(path, root) and os.access(_at(path, root), os.X_OK):
             return path
     return None
 
 
-def _interpreter(path: str, environ: Mapping[str, str], directory: str | None) -> str | None:
+def _interpreter(
+    path: str, environ: Mapping[str, str], directory: str | None, root: str
+) -> str | None:
     """Return the Python that a program runs in: itself, or what its "#!" names."""
     if _is_python(path):
         return path
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(_at(path, root), "rb", buffering=0) as file:
             head = file.read(4096)
     except OSError:
         return None
@@ -86,7 +122,7 @@ def _interpreter(path: str, environ: Mapping[str, str], directory: str | None) -
     if words and os.path.basename(words[0]) == "env":
         words = [word for word in words[1:] if word[0] != "-" and "=" not in word]
         if words:
-            words[0] = _which(words[0], environ, directory) or ""
+            words[0] = which(words[0], environ, directory, root) or ""
     elif words and os.path.basename(words[0]) == "sh" and len(lines) > 1 and "exec" in lines[1]:
         # What pip and uv write where the interpreter's path is long or has a space:
         # '''exec' "/long path/python" "$0" "$@"
@@ -103,16 +139,16 @@ def _is_python(path: str) -> bool:
 
 
 def _import_path(
-    interpreter: str, environ: Mapping[str, str], directory: str | None
+    interpreter: str, environ: Mapping[str, str], directory: str | None, root: str = ""
 ) -> Iterator[str]:
     """Yield the folders that the interpreter imports from, in its order."""
     for folder in environ.get("PYTHONPATH", "").split(":"):
         if folder:
             yield os.path.join(directory or "", folder)
     prefix = os.path.dirname(os.path.dirname(interpreter))
-    config = _pyvenv(prefix)
+    config = _pyvenv(prefix, root)
     if config is not None:
-        yield from _site_packages(prefix, interpreter)
+        yield from _site_packages(prefix, interpreter, root)
         if config.get("include-system-site-packages", "").lower() != "true":
             return
         home = config.get("home", "")
@@ -120,19 +156,20 @@ def _import_path(
         prefix = os.path.dirname(home)
     if "PYTHONNOUSERSITE" not in environ and environ.get("HOME"):
         base = environ.get("PYTHONUSERBASE") or os.path.join(environ["HOME"], ".local")
-        yield from _site_packages(base, interpreter)
-    yield from _site_packages("/usr/local" if prefix == "/usr" else prefix, interpreter)
-    real = os.path.dirname(os.path.dirname(os.path.realpath(interpreter)))
+        yield from _site_packages(base, interpreter, root)
+    yield from _site_packages("/usr/local" if prefix == "/usr" else prefix, interpreter, root)
+    real = os.path.dirname(os.path.dirname(_realpath(interpreter, root)))
     if real != prefix:
-        yield from _site_packages("/usr/local" if real == "/usr" else real, interpreter)
+        yield from _site_packages("/usr/local" if real == "/usr" else real, interpreter, root)
     if "/usr" in (prefix, real):
-        yield from _site_packages("/usr", interpreter)
+        yield from _site_packages("/usr", interpreter, root)
         yield "/usr/lib/python3/dist-packages"  # Debian's
 
 
-def _pyvenv(prefix: str) -> dict[str, str] | None:
+def _pyvenv(prefix: str, root: str) -> dict[str, str] | None:
     try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
+        path = _at(os.path.join(prefix, "pyvenv.cfg"), root)
+        with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read(65536).split("\n")
     except OSError:
         return None
@@ -140,33 +177,34 @@ def _pyvenv(prefix: str) -> dict[str, str] | None:
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
-def _site_packages(prefix: str, interpreter: str) -> Iterator[str]:
+def _site_packages(prefix: str, interpreter: str, root: str) -> Iterator[str]:
     """Yield the folders for packages below a prefix, for this Python where its release is known."""
-    release = _python_release(interpreter)
+    release = _python_release(interpreter, root)
     for lib in ("lib", "lib64"):
         parent = os.path.join(prefix, lib)
         if release:
             pythons = [release]
         else:
             try:
-                pythons = sorted(n for n in os.listdir(parent) if n.startswith("python3."))
+                names = os.listdir(_at(parent, root))
             except OSError:
                 continue
+            pythons = sorted(name for name in names if name.startswith("python3."))
         for python in pythons:
             yield os.path.join(parent, python, "site-packages")
             yield os.path.join(parent, python, "dist-packages")
 
 
-def _python_release(interpreter: str) -> str:
+def _python_release(interpreter: str, root: str) -> str:
     """Return "python3.12" where the name of the interpreter, or of what it links to, says it."""
-    for path in (interpreter, os.path.realpath(interpreter)):
+    for path in (interpreter, _realpath(interpreter, root)):
         name = os.path.basename(path)
         if name.startswith("python3."):
             return name
     return ""
 
 
-def _vllm(folder: str, names: list[str]) -> tuple[str, str]:
+def _vllm(folder: str, names: list[str], root: str) -> tuple[str, str]:
     """Return the version of the vLLM in a folder, and the path that says it; or two empty strings.
 
     Where several distributions are left over from updates, the package itself says which it is.
@@ -181,21 +219,21 @@ def _vllm(folder: str, names: list[str]) -> tuple[str, str]:
         return version.partition("-py3")[0], os.path.join(folder, name)
     if "vllm" in names:
         version_file = os.path.join(folder, "vllm", "_version.py")
-        version = _version_in(version_file)
+        version = _version_in(version_file, root)
         if version:
             return version, version_file
     for name in names:
         build, dash, version = name.removesuffix(".dist-info").partition("-")
         if dash and build.startswith("vllm_") and name.endswith(".dist-info"):
             path = os.path.join(folder, name)
-            if _holds_vllm(path, build):
+            if _holds_vllm(path, build, root):
                 return version, path
     return "", ""
 
 
-def _version_in(path: str) -> str:
+def _version_in(path: str, root: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(_at(path, root), encoding="utf-8", errors="replace") as file:
             lines = file.read(65536).split("\n")
     except OSError:
         return ""
@@ -206,10 +244,10 @@ def _version_in(path: str) -> str:
     return ""
 
 
-def _holds_vllm(path: str, build: str) -> bool:
+def _holds_vllm(path: str, build: str, root: str) -> bool:
     """Whether a distribution named otherwise has the package `vllm` in it."""
     try:
-        with open(os.path.join(path, "RECORD"), "rb") as file:
+        with open(_at(os.path.join(path, "RECORD"), root), "rb") as file:
             return b"\nvllm/__init__.py," in b"\n" + file.read(1 << 23)
     except OSError:
         return build in _BUILDS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.arguments import RefusedError, read
+from eplb_launch.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.command import UNKNOWN, find_server
 from eplb_launch.installed import Installed, look_up
 from eplb_launch.record import Record
@@ -19,8 +19,9 @@ from eplb_launch.settings import Setting, resolve
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, Literal
 
+    from eplb_launch.arguments import Given
     from eplb_launch.command import Server
     from eplb_launch.releases import Release
     from eplb_launch.rules import Verdict
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 VARIABLE = "NCCL_MAX_CTAS"
 # vLLM's value (override_envs_for_eplb): enough for the weight exchange, few enough for DeepEP.
 MAX_CTAS = 8
+MOST_CTAS = 64  # NCCL's MAXCHANNELS (src/include/device.h)
+MOST_SMS = 1024
 
 
 class PlanWarning(Record):
@@ -36,6 +39,7 @@ class PlanWarning(Record):
     code: str  # stable, for programs
     message: str
     remedy: str
+    source: str = ""  # where that is known from
 
 
 class Plan(Record):
@@ -51,6 +55,9 @@ class Plan(Record):
     variables: tuple[tuple[str, str], ...]  # what to set, on top of the environment
     reason: str  # the decision in one sentence
     warnings: tuple[PlanWarning, ...] = ()
+    notes: tuple[PlanWarning, ...] = ()  # for `explain`: nothing to be done about them here
+    given: Mapping[str, Given] = {}  # by setting, those that no rule looks at included
+    ctas: int | None = None  # the most that NCCL may take, so far as is seen; None: not looked at
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,47 +74,108 @@ class Plan(Record):
         return None
 
 
+def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
+    """Return `max_ctas` and `sms` of `plan` from the options of those names; or ValueError."""
+    texts = {"max_ctas": max_ctas, "sms": sms}
+    options: dict[str, Any] = {
+        name: int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
+        for name, text in texts.items()
+        if text is not None
+    }
+    check_cap(**options)
+    return options
+
+
+def check_cap(max_ctas: object = MAX_CTAS, sms: object = None) -> None:
+    """Refuse with ValueError what is no cap, and "fit" without the number of SMs."""
+    if max_ctas == "fit":
+        if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
+            raise ValueError("--max-ctas fit needs --sms N, the SMs of the GPU: 132 on an H100")
+    elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MOST_CTAS:
+        raise ValueError(f"--max-ctas is a number from 1 to {MOST_CTAS}, or fit")
+    elif sms is not None:
+        raise ValueError("--sms goes with --max-ctas fit")
+
+
 def plan(
     command: Sequence[str],
     environ: Mapping[str, str],
     *,
     vllm_version: str | None = None,
     nixl: bool | None = None,
+    directory: str | None = None,
+    root: str = "",
+    max_ctas: int | Literal["fit"] = MAX_CTAS,
+    sms: int | None = None,
 ) -> Plan:
     """Decide for `command`, started with `environ`, whether NCCL has to be limited.
 
     `vllm_version` is the release that will run ("0.16.0"), and `nixl` whether NIXL is installed for
-    it; None: look at what is installed. Trouble with the command (a --config file that cannot be
-    read, arguments that vLLM refuses) becomes a warning of the plan, not an error.
+    it; None: look at what is installed. `directory` is where the command runs, if not here, and
+    `root` the directory that it sees as "/", if that is not ours. `max_ctas` is what to set, 1 to
+    64, or "fit": the most that fits on a GPU with `sms` SMs beside DeepEP's kernels. Trouble with
+    the command (a --config file that cannot be read, arguments that vLLM refuses) becomes a warning
+    of the plan, not an error.
     """
+    check_cap(max_ctas, sms)
     words = tuple(command)
     server = find_server(words, environ)
     if server is None:
         return Plan(
             words, None, vllm_version, "", {}, (), None, (), "no vLLM server in the command"
         )
-    version, source, nixl_setting = _installed(server, vllm_version=vllm_version, nixl=nixl)
+    if directory is not None:
+        server = server.replace(directory=os.path.join(directory, server.directory or ""))
+    version, source, nixl_setting = _installed(
+        server, vllm_version=vllm_version, nixl=nixl, root=root
+    )
     release = release_of(version)
     current = server.environ.get(VARIABLE)
     decided = Plan(words, server, version, source, {}, (), current, (), "")
     try:
-        found = _settings(server, release, version, nixl_setting)
+        found, given = _settings(server, release, version, nixl_setting, root)
     except RefusedError as error:
         warning = PlanWarning(error.code, str(error), error.remedy)
         return decided.replace(reason=str(error), warnings=(warning,))
     verdicts = judge(release, found)
-    decided = decided.replace(settings=found, verdicts=verdicts)
+    decided = decided.replace(settings=found, verdicts=verdicts, given=given)
     verdict = decided.verdict
     if verdict is None:
         return decided.replace(reason=_why_not(verdicts, found, version))
     reason = _why(verdict, found, version)
+    cap, trouble = _cap(decided, max_ctas, sms, root)
+    decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
     if current and current.isdigit():
-        return decided.replace(reason=f"{VARIABLE} is set already ({reason})")
-    return decided.replace(variables=((VARIABLE, str(MAX_CTAS)),), reason=reason)
+        decided = decided.replace(variables=(), reason=f"{VARIABLE} is set already ({reason})")
+    if _nothing_in_the_way(decided, server, cap, root):
+        return decided.replace(ctas=cap)
+    from eplb_launch.hazards import advise
+
+    return advise(decided, environ, cap=cap, root=root)
+
+
+def _nothing_in_the_way(decided: Plan, server: Server, cap: int, root: str) -> bool:
+    """Whether there is nothing that `hazards` would have to look at: it costs start-up time."""
+    if server.prefixes or cap & (cap - 1) or not PLACEMENT.isdisjoint(decided.given):
+        return False
+    from eplb_launch.nccl_files import nothing_set
+
+    return nothing_set(server.environ, root)
+
+
+def _cap(
+    decided: Plan, max_ctas: int | Literal["fit"], sms: int | None, root: str
+) -> tuple[int, tuple[PlanWarning, ...]]:
+    """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
+    if max_ctas != "fit":
+        return max_ctas, ()
+    from eplb_launch.experts import fit
+
+    return fit(decided, sms or 0, root)
 
 
 def _installed(
-    server: Server, *, vllm_version: str | None, nixl: bool | None
+    server: Server, *, vllm_version: str | None, nixl: bool | None, root: str
 ) -> tuple[str | None, str, Setting]:
     """Return the release that will run, how it was found, and the setting "nixl"."""
     if vllm_version is not None and nixl is not None:
@@ -115,7 +183,7 @@ def _installed(
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
-        found = look_up(server.program, server.environ, server.directory)
+        found = look_up(server.program, server.environ, server.directory, root)
     setting = Setting("nixl", nixl, "given")
     if nixl is None:
         source = found.nixl_source or found.source
@@ -126,14 +194,14 @@ def _installed(
 
 
 def _settings(
-    server: Server, release: Release, version: str | None, nixl: Setting
-) -> dict[str, Setting]:
+    server: Server, release: Release, version: str | None, nixl: Setting, root: str
+) -> tuple[dict[str, Setting], Mapping[str, Given]]:
     def load_config(name: str) -> Mapping[object, Any] | None:
         if UNKNOWN in name or server.elsewhere:
             return None
         from eplb_launch.config_file import load
 
-        return load(os.path.join(server.directory or "", name))
+        return load(os.path.join(server.directory or "", name), root)
 
     reading = read(
         [argument.text for argument in server.arguments],
@@ -146,7 +214,8 @@ def _settings(
     if not server.complete:
         reading = reading.replace(complete=False)
     default = f"default of vLLM {version}" if version else "default"
-    return resolve(reading, release, server.environ, nixl=nixl, default=default)
+    found = resolve(reading, release, server.environ, nixl=nixl, default=default)
+    return found, {**reading.given, **reading.model}
 
 
 def _why(verdict: Verdict, found: Mapping[str, Setting], version: str | None) -> str:
@@ -169,6 +238,6 @@ def _why_not(
         setting = found[missing.setting]
         reasons.append(
             f"no {verdict.rule.hazard}: {missing.text} does not hold "
-            f"({setting.name}={setting.value}, {setting.source})"
+            f"({setting.name}={setting.shown}, {setting.source})"
         )
     return "; ".join(reasons)
