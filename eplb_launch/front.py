@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import sys
 
 from eplb_launch.launch import LAUNCHER_FAILED, become, say
 
@@ -29,6 +29,7 @@ def run(
     was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
     command from starting: exit status 125. `max_ctas` and `sms` are those of `plan`.
     """
+    gc.disable()  # exec takes all of it in a few milliseconds
     environment: dict[str, str] = {}
     lines: list[str] = []
     trouble: list[str] = []
@@ -42,13 +43,15 @@ def run(
         if verbose and not environment:
             lines.append(f"nothing set: {decided.reason}")
         trouble = [f"{warning.message}; {warning.remedy}" for warning in decided.warnings]
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # noqa: BLE001 - a module that shadows ours may even exit
         environment = {}
         trouble = [f"internal error, nothing set: {place(error)}"]
     if strict and trouble:
         for line in trouble:
             say(f"not started (--strict): {line}")
-        sys.exit(LAUNCHER_FAILED)
+        os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
     if not quiet:
         for line in lines:
             say(line)

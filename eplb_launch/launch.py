@@ -39,12 +39,13 @@ COERCED_LC_CTYPE = frozenset((b"C.UTF-8", b"C.utf8", b"UTF-8"))
 
 def say(line: str) -> None:
     """Write one line to stderr with our name in front, or nothing where stderr is closed."""
-    if sys.stderr is None:
-        return  # descriptor 2 was closed, and may be some other file by now
     text = "eplb-launch: " + line.replace("\n", "\\n").replace("\r", "\\r") + "\n"
-    try:  # noqa: SIM105
-        os.write(2, text.encode("utf-8", "backslashreplace"))
-    except OSError:
+    try:
+        # None where descriptor 2 was closed: it may be some other file by now.
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+    except (OSError, ValueError):
         pass  # a closed pipe or a full one is no reason not to start the server
 
 

@@ -78,13 +78,19 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             for verdict in plan.verdicts
         ],
         "current": {"value": plan.current, "outcome": outcome(plan)},
+        "ctas": plan.ctas,
         "warnings": [_warning(warning) for warning in plan.warnings],
         "notes": [_warning(note) for note in plan.notes],
     }
 
 
 def _warning(warning: PlanWarning) -> dict[str, str]:
-    return {"code": warning.code, "message": warning.message, "remedy": warning.remedy}
+    return {
+        "code": warning.code,
+        "message": warning.message,
+        "remedy": warning.remedy,
+        "source": warning.source,
+    }
 
 
 def sentence(plan: Plan) -> str:
@@ -98,7 +104,8 @@ def sentence(plan: Plan) -> str:
 def outcome(plan: Plan) -> str:
     """Return what becomes of the value that is there."""
     if plan.current is None:
-        return "unset"
+        kept = plan.verdict is not None and not plan.environment
+        return "unset; the limit in a conf file stays" if kept else "unset"
     if plan.environment:
         return "replaced: it is no number, and vLLM's rule replaces it"
     if plan.verdict is not None:
@@ -157,6 +164,8 @@ def _facts(plan: Plan) -> Table:
         table.add_row("", "its workers set the cap as well" if own_rule(plan) else _NO_RULE)
     value = "" if plan.current is None else f"{plan.current!r}, "
     table.add_row(VARIABLE, Text(value + outcome(plan)))
+    if plan.ctas is not None:
+        table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
     return table
 
 
@@ -193,4 +202,6 @@ def _rule(verdict: Verdict) -> Iterator[RenderableType]:
 def _advice(entry: PlanWarning) -> RenderableType:
     text = Text.assemble((entry.code, "bold yellow"), f": {entry.message}")
     remedy = Text(f"→ {entry.remedy}")
+    if entry.source:
+        remedy.append(f" ({entry.source})", style="dim")
     return Padding(Group(text, Padding(remedy, (0, 0, 0, 2))), (0, 0, 0, 2))

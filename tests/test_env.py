@@ -18,11 +18,15 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from eplb_launch import export
+from eplb_launch.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typer.testing import Result
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 EXPOSED = [
@@ -32,13 +36,17 @@ EXPOSED = [
 CAP = {"NCCL_MAX_CTAS": "8"}
 
 
-def env(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [SCRIPT, "env", "--vllm-version", "0.16.0", *words],
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        check=False,
+def env(*words: str) -> Result:
+    """Run the sub-command in this process, with nothing of its environment."""
+    options, command = list(words), []
+    if "--" in words:
+        options, command = options[: words.index("--")], options[words.index("--") + 1 :]
+    nothing = dict.fromkeys(os.environ)
+    return CliRunner().invoke(
+        app,
+        ["env", "--vllm-version", "0.16.0", *options],
+        obj=command,
+        env={**nothing, "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
     )
 
 
@@ -163,14 +171,14 @@ def test_every_format_has_a_reader() -> None:
 @pytest.mark.parametrize("form", READERS)
 def test_the_format_is_read_back(form: str) -> None:
     done = env("--format", form, "--", *EXPOSED)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert READERS[form](done.stdout) == CAP
 
 
 @pytest.mark.parametrize("form", READERS)
 def test_nothing_needed_is_nothing_to_the_reader(form: str) -> None:
     done = env("--format", form, "--", *EXPOSED, "--no-enable-eplb")
-    assert (done.returncode, done.stdout, done.stderr) == (0, EMPTY.get(form, ""), "")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, EMPTY.get(form, ""), "")
     assert READERS[form](done.stdout) == {}
 
 
@@ -180,7 +188,7 @@ def test_shell_is_the_default() -> None:
 
 def test_trouble_is_said_on_stderr() -> None:
     done = env("--", *EXPOSED, "--data-parallel", "8")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.startswith("eplb-launch: warning: --data-parallel is ambiguous")
 
 
@@ -195,7 +203,7 @@ def test_trouble_is_said_on_stderr() -> None:
 )
 def test_usage_errors(words: list[str], message: str) -> None:
     done = env(*words)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert done.stdout == ""
 

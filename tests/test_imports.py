@@ -25,7 +25,7 @@ COSTLY = {
     *("shlex", "signal", "subprocess", "typer", "typing", "warnings", "yaml"),
 }
 # Built into the interpreter, and one tiny module.
-FREE = {"_signal", "errno", "__future__"}
+FREE = {"_signal", "errno", "gc", "__future__"}
 
 
 @pytest.fixture
