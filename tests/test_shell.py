@@ -1,0 +1,582 @@
+"""Shell strings: what they start is found as the shell itself would have it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from eplb_launch.command import UNKNOWN, Server, find_server
+
+HERE = {"A": "a", "TWO": "x  y", "EMPTY": "", "DP": "8", "HOME": "/home/me"}
+
+
+def found(script: str, *words: str, shell: str = "bash", **environ: str) -> Server:
+    """Return the server in a script, which has to be there."""
+    server = find_server([shell, "-c", script, *words], {**HERE, **environ})
+    assert server is not None
+    return server
+
+
+def texts(server: Server | None) -> list[str] | None:
+    """Return the arguments without their places; None for no server."""
+    return None if server is None else [argument.text for argument in server.arguments]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        # Quotes
+        pytest.param("'a b' c", ["a b", "c"], id="single quotes"),
+        pytest.param('"a b" c', ["a b", "c"], id="double quotes"),
+        pytest.param(r"a\ b \$A \\", ["a b", "$A", "\\"], id="backslash"),
+        pytest.param(r'"\$A \" \\ \a"', ['$A " \\ \\a'], id="backslash in double quotes"),
+        pytest.param("'a'\"b\"c", ["abc"], id="quotes side by side"),
+        pytest.param("'' \"\"", ["", ""], id="empty quotes"),
+        pytest.param(r"$'a\tb\x41\u00e9\''", ["a\tbA\u00e9'"], id="ANSI-C quotes"),
+        pytest.param('$"a"', ["a"], id="translated quotes"),
+        pytest.param("'{\"use_async\": true}'", ['{"use_async": true}'], id="JSON"),
+        # Lines
+        pytest.param("a \\\n b", ["a", "b"], id="line goes on"),
+        pytest.param("a\\\nb", ["ab"], id="line goes on in a word"),
+        pytest.param("a # b\n", ["a"], id="comment"),
+        pytest.param("a#b", ["a#b"], id="no comment inside a word"),
+        pytest.param("a \\ # b\n", ["a", " #", "b"], id="no comment after a backslash"),
+        pytest.param("a \\\n  # b\n  --enable-eplb", ["a"], id="comment ends the command"),
+        # Redirections
+        pytest.param("a > log 2>&1", ["a"], id="redirections"),
+        pytest.param("a &> log b", ["a", "b"], id="both redirected"),
+        pytest.param("a >&2 <in 2>>log", ["a"], id="more redirections"),
+        pytest.param("a <<E b\nx 'y\nE\n", ["a", "b"], id="here-document"),
+        pytest.param("a <<-'E'\n\tx\n\tE\n", ["a"], id="indented here-document"),
+        pytest.param("a <<< word", ["a"], id="here-string"),
+        pytest.param("a 2 > log", ["a", "2"], id="no number of a redirection"),
+        pytest.param("a 2>&1 | tee log", ["a"], id="pipeline"),
+        pytest.param("a & wait", ["a"], id="background"),
+        # Variables
+        pytest.param("$A ${A} \"$A\" '$A'", ["a", "a", "a", "$A"], id="variable"),
+        pytest.param("$TWO", ["x", "y"], id="split"),
+        pytest.param('"$TWO"', ["x  y"], id="not split"),
+        pytest.param("-$TWO-", ["-x", "y-"], id="split inside a word"),
+        pytest.param('a $EMPTY "$EMPTY"', ["a", ""], id="empty variable"),
+        pytest.param("${NO:-d} ${EMPTY:-e} ${EMPTY-f} ${A:-g}", ["d", "e", "a"], id="default"),
+        pytest.param('${NO:-"a b" c}', ["a b", "c"], id="default of several words"),
+        pytest.param("${NO:-$A}/${NO-${DP}}", ["a/8"], id="default in a default"),
+        pytest.param("${NO:=n} $NO", ["n", "n"], id="default assigned"),
+        pytest.param("${A:+--x=$A} ${NO:+--y} ${EMPTY+--z}", ["--x=a", "--z"], id="alternative"),
+        pytest.param("${#TWO}", ["4"], id="length"),
+        pytest.param("a $NO b", ["a", "b"], id="not set"),
+        pytest.param("--a $NO b", ["--a", UNKNOWN, "b"], id="not set after an option"),
+        pytest.param(
+            '--a=$NO "$NO" x$NO', [f"--a={UNKNOWN}", UNKNOWN, f"x{UNKNOWN}"], id="in text"
+        ),
+        pytest.param("--a=$NO$A", [f"--a={UNKNOWN}a"], id="not set, beside one that is"),
+        pytest.param("~/m ~ a~", ["/home/me/m", "/home/me", "a~"], id="tilde"),
+        pytest.param("~root/m", [f"{UNKNOWN}/m"], id="tilde of another"),
+        # Arithmetic
+        pytest.param(
+            "$((DP * 2)) $(( (1+2)*-3 )) $((7/2)) $((-7%2))", ["16", "-9", "3", "-1"], id="sum"
+        ),
+        pytest.param("$((${DP} - $A))", [UNKNOWN], id="no number"),
+        pytest.param("$((NO * 8)) $((DP << 1)) $((010))", [UNKNOWN] * 3, id="more than a sum"),
+        pytest.param("-dp=$((1/0))", [f"-dp={UNKNOWN}"], id="division by nought"),
+        # What only running the script would tell
+        pytest.param("--a=$(b c) `d`e", [f"--a={UNKNOWN}", f"{UNKNOWN}e"], id="command"),
+        pytest.param('"$(echo ")")" x', [UNKNOWN, "x"], id="parenthesis quoted in a command"),
+        pytest.param("${A//a/b} ${A%a}x ${!A}y", [f"{UNKNOWN}x", f"{UNKNOWN}y"], id="substitution"),
+        pytest.param("-p $RANDOM-$$", ["-p", f"{UNKNOWN}-{UNKNOWN}"], id="random"),
+        pytest.param("<(x y) b", [UNKNOWN, "b"], id="process"),
+        pytest.param("x{a,b}", [], id="braces"),
+        pytest.param("{a} a,b", ["{a}", "a,b"], id="no braces"),
+    ],
+)
+def test_words(script: str, arguments: list[str]) -> None:
+    server = found(f"vllm serve {script}")
+    assert texts(server) == arguments
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        pytest.param("B=1; vllm serve $B", ["1"], id="assignment"),
+        pytest.param("B=1 C=$B; vllm serve $C", ["1"], id="one after the other"),
+        pytest.param("B=1 vllm serve b$B", [f"b{UNKNOWN}"], id="not yet assigned"),
+        pytest.param("B=$TWO; vllm serve $B", ["x", "y"], id="split later"),
+        pytest.param("B=1; B+=2; vllm serve $B", ["12"], id="append"),
+        pytest.param("unset A; vllm serve b$A", [f"b{UNKNOWN}"], id="unset"),
+        pytest.param("export B='x y'; vllm serve \"$B\"", ["x y"], id="export"),
+        pytest.param("readonly B=1; declare C=2; vllm serve $B $C", ["1", "2"], id="declare"),
+        pytest.param("set -- a 'b c'; vllm serve \"$@\" $#", ["a", "b c", "2"], id="set"),
+        pytest.param("set -euo pipefail; vllm serve a", ["a"], id="set options"),
+        pytest.param("set -- a b; shift; vllm serve $1 $2", ["b"], id="shift"),
+        pytest.param(
+            "B=(a 'b c' $TWO); vllm serve \"${B[@]}\"", ["a", "b c", "x", "y"], id="array"
+        ),
+        pytest.param(
+            "B=(a\n # c\n b); B+=(d); vllm serve ${B[*]} ${#B[@]}", ["a", "b", "d", "3"], id="+="
+        ),
+        pytest.param('B=(serve m); vllm "${B[@]}"', ["m"], id="sub-command in an array"),
+        pytest.param(
+            'B=(--x "$NO"); vllm serve "${B[@]}"', ["--x", UNKNOWN], id="unknown in an array"
+        ),
+        pytest.param('vllm serve a ${B[@]+"${B[@]}"}', ["a"], id="array that is not set"),
+        pytest.param('eval "vllm serve a $A"', ["a", "a"], id="eval"),
+        pytest.param("C='vllm serve m $DP'; eval $C; ", ["m", "8"], id="eval of a variable"),
+        pytest.param("C='vllm serve m -dp 8'; $C", ["m", "-dp", "8"], id="command in a variable"),
+        pytest.param("f() { vllm serve \"$@\" x; }; f a 'b c'", ["a", "b c", "x"], id="function"),
+        pytest.param("function f { B=$1; }; f 8; vllm serve $B", ["8"], id="function assigns"),
+        pytest.param("(A=b; cd /x); vllm serve $A", ["a"], id="sub-shell"),
+        pytest.param("{ A=b; }; vllm serve $A", ["b"], id="group"),
+        pytest.param("true && A=b && vllm serve $A", ["b"], id="and"),
+        pytest.param("cd /x && export A=b; vllm serve $A", ["b"], id="after what does not fail"),
+        pytest.param("if x; then A=b; vllm serve $A; fi", ["b"], id="inside a branch"),
+        pytest.param("if x; then A=b; else vllm serve $A; fi", ["a"], id="the other branch"),
+        pytest.param("if [[ $A == a && -n $B ]]; then vllm serve m; fi", ["m"], id="condition"),
+        pytest.param("case $A in (x|y) A=1;; *) vllm serve $A;; esac", ["a"], id="case"),
+        pytest.param("for i in 1 2; do A=b; vllm serve $A; done", ["b"], id="inside a loop"),
+        pytest.param(
+            "for i in 1 2; do vllm serve --p=$i; done", [f"--p={UNKNOWN}"], id="loop variable"
+        ),
+        pytest.param("x | while read l; do :; done; vllm serve $A", ["a"], id="loop in a pipeline"),
+        pytest.param(
+            "for ((i=0; i<2; i++)); do vllm serve -p=$i; done", [f"-p={UNKNOWN}"], id="for (("
+        ),
+        pytest.param("cat > f <<'E'\nvllm serve no\nE\nvllm serve m", ["m"], id="here-document"),
+        pytest.param("trap 'vllm serve no' EXIT; vllm serve m", ["m"], id="trap"),
+        pytest.param("exec > log 2>&1; vllm serve m", ["m"], id="exec of redirections"),
+        pytest.param("exec vllm serve m; vllm serve no", ["m"], id="nothing after exec"),
+        pytest.param("vllm serve m; exit; vllm serve no", ["m"], id="nothing after exit"),
+        pytest.param("if x; then exec vllm serve m; fi; sleep 1", ["m"], id="exec in a branch"),
+        pytest.param("exec vllm serve m || vllm serve no", ["m"], id="exec wins"),
+        pytest.param("vllm serve no & vllm serve m", ["m"], id="the last one"),
+        pytest.param("! time vllm serve m", ["m"], id="reserved words"),
+        pytest.param("if x\nthen\n  y &&\n\n  vllm serve m\nfi", ["m"], id="lines"),
+        pytest.param("vllm serve m)", ["m"], id="too many parentheses"),
+        pytest.param("vllm serve 'm", ["m"], id="quote not closed"),
+    ],
+)
+def test_scripts(script: str, arguments: list[str]) -> None:
+    server = found(script)
+    assert texts(server) == arguments
+    assert server.complete
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        pytest.param("if x; then A=b; fi; vllm serve -$A", [f"-{UNKNOWN}"], id="branch"),
+        pytest.param(
+            "if x; then A=b; else A=c; fi; vllm serve -$A", [f"-{UNKNOWN}"], id="branches"
+        ),
+        pytest.param("case x in x) A=b; esac; vllm serve -$A", [f"-{UNKNOWN}"], id="case"),
+        pytest.param("x && A=b; vllm serve -$A", [f"-{UNKNOWN}"], id="and"),
+        pytest.param("[ -n $A ] || A=b; vllm serve -$A", [f"-{UNKNOWN}"], id="or"),
+        pytest.param("x || A=b && vllm serve -$A", [f"-{UNKNOWN}"], id="or, and"),
+        pytest.param("x && { A=b; }; vllm serve -$A", [f"-{UNKNOWN}"], id="and, group"),
+        pytest.param("for i in 1; do A=b; done; vllm serve -$A", [f"-{UNKNOWN}"], id="loop"),
+        pytest.param(
+            "while x; do vllm serve -$A; A=b; done", [f"-{UNKNOWN}"], id="later in the loop"
+        ),
+        pytest.param(
+            "for i in 1; do N=1; while x; do vllm serve -$N; N=2; done; done",
+            [f"-{UNKNOWN}"],
+            id="loop in a loop",
+        ),
+        pytest.param("A=$(x); vllm serve -$A", [f"-{UNKNOWN}"], id="command"),
+        pytest.param("read A; vllm serve -$A", [f"-{UNKNOWN}"], id="read"),
+        pytest.param("printf -v A x; vllm serve -$A", [f"-{UNKNOWN}"], id="printf"),
+        pytest.param("((A++)); vllm serve -$A", [f"-{UNKNOWN}"], id="let"),
+        pytest.param("source f; vllm serve -$A", [f"-{UNKNOWN}"], id="source"),
+        pytest.param(". ./f; vllm serve ${NO:-1}x", [f"{UNKNOWN}x"], id="source, not set"),
+        pytest.param("export $(cat .env); vllm serve -$A", [f"-{UNKNOWN}"], id="export of a file"),
+        pytest.param('eval "$(x)"; vllm serve -$A', [f"-{UNKNOWN}"], id="eval"),
+        pytest.param("f() { A=b; }; x && f; vllm serve -$A", [f"-{UNKNOWN}"], id="function"),
+        pytest.param("A=b & vllm serve -$A", [f"-{UNKNOWN}"], id="background"),
+        pytest.param("A=b | x; vllm serve -$A", [f"-{UNKNOWN}"], id="pipeline"),
+        pytest.param("declare -i A=1+1; vllm serve -$A", [f"-{UNKNOWN}"], id="declare -i"),
+        pytest.param("IFS=,; vllm serve -$TWO", [f"-{UNKNOWN}"], id="IFS"),
+    ],
+)
+def test_what_a_script_may_have_changed(script: str, arguments: list[str]) -> None:
+    assert texts(found(script)) == arguments
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        pytest.param("vllm serve $(x) m", ["m"], id="command"),
+        pytest.param("vllm serve m -p $(x)", ["m", "-p", UNKNOWN], id="command after an option"),
+        pytest.param("vllm serve m `x`", ["m"], id="backquotes"),
+        pytest.param("B=$(x); vllm serve $B", [], id="variable"),
+        pytest.param("B=($(x) -y); vllm serve ${B[@]}", ["-y"], id="array"),
+        pytest.param('set -- $(x); vllm serve "$@"', [], id="parameters"),
+        pytest.param("if x; then B+=(a); fi; vllm serve m ${B[@]}", ["m"], id="array in a branch"),
+        pytest.param(
+            "B=(m); for i in 1; do B+=(x); done; vllm serve ${B[@]}", [], id="array in a loop"
+        ),
+        pytest.param('eval "vllm serve m $NO"', ["m"], id="eval"),
+        pytest.param("vllm serve m | xargs vllm serve", [], id="xargs"),
+    ],
+)
+def test_arguments_that_cannot_be_known(script: str, arguments: list[str]) -> None:
+    server = found(script)
+    assert texts(server) == arguments
+    assert not server.complete
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("$(x) vllm serve m", id="before the program"),
+        pytest.param("numactl $(x) vllm serve m", id="before a prefix's command"),
+        pytest.param("vllm serve m; foo $(x)", id="of another command"),
+        pytest.param('vllm serve m "$(x)"', id="quoted"),
+        pytest.param("vllm serve m $((x * 2))", id="sum"),
+        pytest.param("vllm serve m $NO", id="not set"),
+    ],
+)
+def test_unknown_words_elsewhere_leave_the_arguments_complete(script: str) -> None:
+    assert found(script).complete
+
+
+@pytest.mark.parametrize(
+    ("script", "environ"),
+    [
+        pytest.param("B=1 vllm serve m", {"B": "1"}, id="before the command"),
+        pytest.param("B=1; vllm serve m", {}, id="not exported"),
+        pytest.param("export B=1; vllm serve m", {"B": "1"}, id="exported"),
+        pytest.param("B=1; export B; vllm serve m", {"B": "1"}, id="exported later"),
+        pytest.param("export B; B=1; vllm serve m", {"B": "1"}, id="exported before"),
+        pytest.param("declare -x B=1; vllm serve m", {"B": "1"}, id="declare -x"),
+        pytest.param("set -a; B=1; vllm serve m", {"B": "1"}, id="set -a"),
+        pytest.param("A=b; vllm serve m", {"A": "b"}, id="was exported"),
+        pytest.param("A=b vllm serve m; A=c", {"A": "b"}, id="for one command"),
+        pytest.param("unset A; vllm serve m", {"A": None}, id="unset"),
+        pytest.param("unset A; A=b; vllm serve m", {"A": None}, id="unset, not exported again"),
+        pytest.param("export B=$(x); vllm serve m", {"B": UNKNOWN}, id="unknown"),
+        pytest.param("if x; then export B=1; fi; vllm serve m", {"B": UNKNOWN}, id="branch"),
+        pytest.param(
+            "if x; then unset A; fi; vllm serve m", {"A": UNKNOWN}, id="unset in a branch"
+        ),
+        pytest.param("(export A=b); vllm serve m", {}, id="sub-shell"),
+        pytest.param("env -u A B=1 vllm serve m", {"A": None, "B": "1"}, id="env"),
+        pytest.param("A=1 eval 'vllm serve m'", {"A": "1"}, id="eval"),
+        pytest.param("f() { vllm serve m; }; B=1 f", {"B": "1"}, id="function"),
+        pytest.param("B=1 bash -c 'C=$B exec vllm serve m'", {"B": "1", "C": "1"}, id="shells"),
+    ],
+)
+def test_environment(script: str, environ: dict[str, str | None]) -> None:
+    expected = {name: value for name, value in {**HERE, **environ}.items() if value is not None}
+    assert dict(found(script).environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "directory"),
+    [
+        pytest.param("vllm serve m", None, id="none"),
+        pytest.param("cd /x && vllm serve m", "/x", id="cd"),
+        pytest.param("cd x; cd y; vllm serve m", "x/y", id="relative"),
+        pytest.param("cd; vllm serve m", "/home/me", id="home"),
+        pytest.param("cd $A/b; vllm serve m", "a/b", id="variable"),
+        pytest.param("(cd /x); vllm serve m", None, id="sub-shell"),
+        pytest.param("if x; then cd /x; fi; vllm serve m", UNKNOWN, id="branch"),
+        pytest.param("cd $(x); vllm serve m", UNKNOWN, id="unknown"),
+        pytest.param("cd -; vllm serve m", UNKNOWN, id="back"),
+        pytest.param("cd /x; env -C y vllm serve m", "/x/y", id="env -C"),
+        pytest.param("cd /x; bash -c 'cd y; vllm serve m'", "/x/y", id="shells"),
+    ],
+)
+def test_directory(script: str, directory: str | None) -> None:
+    assert found(script).directory == directory
+
+
+@pytest.mark.parametrize(
+    ("words", "sourced"),
+    [
+        pytest.param(["bash", "-c", ". a; source b/c; vllm serve m"], ("a", "b/c"), id="sourced"),
+        pytest.param(["bash", "-lc", "vllm serve m"], ("/etc/profile", "~/.profile"), id="login"),
+        pytest.param(["bash", "-c", "vllm serve m"], ("/nccl.sh",), id="BASH_ENV"),
+        pytest.param(["sh", "-c", "vllm serve m"], (), id="none"),
+    ],
+)
+def test_files_that_may_set_more(words: list[str], sourced: tuple[str, ...]) -> None:
+    server = find_server(words, {"BASH_ENV": "/nccl.sh"})
+    assert server is not None
+    assert server.sourced[-len(sourced) :] == sourced if sourced else server.sourced == ()
+
+
+def test_activating_an_environment_hides_no_variable() -> None:
+    server = found(". /opt/venv/bin/activate && vllm serve -$A")
+    assert texts(server) == ["-a"]
+    assert server.environ["PATH"] == UNKNOWN if "PATH" in server.environ else True
+
+
+def test_other_servers_are_kept() -> None:
+    server = found("B=1 vllm serve a & B=2 vllm serve b & vllm serve b; wait")
+    assert texts(server) == ["b"]
+    assert [(texts(other), other.environ.get("B")) for other in server.others] == [
+        (["a"], "1"),
+        (["b"], "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        pytest.param(["sh", "-c", "vllm serve a b"], [2, 2], id="string"),
+        pytest.param(["sh", "-c", 'exec vllm serve "$@"', "sh", "a", "b"], [4, 5], id="parameters"),
+        pytest.param(["sh", "-c", 'vllm serve x "$1" -$2', "sh", "a", "b"], [2, 4, 2], id="one"),
+        pytest.param(["sh", "-c", 'set -- x "$@"; vllm serve "$@"', "sh", "a"], [2, 4], id="set"),
+        pytest.param(["sh", "-c", '"$@"', "sh", "vllm", "serve", "a"], [6], id="command"),
+        pytest.param(
+            ["sh", "-c", 'sh -c "vllm serve \\"\\$@\\" b" sh "$@"', "sh", "a"], [4, 2], id="shells"
+        ),
+    ],
+)
+def test_positions(words: list[str], places: list[int]) -> None:
+    server = find_server(words, {})
+    assert server is not None
+    assert [argument.position for argument in server.arguments] == places
+
+
+ARGV = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8), max_size=6)
+
+
+@given(ARGV)
+@example(["-n", "", "a\nb", "\udc80", "é\u2028 "])
+@settings(deadline=None, max_examples=200)
+def test_quoted_words_come_back_exactly(words: list[str]) -> None:
+    expected = tuple(words)
+    for script in (
+        f"vllm serve {shlex.join(words)}",
+        f"exec env A=1 vllm serve {shlex.join(words)}",
+    ):
+        for depth in range(3):
+            command = script
+            for _ in range(depth):
+                command = f"sh -c {shlex.quote(command)}"
+            server = find_server(["sh", "-c", command], {})
+            assert server is not None
+            assert tuple(argument.text for argument in server.arguments) == expected
+            assert server.complete
+
+
+PIECES = st.sampled_from(
+    [
+        *(" ", "\n", ";", "&", "&&", "||", "|", "(", ")", "{", "}", "[[", "]]", "<", ">", "<<E"),
+        *("'", '"', "`", "\\", "$", "${", "$(", "$((", "#", "=", "+=", "A", "A=", "A=(", "~", "\0"),
+        *("if ", "then ", "elif ", "else ", "fi ", "for ", "in ", "do ", "done ", "case ", "esac "),
+        *("while ", "function ", "f() ", "f ", "eval ", "exec ", "export ", "set -- ", "shift "),
+        *("unset ", "cd ", "read ", "source ", "local ", "exit ", "vllm ", "serve ", "m ", "-dp "),
+        *('"$@" ', "$A", "${A:-", "${A[@]}", "${#A}", "$'", "sh -c ", "env ", "-", "1", "ssh h "),
+        *("-S ", "docker run ", "--entrypoint ", "su -c ", "python3 ", "-m ", "\udc80", "é"),
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=30).map("".join), ARGV)
+@settings(deadline=None, max_examples=300)
+def test_no_script_makes_it_raise(script: str, words: list[str]) -> None:
+    find_server(["bash", "-c", script, *words], {"A": script})
+    find_server(["ssh", "host", script, *words], {})
+    find_server(["env", "-S", script, *words], {})
+
+
+@given(st.text(), ARGV)
+@settings(deadline=None, max_examples=200)
+def test_no_text_makes_it_raise(script: str, words: list[str]) -> None:
+    find_server(["sh", "-c", script, *words], {})
+    find_server([*words, script, *words], {})
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            "(",
+            "((",
+            "$(",
+            "$((",
+            "${",
+            "`",
+            '"',
+            "'",
+            "{ ",
+            "if ",
+            "for ",
+            "case ",
+            "while ",
+            "f() ",
+        ),
+        *(
+            "a=(",
+            '"$("',
+            '"${A:-',
+            "${A:-",
+            "<<a\n",
+            "eval ",
+            "A=$A$A;",
+            "A=xx;A=$A$A;",
+            "sh -c x;",
+        ),
+        *("(A=1);", "if a; then A=1; fi;", "for i in x; do A=1; done;", "A=1 a|b;", "vllm serve;"),
+        *('sh -c "$0" ', "sh -c '", "A+=(x);", 'eval "$0";', "f() { f; f; }; f;", "\\", ". x;"),
+    ],
+)
+def test_hostile_scripts_take_no_time(piece: str) -> None:
+    script = piece * (2**14 // len(piece))
+    start = time.process_time()
+    find_server(["bash", "-c", script, script], {"A": "x"})
+    assert time.process_time() - start < 2
+
+
+# Scripts from a small grammar, for real shells.
+NAMES = st.sampled_from(["A", "B", "C", "TWO", "EMPTY", "NO"])
+LITERALS = st.sampled_from(["x", "-p", "--q=", "8", "é", "a=b", "x#y", "{x}", "%", ",", "@", "if"])
+QUOTED = st.sampled_from(
+    ["'a  b'", '"a  b"', "''", '""', r"\ ", r"\$A", r'"\$A\\\""', "'$A'", '"#"']
+)
+OPERATORS = st.sampled_from([":-", "-", ":+", "+"])
+
+
+@st.composite
+def pieces(draw: st.DrawFn) -> str:
+    """Draw a part of a word."""
+    kind = draw(st.integers(0, 9))
+    name = draw(NAMES)
+    if kind < 3:
+        return draw(LITERALS)
+    if kind < 5:
+        return draw(QUOTED)
+    inner = draw(st.sampled_from(["", "y", "y z", "'y z'", '"$A"', "$TWO", "${C:-w}"]))
+    expansion = draw(
+        st.sampled_from(
+            [
+                *(f"${name}", f"${{{name}}}", f"${{{name}{draw(OPERATORS)}{inner}}}"),
+                *("$((2 * 3 + 1))", "$1", "$2", "$#", f"${{#{name}}}"),
+            ]
+        )
+    )
+    quoted = draw(st.booleans()) and "'" not in expansion and '"' not in expansion
+    return f'"{expansion}"' if quoted else expansion
+
+
+WORDS = st.one_of(
+    st.lists(pieces(), min_size=1, max_size=3).map("".join),
+    st.sampled_from(['"$@"', "$*", '"$*"', "$@", "~/x", "--long=option"]),
+)
+
+
+ARGUMENTS = st.lists(WORDS, max_size=3).map(" ".join)
+PLAIN = st.one_of(
+    st.builds("{}={}".format, NAMES, st.lists(pieces(), max_size=3).map("".join)),
+    st.builds("export {}='{}'".format, NAMES, LITERALS),
+    st.builds("{} {}".format, st.sampled_from(["export", "unset"]), NAMES),
+    st.builds("set -- {}".format, ARGUMENTS),
+    st.builds(": ${{{}:=v w}}".format, NAMES),
+    st.sampled_from(["A=1 B=$A", "# comment 'x", "true", "A=1 true"]),
+)
+CONDITIONS = st.sampled_from(["true", "false", '[ "$A" = a ]'])
+
+
+def function(body: str, arguments: str) -> str:
+    """Return a function and a call of it; none has the name of one that is inside it."""
+    return f"f{len(body)}() {{ {body}\n }}\n f{len(body)} {arguments}"
+
+
+def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Return compound commands."""
+    return st.one_of(
+        st.builds("{}\n{}".format, inner, inner),
+        st.builds("{} && {}\n".format, CONDITIONS, inner),
+        st.builds("{} || {}\n".format, CONDITIONS, inner),
+        st.builds("({}\n)".format, inner),
+        st.builds("{{ {}\n}}".format, inner),
+        st.builds("if {}; then {}\n else {}\n fi".format, CONDITIONS, inner, inner),
+        st.builds("for C in 1 2; do {}\n {}\n done".format, inner, inner),
+        st.builds("case $A in a) {}\n ;; *) {}\n ;; esac".format, inner, inner),
+        st.builds(function, inner, ARGUMENTS),
+        st.builds("eval {}".format, inner.map(shlex.quote)),
+        st.builds("{} &\nwait".format, inner),
+    )
+
+
+BASH = st.one_of(
+    st.builds("R=({})".format, ARGUMENTS),
+    st.builds("R+=({})".format, ARGUMENTS),
+    st.builds("{}+={}".format, NAMES, QUOTED),
+    st.builds("g() {{ local {}={}; {}\n}}; g x".format, NAMES, QUOTED, PLAIN),
+    st.builds("declare -x {}={}".format, NAMES, QUOTED),
+    st.builds("((C = 5))".format),
+    st.builds("[[ $A == a && -n $B ]] && {}".format, PLAIN),
+    st.builds("vllm() {{ {}\n}}; unset -f vllm".format, PLAIN),
+    st.builds("cat > /dev/null <<-'E'\n{}\n\tE\n".format, PLAIN),
+)
+STATEMENTS = {
+    "sh": st.recursive(PLAIN, nested, max_leaves=4),
+    "bash": st.recursive(st.one_of(PLAIN, BASH), nested, max_leaves=4),
+}
+BASH_WORDS = st.sampled_from(
+    ['"${R[@]}"', "${R[*]}", "${#R[@]}", "$'a\\t\\x41'", '${R[@]+"${R[@]}"}']
+)
+
+
+@st.composite
+def scripts(draw: st.DrawFn, *, bash: bool) -> str:
+    """Draw a script that ends with a server."""
+    before = draw(st.lists(STATEMENTS["bash" if bash else "sh"], max_size=4))
+    words = draw(st.lists(st.one_of(WORDS, BASH_WORDS) if bash else WORDS, max_size=4))
+    blank = draw(st.sampled_from([" ", "  ", " \\\n ", "\t"]))
+    assigned = draw(st.sampled_from(["", "A=z ", "exec ", 'B="$A" ', "NO=n exec "]))
+    after = draw(st.sampled_from(["", " # comment", " 2>&1", "; true", " </dev/null"]))
+    return "\n".join([*before, f"{assigned}vllm serve {blank.join(words)}{after}"])
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a directory with a `vllm` that shows its arguments and a part of its environment."""
+    folder = tmp_path_factory.mktemp("bin")
+    script = folder / "vllm"
+    shown = " ".join(f'"${{{name}-unset}}"' for name in ("A", "B", "C", "TWO", "EMPTY", "NO"))
+    script.write_text(f"#!/bin/sh\nprintf '%s\\0' {shown} \"$@\"\n")
+    script.chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "busybox"])
+def test_real_shells_agree(shell: str, stand_in: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    start = ["busybox", "sh"] if shell == "busybox" else [shell]
+
+    @given(
+        scripts(bash=shell == "bash"), st.lists(st.sampled_from(["p", "q r", "", "-s"]), max_size=3)
+    )
+    @settings(
+        deadline=None,
+        max_examples=100,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    def agrees(script: str, words: list[str]) -> None:
+        command = [*start, "-c", script, "zero", *words]
+        environ = {**HERE, "PATH": f"{stand_in}{os.pathsep}/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+        ran = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=20)
+        real = os.fsdecode(ran.stdout).split("\0")[:-1]
+        if not real:  # the script ended before
+            return
+        server = find_server(command, environ)
+        assert server is not None
+        ours = ["serve", *(argument.text for argument in server.arguments)]
+        if server.complete and not any(UNKNOWN in text for text in ours):
+            assert ours == real[6:]
+        for name, value in zip(("A", "B", "C", "TWO", "EMPTY", "NO"), real, strict=False):
+            said = server.environ.get(name, "unset")
+            assert said == value or UNKNOWN in said
+
+    agrees()
