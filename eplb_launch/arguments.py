@@ -74,8 +74,8 @@ PLACEMENT = frozenset(
         *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
     )
 )
-# What an option of these, or an abbreviation of one that is as long, begins with.
-_BEGINNINGS = frozenset(name[:4] for name in OPTIONS)
+# All that may abbreviate one of them, or another option that begins alike.
+_BEGINNINGS = frozenset(name[:end] for name in OPTIONS for end in range(1, len(name)))
 
 
 class Given(Record):
@@ -359,9 +359,7 @@ def _option(written: str, minor: int | None) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
         return written if minor is None or minor >= OPTIONS[written][2] else None
-    if len(written) >= 4 and written[:4] not in _BEGINNINGS:
-        return None  # quickly: there can be many
-    if not any(name.startswith(written) for name in OPTIONS):
+    if written not in _BEGINNINGS:
         return None
     from eplb_launch.options import options
 

@@ -285,7 +285,6 @@ def check(
     raise typer.Exit(run_check(paths, style=style, strict=strict, vllm_version=version))
 
 
-
 def main(argv: list[str]) -> None:
     """Run the app on a command line; what follows the first "--" is the command."""
     command: list[str] = []

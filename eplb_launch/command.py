@@ -38,7 +38,8 @@ class Server(Record):
     """The vLLM server in a command."""
 
     entry: str  # "vllm serve", "vllm.entrypoints.openai.api_server", "dynamo.vllm"; "" for none
-    arguments: tuple[Argument, ...]  # what follows the sub-command or the module name
+    words: tuple[str, ...]  # what follows the sub-command or the module name
+    positions: Sequence[int]  # where each of them stands in the command
     environ: Mapping[str, str]  # what the server will get, prefixes applied; may hold UNKNOWN
     program: str  # the word that is executed: "vllm", "/opt/venv/bin/vllm", "python3.12"
     prefixes: tuple[Prefix, ...] = ()
@@ -47,6 +48,11 @@ class Server(Record):
     elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
     sourced: tuple[str, ...] = ()  # files that a shell reads first; they may set more variables
     others: tuple[Server, ...] = ()  # further servers that the same shell string starts
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """What follows the sub-command or the module name. Not a field: there can be 100,000."""
+        return tuple(map(Argument, self.words, self.positions))
 
 
 # Sub-commands of `vllm` that start an engine. Read from vllm/entrypoints/cli of 0.12 to 0.33.
@@ -108,8 +114,8 @@ def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | 
     entry, start = found
     if not start:
         return None
-    arguments = tuple(map(Argument, command[start:], range(start, len(command))))
-    return Server(entry, arguments, environ, command[0])
+    positions = range(start, len(command))
+    return Server(entry, tuple(command[start:]), positions, environ, command[0])
 
 
 def entry_at(words: Sequence[str], index: int) -> tuple[str, int] | None:

@@ -90,9 +90,7 @@ def _realpath(path: str, root: str) -> str:
         return path
 
 
-def which(
-    program: str, environ: Mapping[str, str], directory: str | None, root: str
-) -> str | None:
+def which(program: str, environ: Mapping[str, str], directory: str | None, root: str) -> str | None:
     """Return the path of the word that is executed; None if it is not there. See `look_up`."""
     if "/" in program:
         path = os.path.join(directory or "", program)

@@ -204,8 +204,8 @@ def _settings(
         return load(os.path.join(server.directory or "", name), root)
 
     reading = read(
-        [argument.text for argument in server.arguments],
-        [argument.position for argument in server.arguments],
+        server.words,
+        server.positions,
         release,
         minor_release(version) if version else None,
         serve=server.entry == "vllm serve",

@@ -67,7 +67,7 @@ def _look_at(server: Group) -> Row:
 
 def _changed(decided: Plan, facts: Facts) -> str:
     """Return what is not any more as the server found it at its start; "" where all is."""
-    words = [argument.text for argument in decided.server.arguments] if decided.server else []
+    words = decided.server.words if decided.server else ()
     config = dict(itertools.pairwise(words)).get("--config", "")
     package = decided.vllm_source if decided.vllm_version else ""
     for what, path in ((VLLM, package), (CONFIG, config)):

@@ -121,7 +121,7 @@ def _read(command: tuple[str, ...]) -> Server | None:
 
 
 def _asks(server: Server) -> tuple[str, ...]:
-    return (server.entry, *(argument.text for argument in server.arguments))
+    return (server.entry, *server.words)
 
 
 def _is_fork(process: Process, processes: Processes) -> bool:

@@ -95,7 +95,7 @@ def declare(items: list[Item], state: State, position: int) -> None:
                 assign(item, state, position, export=export)
             elif export:
                 state.export(text)
-            # Some letters change a value as it is assigned; a bare local is unset in bash, not dash.
+            # Some letters change a value as it is assigned; a bare local is unset, but not in dash.
             if set(letters).intersection("inluA") or (command == "local" and not name):
                 state.doubt({text: False})
 

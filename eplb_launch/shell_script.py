@@ -62,8 +62,8 @@ class _Follower(Blocks):
         if not found:
             return None
         server = ([server for server, execs in found if execs] or [found[-1][0]])[-1]
-        same = (server.entry, server.arguments, server.environ)
-        others = [o for o, _ in found if (o.entry, o.arguments, o.environ) != same]
+        same = (server.entry, server.words, server.environ)
+        others = [o for o, _ in found if (o.entry, o.words, o.environ) != same]
         complete = server.complete and not self.partly
         return server.replace(others=(*server.others, *others), complete=complete)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.command import UNKNOWN, Argument, Prefix, Server
+from eplb_launch.command import UNKNOWN, Prefix, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Way:
         entry, start = found
         return Server(
             entry,
-            tuple(map(Argument, words[start:], positions[start:])),
+            tuple(words[start:]),
+            tuple(positions[start:]),
             self.environ.whole(),
             program,
             self.passed(),

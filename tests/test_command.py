@@ -224,11 +224,13 @@ def test_plain_command() -> None:
     server = find_server(["/x/vllm", "serve", "m", "-dp", "8"], environ)
     assert server == Server(
         "vllm serve",
-        (Argument("m", 2), Argument("-dp", 3), Argument("8", 4)),
+        ("m", "-dp", "8"),
+        range(2, 5),
         environ,
         "/x/vllm",
     )
     assert server is not None
+    assert server.arguments == (Argument("m", 2), Argument("-dp", 3), Argument("8", 4))
     assert server.environ is environ
 
 
