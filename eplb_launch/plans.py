@@ -183,7 +183,7 @@ def _installed(
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
-        found = look_up(server.program, server.environ, server.directory, root)
+        found = _look_up(server, root)
     setting = Setting("nixl", nixl, "given")
     if nixl is None:
         source = found.nixl_source or found.source
@@ -191,6 +191,20 @@ def _installed(
     if vllm_version is not None:
         return vllm_version, "given", setting
     return found.version, found.source, setting
+
+
+def _look_up(server: Server, root: str) -> Installed:
+    environ = server.environ
+    if server.prefixes:
+        from eplb_launch.environments import path_of
+
+        path = path_of(server, root)
+        if path is None:
+            runner = server.prefixes[-1].name
+            return Installed(None, f"the environment of {runner} is not known", None)
+        if path != environ.get("PATH", ""):
+            environ = {**environ, "PATH": path}
+    return look_up(server.program, environ, server.directory, root)
 
 
 def _settings(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import __version__
-from eplb_launch.command import Server
+from eplb_launch.command import find_server
 from eplb_launch.plans import Plan, PlanWarning
 from eplb_launch.processes import Facts, Process
 from eplb_launch.ps_report import as_dict, table
@@ -303,7 +303,7 @@ def test_an_unknown_answer_shows_no_value_as_if_it_were_known() -> None:
 
 
 def plan_of(version: str | None, **more: Any) -> Plan:
-    server = Server("vllm serve", (), {}, "vllm")
+    server = find_server(["vllm", "serve"], {})
     return Plan(("vllm",), server, version, "said", {}, (), None, (), "why", **more)
 
 
