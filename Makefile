@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench build clean
+.PHONY: help setup run test lint format bench build pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +35,9 @@ bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figure
 
 build: $(VENV)/.build ## Build the sdist and the wheel into dist/
 	$(BIN)/python -m hatchling build -d dist
+
+pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with it
+	@$(PYTHON) .ci/single_file.py dist
 
 clean: ## Remove .venv, dist/ and all caches
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -194,7 +194,7 @@ def script_entry(words: Sequence[str], index: int) -> tuple[str, int] | None:
 
 def _subcommand(words: Sequence[str], index: int, name: str) -> tuple[str, int] | None:
     """Return the entry point of the command `name` with its sub-command at `index`."""
-    if words[index : index + 1] == ["--omni"]:  # anywhere on the line hands over to vllm-omni
+    if "".join(words[index : index + 1]) == "--omni":  # hands over to vllm-omni
         index += 1
     first, second = (*words[index : index + 2], "", "")[:2]
     if first in ENGINES:

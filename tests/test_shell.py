@@ -299,7 +299,7 @@ def test_directory(script: str, directory: str | None) -> None:
 @pytest.mark.parametrize(
     ("words", "sourced"),
     [
-        pytest.param(["bash", "-c", ". a; source b/c; vllm serve m"], ("a", "b/c"), id="sourced"),
+        pytest.param(["sh", "-c", ". a; source b/c; vllm serve m"], ("a", "b/c"), id="sourced"),
         pytest.param(["bash", "-lc", "vllm serve m"], ("/etc/profile", "~/.profile"), id="login"),
         pytest.param(["bash", "-c", "vllm serve m"], ("/nccl.sh",), id="BASH_ENV"),
         pytest.param(["sh", "-c", "vllm serve m"], (), id="none"),
@@ -308,13 +308,13 @@ def test_directory(script: str, directory: str | None) -> None:
 def test_files_that_may_set_more(words: list[str], sourced: tuple[str, ...]) -> None:
     server = find_server(words, {"BASH_ENV": "/nccl.sh"})
     assert server is not None
-    assert server.sourced[-len(sourced) :] == sourced if sourced else server.sourced == ()
+    assert server.sourced == sourced
 
 
 def test_activating_an_environment_hides_no_variable() -> None:
-    server = found(". /opt/venv/bin/activate && vllm serve -$A")
+    server = found(". /opt/venv/bin/activate && vllm serve -$A", PATH="/bin")
     assert texts(server) == ["-a"]
-    assert server.environ["PATH"] == UNKNOWN if "PATH" in server.environ else True
+    assert server.environ == {**HERE, "PATH": UNKNOWN}
 
 
 def test_other_servers_are_kept() -> None:
@@ -549,7 +549,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "busybox"])
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox"])
 def test_real_shells_agree(shell: str, stand_in: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")

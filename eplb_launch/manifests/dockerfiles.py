@@ -1,0 +1,267 @@
+"""What an image starts, by its Dockerfile. docs.docker.com/reference/dockerfile."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import images, sources
+from eplb_launch.manifests.expansion import replace
+from eplb_launch.manifests.tasks import DOCKERFILE, File, Task, Word
+from eplb_launch.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from eplb_launch.manifests.sources import Source
+
+_VARIABLE = re.compile(
+    r"\\(?P<escaped>.)|\$(?P<name>[A-Za-z_]\w*)"
+    r"|\$\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:[-+])(?P<operand>[^{}]*))?\}"
+)
+_HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
+_ESCAPE = re.compile(r"^#\s*escape\s*=\s*(\S)", re.IGNORECASE)
+
+
+class Built(Record):
+    """An image as a stage of a Dockerfile builds it."""
+
+    image: str  # that it all began with
+    entrypoint: tuple[Word, ...] = ()
+    command: tuple[Word, ...] = ()
+    environ: Mapping[str, str] = {}
+    directory: str = "/"
+    files: Mapping[str, File] = {}
+    says: bool = False  # it has an ENTRYPOINT or a CMD of its own
+    name: str = ""
+    line: int = 0
+
+
+def tasks(source: Source) -> Iterator[Task]:
+    """Yield what the stages of a Dockerfile start, each that says what it starts."""
+    for number, stage in enumerate(_stages(source)):
+        words = (*stage.entrypoint, *stage.command)
+        if not stage.says or not words:
+            continue
+        version, version_source = images.version(stage.image)
+        yield Task(
+            DOCKERFILE,
+            f"stage {stage.name or number}",
+            source,
+            next((w.line for w in words if w.line), stage.line),
+            words,
+            stage.environ,
+            (),
+            stage.directory,
+            stage.image,
+            version,
+            version_source,
+            stage.files,
+        )
+
+
+def final(source: Source, target: str = "") -> Built | None:
+    """Return the stage that a build ends with, or the one named `target`."""
+    found = list(_stages(source))
+    named = [stage for stage in found if target and stage.name == target.lower()]
+    return (named or found)[-1] if found else None
+
+
+def _stages(source: Source) -> list[Built]:
+    stages: list[Built] = []
+    names: dict[str, Built] = {}
+    defaults: dict[str, str] = {}  # of ARG before the first FROM
+    reader: _Stage | None = None
+    for line, name, rest in _instructions(source.text):
+        if name == "FROM":
+            if reader is not None:
+                stages.append(reader.built())
+                names[reader.name] = stages[-1]
+            words = [w for w in rest.split() if not w.startswith("--")]
+            image = _expand(words[0], defaults) if words else ""
+            alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
+            base = names.get(image.lower()) or _base(image, source)
+            reader = _Stage(source, base, alias, line, defaults)
+        elif reader is None:
+            if name == "ARG":
+                key, equals, value = rest.partition("=")
+                defaults[key.strip()] = _unquoted(value) if equals else UNKNOWN
+        else:
+            reader.take(line, name, rest)
+    return [*stages, reader.built()] if reader is not None else stages
+
+
+def _base(image: str, source: Source) -> Built:
+    words = tuple(Word(text, source, 0) for text in images.entry_point(image))
+    return Built(image, words, directory="/vllm-workspace" if words else "/")
+
+
+class _Stage:
+    """A stage that is being read."""
+
+    def __init__(
+        self, source: Source, base: Built, name: str, line: int, defaults: Mapping[str, str]
+    ) -> None:
+        self.source = source
+        self.base = base
+        self.name = name
+        self.line = line
+        self.environ = dict(base.environ)
+        self.arguments: dict[str, str] = {}
+        self.defaults = defaults
+        self.entrypoint = base.entrypoint
+        self.command = base.command
+        self.directory = base.directory
+        self.files = dict(base.files)
+        self.shell: tuple[str, ...] = ("/bin/sh", "-c")
+        self.says = False
+        self.said_command = False
+
+    def built(self) -> Built:
+        return Built(
+            self.base.image,
+            self.entrypoint,
+            self.command,
+            self.environ,
+            self.directory,
+            self.files,
+            self.says,
+            self.name,
+            self.line,
+        )
+
+    def take(self, line: int, name: str, rest: str) -> None:
+        """Do what an instruction does."""
+        known = {**self.arguments, **self.environ}
+        if name == "ENTRYPOINT":
+            self.entrypoint = self.words(line, rest)
+            self.says = True
+            if not self.said_command:  # that of the base image is dropped
+                self.command = ()
+        elif name == "CMD":
+            self.command = self.words(line, rest)
+            self.says = self.said_command = True
+        elif name == "SHELL":
+            self.shell = tuple(_json(rest) or self.shell)
+        elif name == "ENV":
+            self.environ.update(_pairs(rest, known))
+        elif name == "ARG":
+            key, equals, value = rest.partition("=")
+            key = key.strip()
+            default = self.defaults.get(key, UNKNOWN)
+            self.arguments[key] = _expand(_unquoted(value), known) if equals else default
+        elif name == "WORKDIR":
+            self.directory = posixpath.join(self.directory, _expand(_unquoted(rest), known))
+        elif name in ("COPY", "ADD"):
+            self.copy(rest, known)
+
+    def words(self, line: int, rest: str) -> tuple[Word, ...]:
+        words = _json(rest)
+        if words is not None:
+            return tuple(Word(text, self.source, line) for text in words)
+        end = line + rest.count("\n")
+        return tuple(Word(text, self.source, line, end, block=True) for text in (*self.shell, rest))
+
+    def copy(self, rest: str, known: Mapping[str, str]) -> None:
+        """Note a file that is copied from beside the Dockerfile."""
+        words = _json(rest) or rest.split()
+        if any(word.startswith("--from") for word in words):
+            return
+        words = [_expand(word, known) for word in words if not word.startswith("--")]
+        for name in words[:-1]:
+            path = os.path.normpath(os.path.join(self.source.directory, name))
+            if UNKNOWN in path or not os.path.isfile(path):
+                continue
+            target = posixpath.join(self.directory, words[-1])
+            if words[-1].endswith(("/", ".")) or len(words) > 2:
+                target = posixpath.join(target, os.path.basename(name))
+            found = sources.read(path, "")
+            if found is not None and not found.problem:
+                self.files[posixpath.normpath(target)] = File(found.text, found)
+
+
+def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield each instruction: its line, its name, and the rest with its lines joined.
+
+    The newlines stay where a line goes on, behind the escape: a shell reads them the same way, and
+    the lines can be counted.
+    """
+    lines = text.split("\n")
+    match = _ESCAPE.match(lines[0]) if lines else None
+    escape = match[1] if match else "\\"
+    at = 0
+    while at < len(lines):
+        line = lines[at].strip()
+        start = at + 1
+        at += 1
+        if not line or line.startswith("#"):
+            continue
+        pieces = [line]
+        while pieces[-1].endswith(escape) and at < len(lines):
+            pieces[-1] = pieces[-1][: -len(escape)] + "\\"
+            following = lines[at].strip()
+            at += 1
+            # Comments and empty lines inside are dropped; the line goes on.
+            pieces.append("\\" if not following or following.startswith("#") else following)
+        name, _, rest = "\n".join(pieces).partition(" ")
+        for tabs, _, word in (
+            _HEREDOC.findall(rest) if name.upper() in ("RUN", "COPY", "ADD") else ()
+        ):
+            while at < len(lines) and (lines[at].lstrip("\t") if tabs else lines[at]) != word:
+                at += 1
+            at += 1
+        yield start, name.upper(), rest.strip()
+
+
+def _json(rest: str) -> list[str] | None:
+    """Return the words of the exec form; None if it is the shell form."""
+    if not rest.startswith("["):
+        return None
+    try:
+        words = json.loads(rest.replace("\\\n", "\n"))
+    except (ValueError, RecursionError):
+        return None
+    return words if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] else text
+
+
+def _pairs(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what ENV sets: `A=1 B="x y"`, or the old form `A the rest`."""
+    rest = rest.replace("\\\n", " ")
+    first, _, value = rest.partition(" ")
+    if "=" not in first:
+        yield first, _expand(value.strip(), known)
+        return
+    for match in re.finditer(
+        r"(?<![\w.])([A-Za-z_][\w.]*)=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*)", rest
+    ):
+        text = match[2]
+        single = text.startswith("'")
+        text = re.sub(r"\"|'|\\(?=[\" ])", "", text)
+        yield match[1], text if single else _expand(text, known)
+
+
+def _expand(text: str, known: Mapping[str, str]) -> str:
+    """Return a text with the variables of ARG and ENV replaced; UNKNOWN for any other."""
+    if "$" not in text:
+        return text
+
+    def value(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return match["escaped"]
+        found = known.get(match["name"] or match["braced"])
+        if match["operator"] == ":-":
+            return found or match["operand"]
+        if match["operator"] == ":+":
+            return match["operand"] if found else ""
+        return UNKNOWN if found is None else found
+
+    return replace(_VARIABLE, value, text)

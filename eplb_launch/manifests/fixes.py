@@ -1,0 +1,72 @@
+"""How to put a server right, as text to paste. No argument is repeated: they may hold secrets."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from eplb_launch.export import FORMATS
+from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, SCRIPT, SYSTEMD
+from eplb_launch.plans import MAX_CTAS, VARIABLE
+from eplb_launch.record import Record
+
+if TYPE_CHECKING:
+    from eplb_launch.command import Server
+    from eplb_launch.manifests.tasks import Task
+
+_VALUES = {VARIABLE: str(MAX_CTAS)}
+
+
+class Fix(Record):
+    """One way to put a server right."""
+
+    how: str  # what to do with the text
+    text: str
+
+
+def fix(task: Task, server: Server) -> tuple[Fix, ...]:
+    """Return the ways: to wrap the command, and to set the variable."""
+    return (_wrapped(task, server), _variable(task))
+
+
+def _wrapped(task: Task, server: Server) -> Fix:
+    program = _program(server)
+    words = ["eplb-launch", "--", *program]
+    in_shell = any(prefix.name == "sh" for prefix in server.prefixes) or task.place == SCRIPT
+    if in_shell or task.place == SYSTEMD:
+        return Fix("put eplb-launch directly before the server", " ".join([*words, "…"]))
+    if not task.own_entry and server.prefixes:
+        shown = " ".join(program)
+        return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
+    listed = json.dumps(words)
+    if task.place == DOCKERFILE:
+        return Fix("let the image start it with eplb-launch", f"ENTRYPOINT {listed}")
+    key = "entrypoint" if task.place == COMPOSE else "command"
+    if task.own_entry:
+        return Fix("give the container a command that starts with eplb-launch", f"{key}: {listed}")
+    return Fix("let the command begin with eplb-launch", f"{key}: {listed[:-1]}, …]")
+
+
+def _program(server: Server) -> list[str]:
+    """Return the words that start a server, up to its first argument."""
+    entry = server.entry.split()
+    if not entry:
+        return ["…"]
+    if entry[0] in ("vllm", "vllm-omni") and len(entry) > 1:
+        name = server.program.rpartition("/")[2]
+        own = server.program if name in ("vllm", "vllm-omni") else entry[0]
+        return [own, *entry[1:]]
+    return [server.program or "python3", "-m", *entry]
+
+
+def _variable(task: Task) -> Fix:
+    how = f"or set {VARIABLE}"
+    if task.place == KUBERNETES:
+        return Fix(f"{how} in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n"))
+    if task.place == COMPOSE:
+        return Fix(f"{how} in the service", f'environment:\n  {VARIABLE}: "{MAX_CTAS}"')
+    if task.place == DOCKERFILE:
+        return Fix(f"{how} in the image", f"ENV {VARIABLE}={MAX_CTAS}")
+    if task.place == SYSTEMD:
+        return Fix(f"{how} in a drop-in", FORMATS["systemd"](_VALUES).rstrip("\n"))
+    return Fix(f"{how} before it", FORMATS["shell"](_VALUES).rstrip("\n"))

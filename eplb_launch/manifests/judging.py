@@ -1,0 +1,291 @@
+"""From a task to the servers that it starts, each with its verdict. The Plan decides."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import images, scripts, sources
+from eplb_launch.manifests.fixes import Fix, fix
+from eplb_launch.manifests.kubernetes import from_secrets_only
+from eplb_launch.manifests.tasks import SCRIPT, File, Word, environment
+from eplb_launch.manifests.verdicts import EXPOSED, FIXABLE, NOT_KNOWN, OK, Answer, answer
+from eplb_launch.plans import plan
+from eplb_launch.prefixes import SHELLS
+from eplb_launch.record import Record
+from eplb_launch.roots import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eplb_launch.command import Server
+    from eplb_launch.manifests.tasks import Task
+    from eplb_launch.plans import Plan, PlanWarning
+
+_CONFIG = re.compile(r"--config[\s\\]+([\w./-]+\.[\w-]+)")
+_ORDER = (EXPOSED, NOT_KNOWN, OK)
+_NOWHERE = "/dev/null"  # nothing is below it: the files of this machine are not the deployment's
+_MAX_FILE = 1 << 20
+_MAX_FILES = 100
+_MAX_COMMANDS = 64  # of one script
+_MAX_READ = 500_000  # characters, in all readings of one script
+_MAX_OTHERS = 8  # further servers of one command: calls of a function
+
+
+class Finding(Record):
+    """A server and the verdict on it."""
+
+    file: str
+    line: int
+    name: str  # "Deployment/decode container vllm"; "" for a script
+    answer: Answer
+    entry: str = ""  # "vllm serve"; "" if it is not found by name
+    version: str | None = None  # of vLLM
+    version_source: str = ""
+    warnings: tuple[PlanWarning, ...] = ()
+    notes: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """OK, EXPOSED or NOT_KNOWN."""
+        return self.answer.verdict
+
+    @property
+    def rank(self) -> int:
+        """Lower is worse."""
+        return _ORDER.index(self.verdict)
+
+
+def judge(task: Task, vllm_version: str | None) -> list[Finding]:
+    """Return the servers that a task starts, in the order of its lines, each with its verdict."""
+    task = with_config_files(task)
+    with _root(task.files) as root:
+        judged = _Judge(_with_script(task), vllm_version, root)
+        worst: dict[tuple[str, int], Finding] = {}
+        for finding in judged.findings():
+            key = finding.file, finding.line
+            if key not in worst or finding.rank < worst[key].rank:
+                worst[key] = finding
+    return sorted(worst.values(), key=lambda finding: finding.line)
+
+
+class _Judge:
+    """A task that is being judged."""
+
+    def __init__(self, task: Task, vllm_version: str | None, root: str) -> None:
+        self.task = task
+        self.given = vllm_version is not None
+        self.version = vllm_version or task.version
+        self.root = root
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the findings, a line may have several."""
+        words = [word.text for word in self.task.words]
+        if self.task.unreadable:
+            found = Answer(NOT_KNOWN, "not-a-command", self.task.unreadable)
+            yield self.finding(self.task.source.path, self.task.line, found)
+            return
+        at = scripts.shell_index(words)
+        if not at:
+            yield from self.command(words, self.task.source.path, self.task.line)
+            return
+        path = self.task.words[at].source.path
+        guessed = _line(self.task.words[at], scripts.guess_line(words[at]))
+        if len(words[at]) > scripts.MAX_LENGTH:
+            found = Answer(NOT_KNOWN, "script-too-large", "the script is too large to be read")
+            yield self.finding(path, guessed, found)
+            return
+        commands = scripts.commands(words[at])
+        count = 0
+        # Each is one more reading of the script.
+        most = min(_MAX_COMMANDS, max(4, _MAX_READ // (len(words[at]) + 1)))
+        if commands is not None and len(commands) > most:
+            reason = f"more than {most} commands that may be a server: from here they are not read"
+            line = _line(self.task.words[at], commands[most].line)
+            yield self.finding(path, line, Answer(NOT_KNOWN, "too-many-commands", reason))
+        for command in (commands or [])[:most]:
+            line = _line(self.task.words[at], command.line)
+            if command.text:
+                changed = ["bash", "-c", command.text]
+            else:
+                others = [other for other in commands or () if other is not command]
+                changed = [*words[:at], scripts.without(words[at], others), *words[at + 1 :]]
+            for finding in self.command(changed, path, line):
+                count += 1
+                yield finding
+        if commands is None:
+            note = scripts.MISSING
+            self.task = self.task.replace(notes=(*self.task.notes, note))
+        if not count:
+            yield from self.command(words, path, guessed)
+
+    def command(self, words: Sequence[str], path: str, line: int) -> Iterator[Finding]:
+        """Yield the finding of one command, none if it starts no server."""
+        task = self.task
+        # Nobody keeps settings of vLLM in a Secret.
+        unread = bool(task.unread) and not from_secrets_only(task.unread)
+        environ = environment(task.environ, unread=unread)
+        decided = self.plan(words, environ, task.directory)
+        if decided is None:
+            found = Answer(NOT_KNOWN, "failed", "eplb-launch failed to make sense of it")
+            yield self.finding(path, line, found)
+        elif decided.server is None:
+            name = _script_name(task, words)
+            if name:
+                reason = f"it starts {name}, which is not among the files that are checked"
+                yield self.finding(path, line, Answer(NOT_KNOWN, "script-not-read", reason))
+        else:
+            found_all = self.servers(decided, decided.server, path, line)
+            worst = min(found_all, key=lambda finding: finding.rank)
+            # Options without a program are half a command, of which nothing follows.
+            if worst.entry or worst.verdict != OK or task.place != SCRIPT:
+                yield worst
+
+    def servers(self, decided: Plan, server: Server, path: str, line: int) -> Iterator[Finding]:
+        """Yield the findings of all servers that one command starts."""
+        yield self.of_plan(decided, server, path, line)
+        for other in server.others[:_MAX_OTHERS]:
+            words = _command_of(other)
+            one = self.plan(words, other.environ, other.directory or self.task.directory)
+            if one is not None and one.server is not None:
+                yield self.of_plan(one, other, path, line)
+
+    def plan(self, words: Sequence[str], environ: Mapping[str, str], directory: str) -> Plan | None:
+        """Return the Plan; None for a bug of ours: the other files are still to be checked."""
+        try:
+            return plan(
+                words,
+                environ,
+                vllm_version=self.version,
+                directory=directory,
+                root=self.root,
+            )
+        except Exception:  # noqa: BLE001
+            return None
+
+    def of_plan(self, decided: Plan, server: Server, path: str, line: int) -> Finding:
+        """Return the finding that a Plan makes."""
+        task = self.task
+        found = answer(task, decided, server)
+        if found.verdict == NOT_KNOWN:
+            found = found.replace(unread=(*found.unread, *task.unread))
+        fixes = fix(task, server) if found.verdict != OK and found.cause in FIXABLE else ()
+        if any(warning.code == "variable-dropped" for warning in decided.warnings):
+            fixes = fixes[:1]  # the variable set outside would not arrive
+        return self.finding(path, line, found).replace(
+            entry=server.entry,
+            version=decided.vllm_version,
+            version_source="given" if self.given else task.version_source or "no image says it",
+            warnings=tuple(
+                warning
+                for warning in decided.warnings
+                # Not wrapped and without a value there is nothing to be dropped.
+                if warning.code not in ("variable-dropped", "config-unreadable")
+                or found.cause not in FIXABLE
+            ),
+            fixes=fixes,
+        )
+
+    def finding(self, path: str, line: int, found: Answer) -> Finding:
+        """Return a finding in the name of the task."""
+        return Finding(path, line, self.task.name, found, notes=self.task.notes)
+
+
+def _command_of(server: Server) -> list[str]:
+    """Return a command that starts a server, without what stands before it."""
+    entry = server.entry.split()
+    program = entry if entry[:1] in (["vllm"], ["vllm-omni"]) else ["python3", "-m", *entry]
+    return [*program, *(argument.text for argument in server.arguments)]
+
+
+def _line(word: Word, offset: int) -> int:
+    """Return the line of the file for a line of a word's text, counted from 0."""
+    if word.block:
+        return word.line + offset
+    if offset == 0 and word.end <= word.line:
+        return word.line
+    lines = word.source.text.split("\n")[word.line - 1 : word.end]
+    return word.line + scripts.guess_line("\n".join(lines))
+
+
+def _with_script(task: Task) -> Task:
+    """Return a task with a script that it names in the place of that name, where it is known.
+
+    `/scripts/run.sh ARGUMENTS` and `bash /scripts/run.sh ARGUMENTS` become `bash -c TEXT ..`.
+    """
+    texts = [word.text for word in task.words]
+    for index in range(min(len(texts), 2)):
+        if index and texts[0].rpartition("/")[2] not in SHELLS:
+            break
+        path = os.path.normpath(os.path.join(task.directory, texts[index]))
+        file = task.files.get(path)
+        if file is None or (not index and "sh" not in file.text.partition("\n")[0]):
+            continue
+        first = task.words[index]
+        end = file.line + file.text.count("\n")
+        script = Word(file.text, file.source, file.line, end, block=True)
+        shell = [first.replace(text=text) for text in ("bash", "-c")]
+        return task.replace(words=(*shell, script, first, *task.words[index + 1 :]))
+    return task
+
+
+def _script_name(task: Task, words: Sequence[str]) -> str:
+    """Return the script that an image with vLLM starts and that is not here; "" if it does not."""
+    if task.place == SCRIPT or not images.is_vllm(task.image):
+        return ""
+    return next((word for word in words[:2] if word.endswith(".sh") and " " not in word), "")
+
+
+def with_config_files(task: Task) -> Task:
+    """Return a task with the files that `--config` names, where they are beside what names them.
+
+    What a path means on the machine that it is for is not known here. A file of that name beside
+    the manifest, as configMapGenerator and COPY have it, is taken to be it.
+    """
+    files = dict(task.files)
+    texts = [word.text for word in task.words]
+    for index, word in enumerate(task.words):
+        names = _CONFIG.findall(word.text)[:_MAX_FILES]
+        for name in [*names, *(texts[index + 1 : index + 2] if word.text == "--config" else ())]:
+            path = os.path.normpath(os.path.join(task.directory, name))
+            folder = word.source.directory
+            beside = [os.path.join(folder, name.lstrip("/")), os.path.join(folder, path[1:])]
+            beside.append(os.path.join(folder, os.path.basename(name)))
+            for place in beside if path not in files else ():
+                found = sources.read(place, sources.YAML) if os.path.isfile(place) else None
+                if found is not None and not found.problem:
+                    files[path] = File(found.text, found)
+                    break
+    return task.replace(files=files)
+
+
+@contextmanager
+def _root(files: Mapping[str, File]) -> Iterator[str]:
+    """Give a folder that looks to a Plan as the root of the container, with its small files."""
+    wanted = {
+        path: file.text
+        for path, file in files.items()
+        if path.startswith("/") and UNKNOWN not in path and len(file.text) <= _MAX_FILE
+    }
+    if not wanted:
+        yield _NOWHERE
+        return
+    folder = tempfile.mkdtemp(prefix="eplb-launch-")
+    try:
+        for path, text in list(wanted.items())[:_MAX_FILES]:
+            place = folder + resolve(path, folder)
+            try:
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                with open(place, "w", encoding="utf-8", errors="surrogatepass") as file:
+                    file.write(text)
+            except (OSError, ValueError):
+                continue  # a name that cannot be a file's: the Plan will not find it
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

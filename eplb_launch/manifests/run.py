@@ -1,0 +1,197 @@
+"""`eplb-launch check`: from paths to findings, and to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from eplb_launch.launch import LAUNCHER_FAILED
+from eplb_launch.manifests import compose, dockerfiles, kubernetes, nodes, reports, sources, systemd
+from eplb_launch.manifests.judging import judge
+from eplb_launch.manifests.tasks import SCRIPT, Task, Word
+from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN
+from eplb_launch.record import Record
+from eplb_launch.shell_state import GAP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eplb_launch.manifests.judging import Finding
+    from eplb_launch.manifests.nodes import Node
+    from eplb_launch.manifests.sources import Source
+    from eplb_launch.manifests.tasks import File
+
+# Without one of these, a document starts no server that could be judged.
+_HINTS = ("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$(")
+
+
+# Of one document. An alias makes many of one.
+_MAX_TASKS = 1_000
+_MAX_WORDS = 100_000
+
+
+class Trouble(Record):
+    """A file, or a part of one, that could not be read."""
+
+    file: str
+    line: int  # 0: no particular one
+    message: str
+
+
+class Review(Record):
+    """All that was found."""
+
+    findings: tuple[Finding, ...]
+    troubles: tuple[Trouble, ...]
+    files: int  # how many were read
+
+    def status(self, *, strict: bool = False) -> int:
+        """Return the exit status: 1 where something is exposed, 125 where a file was not read."""
+        if any(f.verdict == EXPOSED or (strict and f.verdict == NOT_KNOWN) for f in self.findings):
+            return 1
+        return LAUNCHER_FAILED if self.troubles else 0
+
+
+def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
+    """Return the review of the servers that files start.
+
+    `vllm_version` is what runs in all of them, whatever the images say.
+    """
+    reader = _Reader()
+    for source in sources.gather(paths):
+        reader.take(source)
+    findings: dict[tuple[str, int, str], Finding] = {}
+    for task in reader.tasks():
+        for finding in judge(task, vllm_version):
+            findings.setdefault((finding.file, finding.line, finding.name), finding)
+    covered = {(file, line) for file, line, _ in findings}
+    for task in reader.leftover():
+        for finding in judge(task, vllm_version):
+            if (finding.file, finding.line) not in covered:
+                findings[finding.file, finding.line, finding.name] = finding
+    found = sorted(findings.values(), key=lambda finding: reader.order(finding.file, finding.line))
+    return Review(tuple(found), tuple(reader.troubles), reader.files)
+
+
+def run(
+    paths: Sequence[str], *, style: str, strict: bool = False, vllm_version: str | None = None
+) -> int:
+    """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
+    review = check(paths, vllm_version)
+    text = reports.STYLES[style](review, strict=strict)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return review.status(strict=strict)
+
+
+class _Reader:
+    """The files of a review, as far as they have been read."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.troubles: list[Trouble] = []
+        self.maps = kubernetes.ConfigMaps()
+        self.objects: list[tuple[Source, Node]] = []
+        self.composed: list[tuple[Source, Node]] = []
+        self.units: list[Source] = []
+        self.images: list[Source] = []
+        self.scripts: list[Source] = []
+        self.numbers: dict[str, int] = {}
+
+    def order(self, file: str, line: int) -> tuple[int, int]:
+        """Return where a finding comes in the report."""
+        return self.numbers.get(file, len(self.numbers)), line
+
+    def take(self, source: Source) -> None:
+        """Read a file."""
+        self.files += 1
+        self.numbers.setdefault(source.path, len(self.numbers))
+        if source.problem:
+            self.troubles.append(Trouble(source.path, 0, source.problem))
+        elif source.kind == sources.YAML:
+            self.take_yaml(source)
+        elif source.kind == sources.UNIT:
+            self.units.append(source)
+        elif source.kind == sources.DOCKERFILE:
+            self.images.append(source)
+        elif source.kind == sources.SCRIPT:
+            self.scripts.append(source)
+        else:
+            message = "no kind of file that is known here: Kubernetes or compose YAML, a systemd "
+            message += "unit, a Dockerfile or a shell script"
+            self.troubles.append(Trouble(source.path, 0, message))
+
+    def take_yaml(self, source: Source) -> None:
+        text = source.text
+        if source.path.endswith(".json"):
+            text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
+        for part, document in nodes.documents(text):
+            if isinstance(document, nodes.Problem):
+                self.troubles.append(Trouble(source.path, document.line, document.message))
+            elif document.kind == nodes.MAP:
+                self.take_document(source, part, document)
+
+    def take_document(self, source: Source, part: str, document: Node) -> None:
+        hinted = any(hint in part for hint in _HINTS)
+        if compose.is_compose(document):
+            if hinted or "build" in part:
+                self.composed.append((source, document))
+            return
+        for item in kubernetes.objects(document):
+            if item.kind != nodes.MAP:
+                continue
+            if item.string("kind") == "ConfigMap":
+                self.maps.add(item, source)
+            elif hinted and kubernetes.is_object(item):
+                self.objects.append((source, item))
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield what the files start."""
+        for source, node in self.objects:
+            yield from self.bounded(source, kubernetes.tasks(source, node, self.maps))
+        for source, node in self.composed:
+            yield from self.bounded(source, compose.tasks(source, node))
+        for unit in systemd.units(self.units):
+            yield from self.bounded(unit[0], systemd.tasks(unit))
+        for source in self.images:
+            yield from self.bounded(source, dockerfiles.tasks(source))
+
+    def bounded(self, source: Source, tasks: Iterator[Task]) -> Iterator[Task]:
+        """Yield the tasks of a document, but not more than any real one has."""
+        words = 0
+        for number, task in enumerate(tasks):
+            words += len(task.words) + len(task.environ)
+            if number >= _MAX_TASKS or words > _MAX_WORDS:
+                message = f"more than {_MAX_TASKS:,} commands, or {_MAX_WORDS:,} words in them: "
+                self.troubles.append(Trouble(source.path, task.line, message + "not read on"))
+                return
+            yield task
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield scripts, and those in ConfigMaps: for what no container was seen to run."""
+        for source in self.scripts:
+            yield _script(source, source.text, 1, "")
+        for name, entries in self.maps.data.items():
+            for key, file in entries.items():
+                if _looks_like_script(key, file) and any(hint in file.text for hint in _HINTS):
+                    yield _script(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
+
+
+def _looks_like_script(key: str, file: File) -> bool:
+    return sources.kind_of(key) == sources.SCRIPT or (
+        file.text.startswith("#!") and "sh" in file.text.partition("\n")[0]
+    )
+
+
+def _script(source: Source, text: str, line: int, name: str) -> Task:
+    """Return the task of a script: its parameters are not known."""
+    end = line + text.count("\n")
+    first = text.partition("\n")[0]
+    shell = "bash" if not first.startswith("#!") or "bash" in first else "sh"
+    words = (
+        Word(shell, source, line),
+        Word("-c", source, line),
+        Word(text, source, line, end, block=True),
+        Word(source.path.rpartition("/")[2], source, line),
+        Word(GAP, source, line),
+    )
+    return Task(SCRIPT, name, source, line, words)

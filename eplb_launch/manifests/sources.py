@@ -1,0 +1,199 @@
+"""From the paths of a command line to texts, within bounds. Links and devices are not followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from eplb_launch.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# The largest bundles of manifests have some 5 MB.
+MAX_BYTES = 8 * 1024 * 1024
+MAX_TEXT = 1024 * 1024  # of a script, a unit, a Dockerfile
+MAX_FILES = 100_000
+
+YAML, SCRIPT, UNIT, DOCKERFILE = "YAML", "script", "unit", "Dockerfile"
+
+# Words without which a file starts no vLLM: only looked for where there is too much to be read.
+HINTS = (b"vllm", b"huggingfaceserver", b"eplb")
+_SKIPPED = frozenset(
+    (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
+)
+_SUFFIXES = {
+    **dict.fromkeys((".yaml", ".yml", ".json"), YAML),
+    **dict.fromkeys((".sh", ".bash", ".ksh", ".zsh", ".sbatch", ".slurm", ".sub"), SCRIPT),
+    ".service": UNIT,
+    **dict.fromkeys((".dockerfile", ".containerfile"), DOCKERFILE),
+}
+_SHELLS = frozenset((b"sh", b"bash", b"dash", b"ash", b"zsh", b"ksh"))
+
+
+class Source(Record):
+    """A file."""
+
+    path: str  # as given, or found below a folder that was given; "<stdin>"
+    kind: str = ""
+    text: str = ""
+    problem: str = ""  # why it could not be read
+
+    @property
+    def directory(self) -> str:
+        """Where it is."""
+        return os.path.dirname(self.path)
+
+
+def gather(paths: Sequence[str]) -> Iterator[Source]:
+    """Yield the files that `paths` name, those below folders by their names' kind."""
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        if path == "-":
+            yield _standard_input()
+        elif os.path.isdir(path):
+            yield from _below(path, seen)
+        else:
+            source = read(path, kind_of(path), seen)
+            if source is not None:
+                yield source
+
+
+def kind_of(path: str) -> str:
+    """Return the kind of a file by its name; "" if that does not say it."""
+    name = os.path.basename(path)
+    low = name.lower()
+    if low.startswith(("dockerfile", "containerfile")):
+        return DOCKERFILE
+    if low.endswith(".conf") and os.path.dirname(path).endswith(".service.d"):
+        return UNIT
+    return _SUFFIXES.get(os.path.splitext(low)[1], "")
+
+
+def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
+    failed: list[OSError] = []
+    count = 0
+    # os.walk does not follow links to folders, so there are no loops.
+    for parent, folders, files in os.walk(folder, onerror=failed.append):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        for name in sorted(files):
+            path = os.path.join(parent, name)
+            kind = kind_of(path)
+            if not kind and ("." in name or not _has_shebang(path)):
+                continue
+            source = read(path, kind or SCRIPT, seen)
+            if source is not None:
+                yield source
+            count += 1
+            if count >= MAX_FILES:
+                yield Source(
+                    folder, problem=f"more than {MAX_FILES:,} files in it: the rest is not read"
+                )
+                return
+    for error in failed:
+        yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
+
+
+def _has_shebang(path: str) -> bool:
+    head = _head(path)
+    words = head.split(b"\n", 1)[0][2:].split() if head.startswith(b"#!") else []
+    return any(word.rpartition(b"/")[2] in _SHELLS for word in words)
+
+
+def _head(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        return os.read(descriptor, 256)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str, kind: str, seen: set[tuple[int, int]] | None = None) -> Source | None:
+    """Return a file; None if it was `seen` before, by this or by another name.
+
+    One that cannot be read is returned with its `problem`.
+    """
+    try:
+        # Not blocking: to open a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return Source(path, kind, problem=f"unreadable: {error.strerror}")
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return Source(path, kind, problem="not a regular file")
+            if seen is not None:
+                if (found.st_dev, found.st_ino) in seen:
+                    return None
+                seen.add((found.st_dev, found.st_ino))
+            return _source(path, kind, file)
+        except OSError as error:
+            return Source(path, kind, problem=f"unreadable: {error.strerror}")
+
+
+def _standard_input() -> Source:
+    path = "<stdin>"
+    if sys.stdin is None:
+        return Source(path, YAML, problem="unreadable: it is closed")
+    try:
+        return _source(path, "", sys.stdin.buffer)
+    except OSError as error:
+        return Source(path, YAML, problem=f"unreadable: {error.strerror}")
+
+
+def _source(path: str, kind: str, file: object) -> Source:
+    content = b""
+    while len(content) <= MAX_BYTES:
+        piece = file.read(MAX_BYTES + 1 - len(content))  # type: ignore[attr-defined]
+        if not piece:
+            break
+        content += piece
+    if len(content) > MAX_BYTES:
+        problem = f"larger than {MAX_BYTES >> 20} MB: not read"
+        return Source(path, kind, problem=problem if _hinted(content, file) else "")
+    if len(content) > MAX_TEXT and kind not in (YAML, ""):
+        problem = f"larger than {MAX_TEXT >> 20} MB: not read"
+        return Source(path, kind, problem=problem if _hinted(content, file) else "")
+    if b"\0" in content:
+        return Source(path, kind, problem="binary, not text")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return Source(path, kind, problem="not text in UTF-8")
+    return Source(path, kind or _sniff(content), text.replace("\r\n", "\n"))
+
+
+def _hinted(content: bytes, file: object) -> bool:
+    """Whether a file that is too large mentions vLLM at all. Reads it in pieces."""
+    while content:
+        if any(hint in content for hint in HINTS):
+            return True
+        piece = file.read(1 << 20)  # type: ignore[attr-defined]
+        content = content[-32:] + piece if piece else b""
+    return False
+
+
+def _sniff(content: bytes) -> str:
+    """Return the kind of a text by what is in it."""
+    if content.startswith(b"#!"):
+        return SCRIPT if b"sh" in content.split(b"\n", 1)[0] else ""
+    lines = [line.strip() for line in content.split(b"\n")]
+    lines = [line for line in lines if line and not line.startswith((b"#", b";"))]
+    first = lines[0] if lines else b""
+    if first in (b"[Unit]", b"[Service]", b"[Install]"):
+        return UNIT
+    if first.split(b" ")[0].upper() in (b"FROM", b"ARG") and b":" not in first.split(b" ")[0]:
+        return DOCKERFILE
+    if any(line.startswith(b"#SBATCH") for line in content.split(b"\n", 20)):
+        return SCRIPT
+    return YAML

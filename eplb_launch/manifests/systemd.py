@@ -1,0 +1,265 @@
+"""What a systemd unit starts, with its drop-ins. systemd.syntax(7), .service(5), .exec(5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import sources
+from eplb_launch.manifests.expansion import replace
+from eplb_launch.manifests.tasks import SYSTEMD, Task, Word
+from eplb_launch.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eplb_launch.manifests.sources import Source
+
+_EXEC = ("ExecStartPre", "ExecStart", "ExecStartPost")
+_VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+_ESCAPES = {
+    **dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ", strict=True)),
+    **{char: char for char in "\\\"'"},
+}
+# Folders of units on a system: above them is its root, which EnvironmentFile= is meant in.
+_UNIT_FOLDERS = re.compile(r"(?:^|/)(?:etc|run|lib|usr/lib|usr/local/lib)/systemd/(?:system|user)$")
+
+
+class Setting(Record):
+    """A line of a unit."""
+
+    name: str
+    value: str
+    source: Source
+    line: int
+    end: int
+
+
+def units(found: Sequence[Source]) -> Iterator[list[Source]]:
+    """Yield units, each with its drop-ins; a drop-in that has no unit here is one by itself."""
+    main = {source.path: source for source in found if source.path.endswith(".service")}
+    drop_ins: dict[str, list[Source]] = {}
+    alone: list[Source] = []
+    for source in found:
+        unit = source.directory.removesuffix(".d")
+        if source.path in main:
+            continue
+        if unit in main:
+            drop_ins.setdefault(unit, []).append(source)
+        else:
+            alone.append(source)
+    for path, source in main.items():
+        parts = sorted(drop_ins.get(path, []), key=lambda part: os.path.basename(part.path))
+        yield [source, *parts]
+    for source in alone:
+        yield [source]
+
+
+def tasks(parts: Sequence[Source]) -> Iterator[Task]:
+    """Yield what a unit and its drop-ins start."""
+    settings: dict[str, list[Setting]] = {}
+    for source in parts:
+        for setting in _settings(source):
+            known = settings.setdefault(setting.name, [])
+            if setting.value:
+                known.append(setting)
+            else:
+                known.clear()  # an empty value takes back all before
+    environ, unread = _environment(parts[0], settings)
+    directory = settings["WorkingDirectory"][-1].value if settings.get("WorkingDirectory") else "/"
+    directory = directory.lstrip("-")
+    name = os.path.basename(parts[0].path)
+    for key in _EXEC:
+        for setting in settings.get(key, []):
+            for words in _commands(setting, environ):
+                yield Task(
+                    SYSTEMD,
+                    f"{name} {key}=",
+                    setting.source,
+                    setting.line,
+                    words,
+                    environ,
+                    unread,
+                    directory if directory.startswith("/") and "%" not in directory else "/",
+                )
+
+
+def _settings(source: Source) -> Iterator[Setting]:
+    """Yield the lines of [Service], those that go on with a backslash joined."""
+    section = ""
+    lines = source.text.split("\n")
+    at = 0
+    while at < len(lines):
+        line = lines[at].strip()
+        start = at + 1
+        at += 1
+        if not line or line[0] in "#;":
+            continue
+        pieces = [line]
+        while pieces[-1].endswith("\\") and at < len(lines):
+            following = lines[at].strip()
+            at += 1
+            if following[:1] not in ("#", ";"):  # comments in between are left out
+                pieces[-1] = pieces[-1][:-1].rstrip()
+                pieces.append(following)
+        line = " ".join(pieces)
+        if line.startswith("["):
+            section = line
+        elif section == "[Service]":
+            name, _, value = line.partition("=")
+            yield Setting(name.strip(), value.strip(), source, start, at)
+
+
+def _environment(
+    unit: Source, settings: Mapping[str, list[Setting]]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    environ: dict[str, str] = {}
+    unread: list[str] = []
+    for setting in settings.get("Environment", []):
+        for word in split(setting.value):
+            name, equals, value = _specifiers(word).partition("=")
+            if equals:
+                environ[name] = value
+    for setting in settings.get("PassEnvironment", []):
+        environ.update(dict.fromkeys(setting.value.split(), UNKNOWN))
+    for setting in settings.get("EnvironmentFile", []):
+        path = _specifiers(setting.value).lstrip("-")
+        found = _environment_file(path, unit)
+        if found is None:
+            unread.append(f"{os.path.basename(path) or '?'} (EnvironmentFile=)")
+        else:
+            environ.update(env_file(found.text))
+    for setting in settings.get("UnsetEnvironment", []):
+        for word in split(setting.value):
+            environ.pop(word.partition("=")[0], None)
+    return environ, tuple(unread)
+
+
+def _environment_file(path: str, unit: Source) -> Source | None:
+    """Return an EnvironmentFile=: below the root that the unit is in, else beside the unit.
+
+    None if it is on another machine.
+    """
+    if UNKNOWN in path or "*" in path or not path.startswith("/"):
+        return None
+    places = [os.path.join(unit.directory, os.path.basename(path))]
+    match = _UNIT_FOLDERS.search(unit.directory)
+    if match:
+        places.insert(0, unit.directory[: match.start()] + path)
+    for place in places:
+        if os.path.isfile(place):
+            found = sources.read(place, "")
+            return found if found is not None and not found.problem else None
+    return None
+
+
+def env_file(text: str) -> dict[str, str]:
+    """Return the variables of an EnvironmentFile=: systemd.exec(5)."""
+    environ: dict[str, str] = {}
+    text = re.sub(r"\\\n[ \t]*", "", text)
+    for match in re.finditer(
+        r"^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*("
+        r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|\\.|[^\n\"'\\])*)",
+        text,
+        re.MULTILINE | re.DOTALL,
+    ):
+        pieces = re.findall(
+            r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|((?:\\.|[^\"'\\])+)",
+            match[2].rstrip(),
+            re.DOTALL,
+        )
+        environ[match[1]] = "".join(
+            single or re.sub(r"\\(.)", r"\1", double or bare) for double, single, bare in pieces
+        )
+    return environ
+
+
+def split(text: str) -> list[str]:
+    """Return the words of a line, as systemd splits and unescapes them.
+
+    A quote counts only at the beginning of a word; escapes are those of C, inside and outside.
+    """
+    words: list[str] = []
+    at = 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+            continue
+        pieces: list[str] = []
+        quote = ""
+        while at < len(text):
+            char = text[at]
+            if char == quote:
+                quote = ""
+            elif not quote and char in "\"'":
+                quote = char
+            elif not quote and char.isspace():
+                break
+            elif char == "\\" and at + 1 < len(text):
+                piece, at = _escape(text, at + 1)
+                pieces.append(piece)
+                continue
+            else:
+                pieces.append(char)
+            at += 1
+        words.append("".join(pieces))
+    return words
+
+
+def _escape(text: str, at: int) -> tuple[str, int]:
+    """Return what an escape stands for and where it ends."""
+    char = text[at]
+    if char in _ESCAPES:
+        return _ESCAPES[char], at + 1
+    base, length = {"x": (16, 2), "u": (16, 4), "U": (16, 8)}.get(char, (8, 3))
+    start = at + (base == 16)
+    try:
+        return chr(int(text[start : start + length], base)), start + length
+    except (ValueError, OverflowError):
+        return "\\" + char, at + 1
+
+
+def _specifiers(text: str) -> str:
+    """Return a text with `%%` as "%" and what other specifiers stand for unknown."""
+    return re.sub(r"%(.)", lambda m: "%" if m[1] == "%" else UNKNOWN, text, flags=re.DOTALL)
+
+
+def _commands(setting: Setting, environ: Mapping[str, str]) -> Iterator[tuple[Word, ...]]:
+    """Yield the commands of an Exec line: several may be parted by " ; "."""
+    raw = setting.value
+    found: list[str] = []
+    for text in [*split(raw), ";"]:
+        if text != ";":
+            found.append(text.replace("\\;", ";") if text == "\\;" else text)
+            continue
+        if not found:
+            continue
+        literal = ":" in found[0][: len(found[0]) - len(found[0].lstrip("@-:+!|"))]
+        named = "@" in found[0][: len(found[0]) - len(found[0].lstrip("@-:+!|"))]
+        words = [found[0].lstrip("@-:+!|"), *found[2 if named else 1 :]]
+        words = [_specifiers(text) for text in words]  # before the variables: systemd.service(5)
+        expanded = [
+            piece
+            for index, item in enumerate(words)
+            for piece in ([item] if literal else _expand(item, environ, first=index == 0))
+        ]
+        yield tuple(Word(text, setting.source, setting.line, setting.end) for text in expanded)
+        found = []
+
+
+def _expand(text: str, environ: Mapping[str, str], *, first: bool) -> list[str]:
+    """Return the words that one becomes: `$NAME` alone is split, `${NAME}` stays one word."""
+    match = re.fullmatch(r"\$([A-Za-z_]\w*)", text)
+    if match and not first:
+        known = environ.get(match[1])
+        # What is not set in the unit may be in the manager's environment.
+        return [UNKNOWN] if known is None or UNKNOWN in known else split(known)
+
+    def value(found: re.Match[str]) -> str:
+        if found[1]:
+            return "$"
+        return environ.get(found[2] or found[3], UNKNOWN)
+
+    return [replace(_VARIABLE, value, text)]

@@ -1,0 +1,114 @@
+"""What a deployment file starts: a command, its environment and its image, each with its place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from eplb_launch.manifests.nodes import Node
+    from eplb_launch.manifests.sources import Source
+
+# Where a task comes from, which decides how a fix is written there.
+KUBERNETES, COMPOSE, SYSTEMD, DOCKERFILE, SCRIPT = (
+    "kubernetes",
+    "compose",
+    "systemd",
+    "dockerfile",
+    "script",
+)
+
+# What decides, and what NCCL reads: taken to be unset where a file does not set it. Anything else
+# that a script looks up and no file sets may come from the image or the node.
+_DECIDING = frozenset(
+    (
+        "BASH_ENV",
+        "HOME",
+        "PATH",
+        "PYTHONPATH",
+        "PYTHONUSERBASE",
+        "SLURM_EXPORT_ENV",
+        "SLURM_JOB_NUM_NODES",
+        "SLURM_NNODES",
+        "VLLM_ALL2ALL_BACKEND",
+        "VLLM_BATCH_INVARIANT",
+        "VLLM_DP_SIZE",
+        "VLLM_NCCL_SO_PATH",
+        "VLLM_USE_RAY_V2_EXECUTOR_BACKEND",
+    )
+)
+# Of these, what an environment that could not be read may well set.
+_MAY_BE_SET = ("VLLM_ALL2ALL_BACKEND", "VLLM_DP_SIZE")
+_MISSING: Any = object()
+
+
+class Environment(dict[str, str]):
+    """An environment of which only a part is known: the rest is UNKNOWN to a script."""
+
+    def get(self, name: str, default: Any = _MISSING) -> Any:
+        """Return a value; for one that is not known the default, UNKNOWN if none is given."""
+        if name in self:
+            return self[name]
+        if default is not _MISSING:
+            return default
+        known = name in _DECIDING or name.startswith(("NCCL_", "RCCL_"))
+        return None if known else UNKNOWN
+
+
+def environment(known: Mapping[str, str], *, unread: bool) -> Environment:
+    """Return an environment; `unread`: more is set, in a place that could not be read."""
+    found = Environment(known)
+    if unread:
+        for name in _MAY_BE_SET:
+            found.setdefault(name, UNKNOWN)
+    return found
+
+
+class Word(Record):
+    """A word of a command, and where it stands."""
+
+    text: str
+    source: Source
+    line: int  # of its first line; 0: it stands nowhere, the image brings it
+    end: int = 0  # its last line
+    block: bool = False  # each line of the text is a line of the file
+
+
+class Task(Record):
+    """A command that a file starts, with all that the file says of it."""
+
+    place: str  # KUBERNETES ..
+    name: str  # "Deployment/decode container vllm", "service vllm"; "" for a script
+    source: Source
+    line: int  # where it begins, for what has no better line
+    words: tuple[Word, ...]
+    environ: Mapping[str, str] = {}
+    unread: tuple[str, ...] = ()  # what sets more of the environment, and could not be read
+    directory: str = "/"
+    image: str = ""
+    version: str | None = None  # of vLLM, by the image
+    version_source: str = ""
+    files: Mapping[str, File] = {}  # by the path where the command sees them
+    notes: tuple[str, ...] = ()
+    unreadable: str = ""  # why there are no words, though it starts a server
+    own_entry: bool = False  # the image's entry point is the program: the file names none
+
+
+class File(Record):
+    """A file that a deployment puts before a command."""
+
+    text: str
+    source: Source
+    line: int = 1  # where it begins in its source
+
+
+def word(node: Node, source: Source, text: str | None = None) -> Word:
+    """Return the word that a scalar is; `text` if something has been expanded in it."""
+    return Word(
+        node.text if text is None else text, source, node.line, max(node.end, node.line), node.block
+    )

@@ -1,0 +1,135 @@
+"""What a Plan means for a server in a file: ok, exposed, or unknown. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests.kubernetes import from_secrets_only
+from eplb_launch.plans import VARIABLE
+from eplb_launch.record import Record
+from eplb_launch.releases import release_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eplb_launch.command import Prefix, Server
+    from eplb_launch.manifests.tasks import Task
+    from eplb_launch.plans import Plan, PlanWarning
+    from eplb_launch.rules import Verdict
+
+OK, EXPOSED, NOT_KNOWN = "ok", "exposed", "unknown"
+
+# Where the variable set, or the command wrapped, would put it right.
+FIXABLE = frozenset(
+    (
+        "no-limit",
+        "settings-not-known",
+        "environment-not-read",
+        "command-not-understood",
+        "config-not-read",
+    )
+)
+_LAUNCHERS = ("eplb-launch", "eplb_launch", "eplb-launch.pyz")
+# Warnings of a Plan that say that a cap which is there does not hold.
+_VOID = frozenset(
+    (
+        "min-nchannels",
+        "min-p2p-nchannels",
+        "value-not-a-limit",
+        "value-too-high",
+        "variable-dropped",
+        "variable-overwritten",
+    )
+)
+
+
+class Answer(Record):
+    """A verdict and its reason."""
+
+    verdict: str
+    cause: str  # stable, for programs
+    reason: str
+    unread: tuple[str, ...] = ()
+
+
+def answer(task: Task, plan: Plan, server: Server) -> Answer:
+    """Return the verdict on a server of a task, by its Plan."""
+    wrapped = is_wrapped(server.prefixes)
+    if any(warning.code == "config-unreadable" for warning in plan.warnings):
+        reason = "its --config file is not among the files that are checked, or is not valid YAML"
+        return Answer(NOT_KNOWN, "config-not-read", reason, ("the --config file",))
+    if not plan.settings:
+        return Answer(NOT_KNOWN, "command-not-understood", plan.reason)
+    if plan.verdict is not None:
+        return _of_rule(task, plan, plan.verdict, wrapped=wrapped)
+    if wrapped:
+        return Answer(OK, "wrapped", f"eplb-launch stands before it ({plan.reason})")
+    return Answer(OK, "not-needed", plan.reason)
+
+
+def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answer:
+    """Answer where a rule holds, or cannot be ruled out."""
+    conditions = verdict.conditions
+    unknown = tuple(condition.text for condition in conditions if condition.holds is None)
+    current = plan.current or ""
+    limited = current.isdigit() or not plan.variables
+    own_rule = plan.vllm_version is not None and release_of(plan.vllm_version).own_rule
+    void = _void(plan, limited=limited, wrapped=wrapped, own_rule=own_rule)
+    if void is not None:
+        state = EXPOSED if verdict.holds else NOT_KNOWN
+        found = Answer(
+            state, void.code, f"{plan.reason}, and the limit is void: {void.code}", unknown
+        )
+    elif limited:
+        found = Answer(OK, "set", plan.reason)
+    elif wrapped:
+        found = Answer(OK, "wrapped", f"eplb-launch stands before it ({plan.reason})")
+    elif own_rule:
+        does = f"the workers of vLLM {plan.vllm_version} set {VARIABLE} themselves"
+        found = Answer(OK, "vllm-sets-it", f"{does} ({plan.reason})")
+    elif verdict.holds is None:
+        found = Answer(NOT_KNOWN, "settings-not-known", plan.reason, unknown)
+    elif UNKNOWN in current and _is_set(task):
+        reason = f"{plan.reason}; the value of {VARIABLE} is not known"
+        found = Answer(NOT_KNOWN, "value-not-known", reason, (VARIABLE,))
+    elif task.unread and not from_secrets_only(task.unread):
+        reason = f"{plan.reason}; {VARIABLE} may be set in what could not be read"
+        found = Answer(NOT_KNOWN, "environment-not-read", reason)
+    else:
+        found = Answer(EXPOSED, "no-limit", plan.reason)
+    return found
+
+
+def _void(plan: Plan, *, limited: bool, wrapped: bool, own_rule: bool) -> PlanWarning | None:
+    """Return what makes a cap void that is there; None where it holds, or there is none."""
+    for warning in plan.warnings:
+        if warning.code == "variable-dropped":
+            counts = wrapped or limited
+        elif warning.code == "ray-workers":
+            counts = wrapped and not limited  # the environment of a container is that of its Ray
+        else:
+            counts = warning.code in _VOID and (limited or wrapped or own_rule)
+        if counts:
+            return warning
+    return None
+
+
+def _is_set(task: Task) -> bool:
+    """Whether a file says that the variable is set, be it to a value that is not known.
+
+    Behind `sudo` and the like it is not known either, but there nobody has set it.
+    """
+    return VARIABLE in task.environ or any(
+        re.search(rf"\b{VARIABLE}=", word.text) for word in task.words
+    )
+
+
+def is_wrapped(prefixes: Sequence[Prefix]) -> bool:
+    """Whether the launcher is among what stands before a server."""
+    return any(
+        prefix.name in _LAUNCHERS
+        or any(word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4])
+        for prefix in prefixes
+    )

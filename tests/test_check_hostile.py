@@ -1,0 +1,177 @@
+"""`eplb-launch check` on files that were made to hurt: bounded, and never executed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.manifests.run import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n"
+DOUBLING = "".join(f"    - {{name: e{i + 1}, value: '$(e{i})$(e{i})'}}\n" for i in range(40))
+LAUGHS = "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
+)
+
+# The name of the file, what is in it, and what is said (None: nothing).
+CASES = [
+    pytest.param("a.yaml", "a: &a [vllm, vllm]\n" + LAUGHS, None, id="a billion laughs"),
+    pytest.param(
+        "a.yaml",
+        HEAD + "  - &c {image: vllm, args: [m]}\n" + "  - *c\n" * 3000,
+        None,
+        id="a container, many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        HEAD
+        + f"  - {{image: vllm, args: &a [{'x, ' * 5_000}]}}\n"
+        + "  - {image: vllm, args: *a}\n" * 100,
+        "more than 1,000 commands, or 100,000 words",
+        id="arguments, many times",
+    ),
+    pytest.param("a.yaml", "vllm: " + "[" * 200_000, "nested more than 100 deep", id="[[[["),
+    pytest.param("a.yaml", "vllm: " + "{a: " * 50_000, "nested more than 100 deep", id="{a: {a:"),
+    pytest.param(
+        "a.yaml", "".join(" " * i + "a:\n" for i in range(2000)), "nested more than", id="stairs"
+    ),
+    pytest.param("a.yaml", "---\nvllm: 1\n" * 21_000, "more than 400,000 values", id="documents"),
+    pytest.param(
+        "a.yaml",
+        "apiVersion: v1\nkind: List\nitems: &i\n- {kind: List, apiVersion: v1, items: *i}\n- *i\n"
+        "- &s {kind: Pod, apiVersion: vllm, spec: *s}\n",
+        None,
+        id="a list in itself",
+    ),
+    pytest.param(
+        "a.yaml", "services: &s\n  <<: [*s, *s]\n  vllm: {<<: *s}\n", None, id="merged into itself"
+    ),
+    pytest.param(
+        "a.yaml",
+        HEAD
+        + "  - image: vllm/vllm-openai:v0.16.0\n    args: [$(e40)]\n    env:\n"
+        + "    - {name: e0, value: aaaaaaaaaaaaaaaaaaaa}\n"
+        + DOUBLING,
+        None,
+        id="variables that double",
+    ),
+    pytest.param("a.yaml", HEAD + "  - '" + "{{" * 100_000 + "'\n", None, id="templates, open"),
+    pytest.param("a.yaml", b"\x93\xfe\xffvllm\x00" * 100, "binary, not text", id="binary"),
+    pytest.param("a.yaml", b"a: \xff\n", "not text in UTF-8", id="latin"),
+    pytest.param("a.yaml", "a: {{ .Values.vllm }}\nb: [\n", "a template, not YAML yet", id="helm"),
+    pytest.param("a.yaml", "a: [vllm\n", "not valid YAML", id="broken"),
+    pytest.param("a.yaml", "a: *vllm\n", "an alias that nothing stands for", id="no anchor"),
+    pytest.param("a.yaml", "", None, id="empty"),
+    pytest.param("a.sh", "vllm " + "/" * 100_000, None, id="slashes"),
+    pytest.param("a.sh", "vllm serve " + '"$(' * 20_000, None, id="substitutions"),
+    pytest.param("a.sh", "vllm serve " + "${A:-" * 3_000, None, id="defaults"),
+    pytest.param("a.sh", "( " * 30_000 + "vllm serve", None, id="subshells"),
+    pytest.param("a.sh", "A=aa\n" + "A=$A$A\n" * 60 + "vllm serve $A\n", None, id="A=$A$A"),
+    pytest.param("a.sh", "vllm serve m\n" * 1500, None, id="servers"),
+    pytest.param("a.sh", "#!/bin/sh\nvllm serve\n" + "# x\n" * 80_000, None, id="long script"),
+    pytest.param("a.sh", "vllm\n" * 300_000, "larger than 1 MB", id="longer script"),
+    pytest.param("Dockerfile", "FROM x\nENV " + "A" * 200_000, None, id="a long name"),
+    pytest.param(
+        "Dockerfile", "FROM x\nENV A=aa\n" + "ENV A=$A$A\n" * 80 + "CMD vllm $A", None, id="ENV"
+    ),
+    pytest.param("Dockerfile", "FROM x\nRUN " + "\\\n" * 200_000, None, id="a long line"),
+    pytest.param("Dockerfile", "FROM x\nCMD " + "[" * 100_000, None, id="JSON"),
+    pytest.param("a.service", "[Service]\nExecStart=vllm " + "\\\n" * 200_000, None, id="unit"),
+    pytest.param(
+        "a.service", "[Service]\nExecStart=" + "vllm serve ; " * 1_500, "more than", id=";"
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), CASES)
+def test_time_is_bounded_and_the_message_is_clear(
+    tmp_path: Path, name: str, content: str | bytes, message: str | None
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "z.sh").write_text("eplb-launch -- vllm serve m\n")
+    before = time.process_time()
+    review = check([str(tmp_path)])
+    assert time.process_time() - before < 6
+    assert [f.verdict for f in review.findings if f.file.endswith("z.sh")] == ["ok"]
+    said = [trouble.message for trouble in review.troubles]
+    if message is None:
+        assert said == []
+    else:
+        assert len(said) == 1
+        assert message in said[0]
+    assert review.status() == (0 if message is None else 125)
+
+
+def test_no_tag_does_anything(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    done = tmp_path / "done"
+    path.write_text(
+        f"kind: !!python/object/apply:os.system ['touch {done}']\napiVersion: vllm\n"
+        f"spec: !vault {{containers: !x [{{image: vllm, command: ['vllm$(touch {done})']}}]}}\n"
+    )
+    (tmp_path / "a.sh").write_text(f"vllm serve $(touch {done}) `touch {done}` <(touch {done})\n")
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM vllm\nRUN touch {done}\nCMD touch {done}; vllm serve"
+    )
+    review = check([str(tmp_path)])
+    assert review.troubles == ()
+    assert not done.exists()
+
+
+def test_links_pipes_and_devices(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "self.yaml").symlink_to("self.yaml")
+    (tmp_path / "null.yaml").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "a.sh").write_text("vllm serve m\n")
+    (tmp_path / "again.sh").symlink_to("a.sh")
+    review = check([str(tmp_path)])
+    assert [os.path.basename(finding.file) for finding in review.findings] == ["a.sh"]
+    assert sorted((os.path.basename(t.file), t.message) for t in review.troubles) == [
+        ("fifo.yaml", "not a regular file"),
+        ("null.yaml", "not a regular file"),
+        ("self.yaml", "unreadable: Too many levels of symbolic links"),
+    ]
+
+
+def test_the_same_file_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.sh"
+    path.write_text("vllm serve m\n")
+    assert check([str(path), str(tmp_path), str(path)]).files == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param(b"a: vllm\n", "larger than 8 MB: not read", id="mentions vLLM"),
+        pytest.param(b"a: other\n", "", id="does not"),
+    ],
+)
+def test_a_large_file_takes_little_memory(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "large.yaml"
+    with open(path, "wb") as file:
+        file.writelines(line * ((1 << 20) // len(line)) for _ in range(50))
+    code = (
+        "import sys; from eplb_launch.manifests.run import check; r = check(sys.argv[1:]);"
+        "print(*[t.message for t in r.troubles], end='')"
+    )
+    limit = 400 << 20
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.stdout == message

@@ -1,0 +1,235 @@
+"""`eplb-launch check` on files of every shape: each server's verdict, its cause and its line."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.manifests import scripts
+from eplb_launch.manifests.run import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = os.path.join(os.path.dirname(__file__), "data", "manifests")
+
+# The file that is checked; for each server, in order: its verdict, the cause, and a text of the
+# line that is reported. Where there is a file in front of the text, the line is in that one.
+CASES: dict[str, list[tuple[str, ...]]] = {
+    "01-lws-wide-ep.yaml": [("exposed", "no-limit", "exec vllm serve")],
+    "02-lws-bash-env.yaml": [
+        ("exposed", "no-limit", "exec vllm serve m"),
+        ("ok", "wrapped", "exec eplb-launch -- vllm"),
+    ],
+    "03-unquoted-args.yaml": [
+        ("unknown", "settings-not-known", "exec vllm serve $ARGS /models/m --data"),
+        ("exposed", "no-limit", "exec vllm serve $ARGS /models/m \\"),
+    ],
+    "04-disaggregated-set.yaml": [
+        ("ok", "not-needed", "args: [r1"),
+        ("exposed", "no-limit", "                - r1"),
+    ],
+    "05-mega-moe.yaml": [
+        ("ok", "vllm-sets-it", "exec vllm serve v4 --data"),
+        ("unknown", "settings-not-known", "exec vllm serve v4 --nnodes"),
+    ],
+    "06-amd.yaml": [("ok", "not-needed", 'command: ["vllm"')],
+    "07-dynamo-graph.yaml": [
+        ("exposed", "no-limit", "exec python3 -m dynamo.vllm"),
+        ("ok", "not-needed", "          - python3"),
+    ],
+    "08-kserve-llm.yaml": [
+        ("exposed", "no-limit", '"--enable-eplb --all2all'),
+        ("ok", "not-needed", '"--all2all-backend deepep_high'),
+    ],
+    "09-kserve-preset.yaml": [("unknown", "settings-not-known", 'eval "exec vllm serve')],
+    "10-kserve-isvc.yaml": [
+        ("exposed", "no-limit", "- --model_name=llama"),
+        ("ok", "not-needed", 'args: ["--model", "m"'),
+    ],
+    "11-lws-leader-script.yaml": [("ok", "not-needed", "python3 -m vllm.entrypoints")],
+    "12-configmap-entrypoint.yaml": [("exposed", "no-limit", 'exec vllm serve "$MODEL"')],
+    "13-configmap-alone.yaml": [("exposed", "no-limit", "exec vllm serve m")],
+    "14-helm-output.yaml": [("exposed", "no-limit", '- "/opt/venv/bin/vllm"')],
+    "15-list.yaml": [
+        ("ok", "not-needed", "{name: v, image"),
+        ("ok", "set", "args: &exposed"),
+        ("exposed", "value-not-a-limit", "args: *exposed"),
+    ],
+    "16-ray.yaml": [
+        ("exposed", "no-limit", "vllm serve m --data-parallel-size 16"),
+        ("unknown", "not-a-command", "- engine_kwargs:"),
+    ],
+    "17-environment.yaml": [
+        ("unknown", "environment-not-read", "args: [one"),
+        ("ok", "set", "args: [two"),
+        ("unknown", "value-not-known", "args: [three"),
+        ("exposed", "min-p2p-nchannels", "args: [four"),
+    ],
+    "18-config-file.yaml": [
+        ("exposed", "no-limit", "/etc/vllm/serve.yaml"),
+        ("unknown", "config-not-read", "/srv/vllm.yaml"),
+    ],
+    "19-releases.yaml": [
+        ("ok", "not-needed", "name: module"),
+        ("exposed", "no-limit", "name: none"),
+        ("ok", "vllm-sets-it", "name: own"),
+        ("ok", "not-needed", "name: gloo"),
+        ("exposed", "no-limit", "name: latest"),
+        ("exposed", "no-limit", "name: digest"),
+        ("exposed", "no-limit", "name: named"),
+        ("exposed", "no-limit", "name: port"),
+    ],
+    "20-unknown-kind.yaml": [("exposed", "no-limit", "args: [m")],
+    "21-quoted-template.yaml": [("unknown", "settings-not-known", "args: [m")],
+    "22-wrapped.yaml": [
+        ("ok", "wrapped", "command: [eplb-launch, --strict"),
+        ("ok", "wrapped", "command: [python3, -m"),
+        ("ok", "wrapped", "command: [python3, /opt"),
+        ("ok", "wrapped", 'command: [eplb-launch, "--", bash'),
+        ("exposed", "variable-dropped", 'command: [eplb-launch, "--", sudo'),
+        ("ok", "wrapped", "command: [sudo, -u, vllm, eplb-launch"),
+        ("exposed", "no-limit", "command: [sudo, -u, vllm, vllm"),
+    ],
+    "23-shared-config": [
+        ("exposed", "no-limit", "pod.yaml", "--config, /conf/serve.yaml"),
+        ("exposed", "no-limit", "run.sh", "vllm serve m --config serve.yaml"),
+    ],
+    "compose.yaml": [
+        ("exposed", "no-limit", "command: --model m"),
+        ("ok", "set", 'command: ["m", "-dp", "8"'),
+        ("ok", "wrapped", "entrypoint: eplb-launch"),
+        ("exposed", "no-limit", "exec vllm serve m -dp $$DP"),
+        ("unknown", "settings-not-known", "command: m -dp ${DP_SIZE}"),
+        ("ok", "set", "env_file: [compose.env]", "+command: m -dp 8"),
+        ("unknown", "environment-not-read", "env_file: {path", "+command: m -dp 8"),
+        ("ok", "wrapped", "build: {context", "+command: m -dp 8"),
+        ("exposed", "no-limit", "compose-run.sh", "exec /usr/local/bin/vllm"),
+    ],
+    "units": [
+        (
+            "unknown",
+            "settings-not-known",
+            "etc/systemd/system/vllm-elsewhere.service",
+            "ExecStart=",
+        ),
+        ("exposed", "no-limit", "etc/systemd/system/vllm-file.service", "ExecStart="),
+        ("exposed", "no-limit", "etc/systemd/system/vllm.service", "ExecStart=/opt"),
+        (
+            *("ok", "wrapped", "etc/systemd/system/vllm-ranks.service.d/10-launcher.conf"),
+            "ExecStart=/opt",
+        ),
+    ],
+    "Dockerfile": [
+        ("exposed", "no-limit", "ENTRYPOINT exec vllm"),
+        ("exposed", "no-limit", "FROM base AS exec", "+CMD"),
+        ("ok", "wrapped", 'ENTRYPOINT ["eplb-launch"'),
+        ("ok", "set", "ENV NCCL_MAX_CTAS 8", "+CMD"),
+    ],
+    "scripts/two-nodes.sh": [
+        ("exposed", "no-limit", "vllm serve deepseek-ai"),
+        ("ok", "not-needed", "vllm serve cut"),
+        ("exposed", "no-limit", "vllm serve prefixed"),
+    ],
+    "scripts/arrays.sh": [
+        ("exposed", "no-limit", "python3 -m dynamo.vllm"),
+        ("unknown", "settings-not-known", 'vllm serve m --data-parallel-size 8 "${EXTRA'),
+        ("exposed", "no-limit", 'vllm "${args[@]}"'),
+    ],
+    "scripts/eval.sh": [
+        ("exposed", "no-limit", "eval $CMD"),
+        ("unknown", "settings-not-known", '"$VLLM_BIN" serve'),
+    ],
+    "scripts/functions.sh": [("ok", "set", "nsys profile")],
+    "scripts/run.sbatch": [
+        ("exposed", "no-limit", "    vllm serve $MODEL"),
+        ("ok", "not-needed", "srun uv run vllm serve"),
+        ("exposed", "no-limit", "vllm serve remote"),
+    ],
+    "scripts/positional.sh": [
+        ("unknown", "settings-not-known", "vllm serve m --data-parallel-address $1"),
+        ("exposed", "no-limit", "docker run"),
+        ("ok", "not-needed", "vllm serve tp-only"),
+    ],
+}
+
+
+def line_of(folder: str, *where: str) -> tuple[str, int]:
+    """Return the file and line of a text; "+text" is the next one with it after the text before."""
+    file, rest = "", list(where)
+    if os.path.isfile(os.path.join(DATA, folder, where[0])):
+        file = rest.pop(0)
+    elif os.path.isfile(os.path.join(DATA, where[0])):
+        folder, rest = where[0], rest[1:]
+    path = os.path.normpath(os.path.join(DATA, folder, file))
+    with open(path, encoding="utf-8") as opened:
+        lines = opened.read().split("\n")
+    at = 0
+    for text in rest:
+        at = next(i for i, line in enumerate(lines) if i >= at and text.lstrip("+") in line)
+    return path, at + 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_server_of_a_file_has_its_verdict_at_its_line(name: str) -> None:
+    review = check([os.path.join(DATA, name)])
+    found = [(f.verdict, f.answer.cause, f.file, f.line) for f in review.findings]
+    assert found == [
+        (verdict, cause, *line_of(name, *where)) for verdict, cause, *where in CASES[name]
+    ]
+    assert review.troubles == ()
+
+
+def test_all_files_are_among_the_cases() -> None:
+    covered = [os.path.join(DATA, name) for name in CASES]
+    beside = {"compose.env", "Dockerfile.compose", "compose-run.sh"}
+    for parent, _, files in os.walk(DATA):
+        for file in set(files) - beside:
+            path = os.path.join(parent, file)
+            assert any(path == case or path.startswith(case + "/") for case in covered), path
+
+
+def test_a_release_that_is_given_decides_for_all() -> None:
+    path = os.path.join(DATA, "19-releases.yaml")
+    assert {f.verdict for f in check([path], "0.24.0").findings} == {"ok"}
+    assert {f.verdict for f in check([path], "0.16.0").findings} == {"exposed"}
+
+
+def test_a_folder_gives_what_its_files_give() -> None:
+    whole = check([DATA])
+    found = {(f.file, f.line, f.verdict) for f in whole.findings}
+    for name in CASES:
+        for finding in check([os.path.join(DATA, name)]).findings:
+            assert (finding.file, finding.line, finding.verdict) in found
+
+
+def test_without_the_grammar_the_last_server_of_a_script_is_judged_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scripts, "commands", lambda _script: None)
+    [finding] = check([os.path.join(DATA, "01-lws-wide-ep.yaml")]).findings
+    assert (finding.verdict, finding.line) == ("exposed", 28)
+    assert finding.notes == (scripts.MISSING,)
+
+
+def test_nothing_that_is_installed_here_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "lib" / "python3.12" / "site-packages" / "vllm-0.30.0.dist-info"
+    folder.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3.12").touch(0o755)
+    vllm = tmp_path / "bin" / "vllm"
+    vllm.write_text(f"#!{tmp_path}/bin/python3.12\n")
+    vllm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("NCCL_MAX_CTAS", "8")
+    script = tmp_path / "a.sh"
+    script.write_text(
+        f"{vllm} serve m -dp 8 --enable-eplb --eplb-config.use_async 1 "
+        "--all2all-backend deepep_low_latency\n"
+    )
+    [finding] = check([str(script)]).findings
+    assert (finding.verdict, finding.version) == ("exposed", None)

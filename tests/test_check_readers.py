@@ -1,0 +1,268 @@
+"""The readers of `eplb-launch check`: what each format makes of its own quoting and variables."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.export import systemd as written
+from eplb_launch.manifests import compose, dockerfiles, images, kubernetes, nodes, scripts, systemd
+from eplb_launch.manifests.nodes import Node, Problem
+from eplb_launch.manifests.sources import Source
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("vllm/vllm-openai:v0.16.0", "0.16.0"),
+        ("vllm/vllm-openai:v0.17.1-cu129", "0.17.1"),
+        ("docker.io/vllm/vllm-openai:v0.18.0rc1@sha256:00", "0.18.0rc1"),
+        ("host:5000/vllm-openai:0.12.0", "0.12.0"),
+        ("registry.example.com/vllm-openai:v0.16.0-eplb", "0.16.0"),
+        ("rocm/vllm:rocm7.0.0_vllm_0.11.2_20251210", "0.11.2"),
+        ("vllm/vllm-openai:latest", None),
+        ("vllm/vllm-openai:nightly-0123abc", None),
+        ("vllm/vllm-openai", None),
+        ("host:5000/vllm-openai", None),
+        ("vllm/vllm-openai@sha256:0123", None),
+        ("nvcr.io/nvidia/ai-dynamo/vllm-runtime:0.8.1", None),
+        ("ghcr.io/llm-d/llm-d-cuda:v0.3.0", None),
+        ("nvcr.io/nvidia/vllm:25.11-py3", None),
+        ("", None),
+    ],
+)
+def test_the_release_by_the_image(image: str, version: str | None) -> None:
+    assert images.version(image)[0] == version
+
+
+@pytest.mark.parametrize(
+    ("image", "program"),
+    [
+        ("vllm/vllm-openai:v0.11.0", images.MODULE),
+        ("vllm/vllm-openai:v0.9.2", images.MODULE),
+        ("vllm/vllm-openai:v0.11.1", images.SERVE),
+        ("vllm/vllm-openai:v0.33.0", images.SERVE),
+        ("vllm/vllm-openai:latest", images.SERVE),
+        ("vllm/vllm-openai-rocm:v0.13.0", ()),
+        ("vllm/vllm-openai-rocm:v0.16.0", images.SERVE),
+        ("rocm/vllm:latest", ()),
+        ("example/own:v0.16.0", ()),
+    ],
+)
+def test_the_entry_point_of_an_image(image: str, program: tuple[str, ...]) -> None:
+    assert images.entry_point(image) == program
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$(A)-$(B)", "1-two words"),
+        ("$$(A) $(A)", "$(A) 1"),
+        ("$A ${A}", "$A ${A}"),
+        ("$(NOT_THERE)", UNKNOWN),
+        ("$(", "$("),
+    ],
+)
+def test_variables_of_kubernetes(text: str, expected: str) -> None:
+    assert kubernetes.expand(text, {"A": "1", "B": "two words"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$A ${A} $$A", "1 1 $A"),
+        ("${A:-2} ${B:-2} ${B-3}", "1 2 3"),
+        ("${E:-2}|${E-2}", "2|"),
+        ("${A:+2}", "2"),
+        ("$B", UNKNOWN),
+        ("${B:?needed}", UNKNOWN),
+        ("100$", "100" + UNKNOWN),
+    ],
+)
+def test_variables_of_compose(text: str, expected: str) -> None:
+    assert compose.interpolate(text, {"A": "1", "E": ""}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b  c", ["a", "b", "c"]),
+        ("'a b' \"c d\"", ["a b", "c d"]),
+        (r"a\x20b \"c", ["a b", '"c']),
+        (r'"a\tb" "\u00e4"', ["a\tb", "ä"]),
+        ("""'{"use_async": true}'""", ['{"use_async": true}']),
+        ('""', [""]),
+        (r"\101\s", ["A "]),
+    ],
+)
+def test_words_of_systemd(text: str, expected: list[str]) -> None:
+    assert systemd.split(text) == expected
+
+
+def test_an_environment_file_of_systemd() -> None:
+    text = (
+        "# comment\n; another\nA=1\n B = two words \nC='it''s'\nD=\"a\\\"b\"\n"
+        "E=x\\\n  y\nexport F=1\nG=\n"
+    )
+    assert systemd.env_file(text) == {
+        "A": "1",
+        "B": "two words",
+        "C": "its",
+        "D": 'a"b',
+        "E": "xy",
+        "G": "",
+    }
+
+
+def words_of(text: str) -> list[list[str]]:
+    """Return the commands of a unit."""
+    source = Source("/u/a.service", "unit", text)
+    return [[word.text for word in task.words] for task in systemd.tasks([source])]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ExecStart=-/bin/a b", [["/bin/a", "b"]]),
+        ("ExecStart=@/bin/a name b", [["/bin/a", "b"]]),
+        ("ExecStart=/bin/a ; /bin/b", [["/bin/a"], ["/bin/b"]]),
+        ("ExecStart=/bin/a %% %i", [["/bin/a", "%", UNKNOWN]]),
+        ("ExecStart=/bin/a $$A ${A} $L x$A", [["/bin/a", "$A", "1", "p", "q r", "x1"]]),
+        ("ExecStart=:/bin/a $A", [["/bin/a", "$A"]]),
+        ("ExecStart=/bin/a\nExecStart=\nExecStart=/bin/b", [["/bin/b"]]),
+        ("ExecStart=/bin/a \\\n# no\n  b", [["/bin/a", "b"]]),
+    ],
+)
+def test_commands_of_systemd(line: str, expected: list[list[str]]) -> None:
+    assert words_of(f"[Service]\nEnvironment=A=1 \"L=p 'q r'\"\n{line}\n") == expected
+
+
+@given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), max_size=20))
+def test_what_our_own_drop_in_quotes_is_read_back(value: str) -> None:
+    source = Source("/u/a.service", "unit", written({"A": value}) + "ExecStart=/bin/a ${A}\n")
+    [task] = systemd.tasks([source])
+    assert [word.text for word in task.words] == ["/bin/a", value]
+
+
+def stages(text: str) -> list[tuple[list[str], dict[str, str]]]:
+    """Return what a Dockerfile starts."""
+    found = dockerfiles.tasks(Source("/d/Dockerfile", "Dockerfile", text))
+    return [([word.text for word in task.words], dict(task.environ)) for task in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('FROM x\nCMD ["a", "b c"]', ["a", "b c"]),
+        ("FROM x\nCMD a b", ["/bin/sh", "-c", "a b"]),
+        ('FROM x\nSHELL ["bash", "-lc"]\nCMD a', ["bash", "-lc", "a"]),
+        ('FROM x\nENTRYPOINT ["a"]\nCMD ["b"]', ["a", "b"]),
+        ('FROM x AS y\nCMD ["b"]\nFROM y\nENTRYPOINT ["a"]', ["a"]),
+        ('FROM x\nCMD ["b"]\nENTRYPOINT ["a"]', ["a", "b"]),
+        ('FROM vllm/vllm-openai:v0.16.0\nCMD ["m"]', ["vllm", "serve", "m"]),
+        ('# escape=`\nFROM x\nCMD ["a", `\n "b"]', ["a", "b"]),
+        ("FROM x\nRUN <<E cat\nCMD no\nE\nCMD yes", ["/bin/sh", "-c", "yes"]),
+    ],
+)
+def test_commands_of_a_dockerfile(text: str, words: list[str]) -> None:
+    assert stages(text)[-1][0] == words
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ('ENV A=1 B="x y" C=x\\ y', {"A": "1", "B": "x y", "C": "x y"}),
+        ("ENV A x y", {"A": "x y"}),
+        ("ARG V=1\nENV A=$V B=${W:-2}", {"A": "1", "B": "2"}),
+        ("ENV A='$A' B=\\$A", {"A": "$A", "B": "$A"}),
+        ("ENV A=$NOT_THERE", {"A": UNKNOWN}),
+    ],
+)
+def test_variables_of_a_dockerfile(text: str, environ: dict[str, str]) -> None:
+    assert stages(f"FROM x\n{text}\nCMD a")[0][1] == environ
+
+
+def tree(text: str) -> list[Node | Problem]:
+    """Return the documents of a YAML text."""
+    return [document for _, document in nodes.documents(text)]
+
+
+def test_lines_of_documents_and_blocks() -> None:
+    [first, second] = tree("# c\na: 1\n---\nb: |\n  x\n\n  y\nc: >-\n  z\n")
+    assert isinstance(first, Node)
+    assert isinstance(second, Node)
+    b, c = second.at("b"), second.at("c")
+    assert b is not None
+    assert c is not None
+    assert (first.line, b.line, b.text, b.block) == (2, 5, "x\n\ny\n", True)
+    assert (c.line, c.block) == (9, False)
+
+
+def test_a_broken_document_leaves_the_others() -> None:
+    found = tree("a: 1\n---\nb: [\n---\nc: 3\n")
+    assert [isinstance(document, Problem) for document in found] == [False, True, False]
+    problem = found[1]
+    assert isinstance(problem, Problem)
+    assert problem.line == 4
+
+
+def test_merged_keys_are_found_and_the_own_one_wins() -> None:
+    text = "x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz: {<<: [*x, *y], c: 3}\n"
+    [document] = tree(text)
+    assert isinstance(document, Node)
+    z = document.at("z")
+    assert z is not None
+    assert [z.string(name) for name in "abc"] == ["1", "1", "3"]
+    assert {name: node.text for name, node in z.entries().items()} == {"a": "1", "b": "1", "c": "3"}
+
+
+SCRIPT = """\
+A=1
+if true; then vllm serve a; fi
+for i in 1 2; do
+  FOO=$i vllm \\
+    serve b | tee log &
+done
+f() { vllm serve c "$@"; }
+f $(vllm serve not)
+x=$(vllm serve not)
+cat > f <<E
+vllm serve not
+E
+ssh h bash <<E
+vllm serve d
+E
+[[ -n vllm ]] && exec vllm serve e
+"""
+
+
+def test_the_commands_of_a_script() -> None:
+    found = scripts.commands(SCRIPT)
+    assert found is not None
+    texts = [command.text or SCRIPT[command.start : command.end] for command in found]
+    assert [
+        (text.split()[-1], command.line) for text, command in zip(texts, found, strict=True)
+    ] == [
+        ("a", 1),
+        ("b", 3),
+        ('"$@"', 6),
+        ("not)", 7),
+        ("d", 13),
+        ("e", 15),
+    ]
+
+
+@given(st.text(max_size=60))
+def test_no_script_is_too_odd(text: str) -> None:
+    found = scripts.commands("ä" + text + "\nvllm serve é")
+    assert found is not None
+    scripts.without("ä" + text + "\nvllm serve é", found)
+
+
+@given(st.text(alphabet="abc:-[]{}&*!|>'\"#%@` \n\t{}<", max_size=60))
+def test_no_yaml_is_too_odd(text: str) -> None:
+    for document in tree(text):
+        if isinstance(document, Node):
+            list(kubernetes.containers(document))
