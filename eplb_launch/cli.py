@@ -97,7 +97,7 @@ def launch(
             metavar="N|fit",
             help="The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
             "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
-            "Measured on an H200, with kernels that stand in for both: a block of NCCL and one of "
+            "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
             "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
             "Needs the config.json of a local model; where it is not known or nothing fits, that "
             "is a warning, and 8 is set.",

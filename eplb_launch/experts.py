@@ -3,7 +3,8 @@
 DeepEP launches it cooperatively, one block on each SM (csrc/kernels/internode_ll.cu at 73b6ea4 and
 d4f41e4, the revisions that vLLM 0.12 to 0.24 pin), so it starts only when that many SMs are free.
 That a block of NCCL takes the whole SM, and that the grid waits as soon as one SM is missing, was
-measured on an H200, with kernels that stand in for both. The grid itself is arithmetic, from
+measured on an H200, with NCCL's own kernel and a stand-in for DeepEP's (benchmarks/nccl). The
+grid itself is arithmetic, from
 DeepEP's source. The combine kernel depends on the tokens of a step, which nobody knows before.
 
 Imported only for `explain` and for `--max-ctas fit`.
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 # GPUs and their number of streaming multiprocessors (NVIDIA's data sheets).
 GPUS: tuple[tuple[str, int], ...] = (("H100, H200", 132), ("H20", 78), ("B200", 148))
-SOURCE = "DeepEP csrc/kernels/internode_ll.cu; blocking measured on an H200 with stand-in kernels"
+SOURCE = "DeepEP csrc/kernels/internode_ll.cu; blocking measured on an H200: benchmarks/nccl"
 RULE = "deepep_low_latency"
 
 # vllm/config/model.py, get_num_experts; vllm/transformers_utils/config.py from 0.26 or so.
