@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eplb_launch import __version__
 from eplb_launch.processes import ROLES
+from eplb_launch.report import setting_as_dict, warning_as_dict
 from eplb_launch.verdicts import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 
 if TYPE_CHECKING:
@@ -44,14 +45,7 @@ def _as_dict(row: Row) -> dict[str, Any]:
         "entry": (group.entry or None) if group else None,
         "release": {"version": row.version, "source": row.version_source or None},
         "settings": [
-            {
-                "name": setting.name,
-                "value": setting.value if setting.known else None,
-                "known": setting.known,
-                "source": setting.source,
-                "given": setting.given,
-                "decides": setting.name in answer.deciding,
-            }
+            {**setting_as_dict(setting), "decides": setting.name in answer.deciding}
             for setting in row.settings.values()
         ],
         "environment": {"readable": row.readable, "NCCL_MAX_CTAS": row.current},
@@ -66,10 +60,7 @@ def _as_dict(row: Row) -> dict[str, Any]:
         "cause": answer.cause,
         "reason": answer.reason,
         "cap": {"value": answer.value, "by": answer.by} if answer.by else None,
-        "warnings": [
-            {"code": warning.code, "message": warning.message, "remedy": warning.remedy}
-            for warning in row.warnings
-        ],
+        "warnings": [warning_as_dict(warning) for warning in row.warnings],
     }
 
 

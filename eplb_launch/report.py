@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.plans import Plan, PlanWarning
     from eplb_launch.rules import Verdict
+    from eplb_launch.settings import Setting
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
 SCHEMA = 1
@@ -50,16 +51,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
             "source": plan.vllm_source,
             "own_rule": own_rule(plan),
         },
-        "settings": [
-            {
-                "name": setting.name,
-                "value": setting.value if setting.known else None,
-                "known": setting.known,
-                "source": setting.source,
-                "given": setting.given,
-            }
-            for setting in plan.settings.values()
-        ],
+        "settings": [setting_as_dict(setting) for setting in plan.settings.values()],
         "rules": [
             {
                 "name": verdict.rule.name,
@@ -79,12 +71,24 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         ],
         "current": {"value": plan.current, "outcome": outcome(plan)},
         "ctas": plan.ctas,
-        "warnings": [_warning(warning) for warning in plan.warnings],
-        "notes": [_warning(note) for note in plan.notes],
+        "warnings": [warning_as_dict(warning) for warning in plan.warnings],
+        "notes": [warning_as_dict(note) for note in plan.notes],
     }
 
 
-def _warning(warning: PlanWarning) -> dict[str, str]:
+def setting_as_dict(setting: Setting) -> dict[str, Any]:
+    """Return a setting as JSON-ready values."""
+    return {
+        "name": setting.name,
+        "value": setting.value if setting.known else None,
+        "known": setting.known,
+        "source": setting.source,
+        "given": setting.given,
+    }
+
+
+def warning_as_dict(warning: PlanWarning) -> dict[str, str]:
+    """Return a warning as JSON-ready values."""
     return {
         "code": warning.code,
         "message": warning.message,

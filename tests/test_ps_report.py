@@ -163,7 +163,7 @@ KEYS = {
     "workers": {"EngineCore", "Worker", "APIServer", "DPCoordinator"},
     "processes": {"pid", "title"},
     "cap": {"value", "by"},
-    "warnings": {"code", "message", "remedy"},
+    "warnings": {"code", "message", "remedy", "source"},
 }
 
 

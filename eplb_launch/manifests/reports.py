@@ -9,6 +9,7 @@ from eplb_launch import __version__
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import sarif
 from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN, OK
+from eplb_launch.report import warning_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,10 +94,7 @@ def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
                 "unread": list(finding.answer.unread),
                 "release": {"version": finding.version, "source": finding.version_source},
                 "fixes": [{"how": fix.how, "text": fix.text} for fix in finding.fixes],
-                "warnings": [
-                    {"code": w.code, "message": w.message, "remedy": w.remedy}
-                    for w in finding.warnings
-                ],
+                "warnings": [warning_as_dict(w) for w in finding.warnings],
                 "notes": list(finding.notes),
             }
             for finding in review.findings
