@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from eplb_launch.releases import Release
 
     Word = tuple[str, int | str]  # a word, and where it stands: its index in the command, or a file
-    Dotted = dict[str, tuple[dict[str, Any], int | str, str]]  # by option: keys, source, as written
 
 # The options that are read, by every spelling: the setting; VALUE or JSON where the option takes
 # one, else what it sets; and the release 0.N that brought it (vllm/engine/arg_utils.py).
@@ -83,6 +82,11 @@ class Given(Record):
 
     value: Any  # str for an option with a value, bool for one without, dict for a dotted one
     source: str  # "argument 7: -dp 8" or "serve.yaml: data-parallel-size"
+    sources: Mapping[str, str] = {}  # of a dotted one, by key
+
+    def source_of(self, key: str) -> str:
+        """Return where a key of a JSON option came from."""
+        return self.sources.get(key, self.source)
 
 
 class Reading(Record):
@@ -216,10 +220,11 @@ def _normalized(pairs: list[Word], minor: int | None) -> list[Word]:
     return result
 
 
-def _join_dotted(pairs: list[Word], release: Release) -> tuple[list[Word], Dotted]:
+def _join_dotted(pairs: list[Word], release: Release) -> tuple[list[Word], dict[str, Given]]:
     """Take the dotted options out: the other words, and by option its merged keys."""
     rest: list[Word] = []
-    dotted: Dotted = {}
+    dotted: dict[str, Given] = {}
+    sources: dict[str, dict[str, str]] = {}
     index = 0
     while index < len(pairs):
         word, source = pairs[index]
@@ -242,8 +247,12 @@ def _join_dotted(pairs: list[Word], release: Release) -> tuple[list[Word], Dotte
         option, *keys = name.split(".")
         for key in reversed(keys):
             values = {key: values}
-        merged = dotted.setdefault(option, ({}, source, f"{word} {text}" if not equals else word))
-        _update(merged[0], values)
+        where = _where(source, word if equals else f"{word} {text}")
+        if option not in dotted:
+            sources[option] = {}
+            dotted[option] = Given({}, where, sources[option])
+        _update(dotted[option].value, values)
+        sources[option][keys[0]] = where
     return rest, dotted
 
 
@@ -283,7 +292,7 @@ def _update(original: dict[str, Any], update: dict[str, Any]) -> None:
                 into[key] = value
 
 
-def _parse(pairs: list[Word], dotted: Dotted, minor: int | None) -> Reading:
+def _parse(pairs: list[Word], dotted: Mapping[str, Given], minor: int | None) -> Reading:
     """Do as argparse does, for the options that are read."""
     given: dict[str, Given] = {}
     names: dict[str, str | None] = {}  # an option as written: its name, None for one not read
@@ -314,13 +323,13 @@ def _parse(pairs: list[Word], dotted: Dotted, minor: int | None) -> Reading:
             value = pairs[index + 1][0]
         given[setting] = Given(value, _where(source, word if equals else f"{written} {value}"))
     # What stands after "--" is no option any more, and these stand last.
-    for written, (keys, source, shown) in dotted.items() if ended == len(pairs) else ():
+    for written, entry in dotted.items() if ended == len(pairs) else ():
         name = _option(written, minor)
         if name is not None:
             setting, takes, _ = OPTIONS[name]
             if takes is not JSON:
                 raise RefusedError(f"{name} takes no keys")
-            given[setting] = Given(keys, _where(source, shown))
+            given[setting] = entry
     return Reading(given, complete, {})
 
 
@@ -331,7 +340,7 @@ _OF_MODEL = {
 }
 
 
-def _model(pairs: list[Word], dotted: Dotted, *, serve: bool) -> dict[str, Given]:
+def _model(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
     """Return the options that are about the model, as far as they are written in full."""
     found: dict[str, Given] = {}
     for index, (word, source) in enumerate(pairs):
@@ -341,9 +350,9 @@ def _model(pairs: list[Word], dotted: Dotted, *, serve: bool) -> dict[str, Given
         if name in _OF_MODEL and (equals or index + 1 < len(pairs)):
             value = value if equals else pairs[index + 1][0]
             found[_OF_MODEL[name]] = Given(value, _where(source, f"{name} {value}"))
-    for name, (keys, source, _) in dotted.items():
+    for name, entry in dotted.items():
         if name in _OF_MODEL:
-            found[_OF_MODEL[name]] = Given(keys, _where(source, name))
+            found[_OF_MODEL[name]] = entry
     if serve and pairs and pairs[0][0][:1] != "-":
         found["model"] = Given(pairs[0][0], _where(pairs[0][1], f"model {pairs[0][0]}"))
     return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import io
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +15,7 @@ import typer.core
 from eplb_launch import __version__, plan
 from eplb_launch.export import FORMATS
 from eplb_launch.front import run
-from eplb_launch.launch import say
+from eplb_launch.launch import LAUNCHER_FAILED, say
 from eplb_launch.releases import minor_release
 
 if TYPE_CHECKING:
@@ -77,6 +79,27 @@ VllmVersion = Annotated[
 ]
 
 
+MaxCtas = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|fit",
+        help="The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
+        "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
+        "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
+        "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
+        "Needs the config.json of a local model; where it is not known or nothing fits, that "
+        "is a warning, and 8 is set.",
+    ),
+]
+Sms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="With `--max-ctas fit`: the SMs of the GPU. H100, H200: 132; H20: 78; B200: 148.",
+    ),
+]
+
+
 @app.callback(epilog=EPILOG)
 def launch(
     ctx: typer.Context,
@@ -91,25 +114,8 @@ def launch(
         bool, typer.Option("--verbose", help="Say also why nothing was set.")
     ] = False,
     vllm_version: VllmVersion = None,
-    max_ctas: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|fit",
-            help="The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
-            "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
-            "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
-            "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
-            "Needs the config.json of a local model; where it is not known or nothing fits, that "
-            "is a warning, and 8 is set.",
-        ),
-    ] = None,
-    sms: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N",
-            help="With `--max-ctas fit`: the SMs of the GPU. H100, H200: 132; H20: 78; B200: 148.",
-        ),
-    ] = None,
+    max_ctas: MaxCtas = None,
+    sms: Sms = None,
     version: Annotated[  # noqa: ARG001 - its callback exits
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -137,13 +143,15 @@ def _cap(ctx: typer.Context, max_ctas: str | None, sms: str | None) -> dict[str,
         ctx.fail(str(error))
 
 
-def _plan(ctx: typer.Context, vllm_version: str | None) -> Plan:
+def _plan(
+    ctx: typer.Context, vllm_version: str | None, max_ctas: str | None, sms: str | None
+) -> Plan:
     """Return the plan of the command after "--", for a sub-command."""
     if not ctx.obj:
         ctx.fail(f"There is no command after it. The form is: {ctx.command_path} [OPTIONS] -- CMD")
     options = ctx.parent.params if ctx.parent else {}
     version = vllm_version or options.get("vllm_version")
-    cap = _cap(ctx, options.get("max_ctas"), options.get("sms"))
+    cap = _cap(ctx, max_ctas or options.get("max_ctas"), sms or options.get("sms"))
     return plan(ctx.obj, os.environ, vllm_version=version, **cap)
 
 
@@ -155,6 +163,8 @@ def explain(
         bool, typer.Option("--json", help="Print JSON; the README documents its keys.")
     ] = False,
     vllm_version: VllmVersion = None,
+    max_ctas: MaxCtas = None,
+    sms: Sms = None,
 ) -> None:
     """Show what would be set for CMD and why, with each setting and where it came from.
 
@@ -162,8 +172,11 @@ def explain(
     """
     from eplb_launch import experts, report
 
-    decided = _plan(ctx, vllm_version)
-    decided = decided.replace(notes=(*decided.notes, *experts.notes(decided)))
+    decided = _plan(ctx, vllm_version, max_ctas, sms)
+    unfit, unknown = experts.advice(decided)
+    decided = decided.replace(
+        warnings=(*decided.warnings, *unfit), notes=(*decided.notes, *unknown)
+    )
     if as_json:
         typer.echo(json.dumps(report.as_dict(decided), indent=2))
     else:
@@ -178,12 +191,14 @@ def env(
         Format, typer.Option("--format", help="Who reads it.", show_default=True)
     ] = SHELL,
     vllm_version: VllmVersion = None,
+    max_ctas: MaxCtas = None,
+    sms: Sms = None,
 ) -> None:
     """Print the variables to set for CMD, for where the launcher cannot stand in front of it.
 
     Runs nothing. Prints nothing, or the empty value of the format, where nothing is needed.
     """
-    decided = _plan(ctx, vllm_version)
+    decided = _plan(ctx, vllm_version, max_ctas, sms)
     for warning in decided.warnings:
         say(f"warning: {warning.message}; {warning.remedy}")
     typer.echo(FORMATS[format_.value](decided.environment), nl=False)
@@ -291,4 +306,11 @@ def main(argv: list[str]) -> None:
     if "--" in argv and "_EPLB_LAUNCH_COMPLETE" not in os.environ:
         index = argv.index("--")
         argv, command = argv[:index], argv[index + 1 :]
-    app(args=argv, prog_name=PROGRAM, obj=command)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no "→" is no reason to fail
+    try:
+        app(args=argv, prog_name=PROGRAM, obj=command)
+    except OSError as error:  # stdout is full or closed
+        say(str(error.strerror or error))
+        os._exit(LAUNCHER_FAILED)

@@ -184,15 +184,18 @@ def fit(plan: Plan, sms: int, root: str = "") -> tuple[int, tuple[PlanWarning, .
 
 
 def _unfit(why: str, remedy: str) -> PlanWarning:
-    message = f"--max-ctas fit cannot be computed, so {VARIABLE} is {MAX_CTAS}: {why}"
+    message = f"--max-ctas fit finds no value, so {VARIABLE} is {MAX_CTAS}: {why}"
     return PlanWarning("max-ctas-unfit", message, remedy, SOURCE)
 
 
-def notes(plan: Plan, root: str = "") -> tuple[PlanWarning, ...]:
-    """Return on which GPUs the cap does not fit beside dispatch, for `explain`."""
+def advice(plan: Plan, root: str = "") -> tuple[tuple[PlanWarning, ...], tuple[PlanWarning, ...]]:
+    """Return warnings of GPUs beside whose dispatch the cap does not fit, and notes; for `explain`.
+
+    The note says why it cannot be told.
+    """
     verdict = plan.verdict
     if verdict is None or verdict.rule.name != RULE:
-        return ()
+        return (), ()
     cap = plan.ctas or MAX_CTAS
     experts = physical_experts(plan, root)
     if experts.count is None:
@@ -201,12 +204,13 @@ def notes(plan: Plan, root: str = "") -> tuple[PlanWarning, ...]:
             "with 128, 256, 384 or 512 physical experts on a GPU of 132 SMs (H100, H200) use "
             "`eplb-launch --max-ctas 4`"
         )
-        return (PlanWarning("cap-fit-unknown", message, remedy, SOURCE),)
-    return tuple(
+        return (), (PlanWarning("cap-fit-unknown", message, remedy, SOURCE),)
+    unfit = (
         PlanWarning("cap-does-not-fit", *_does_not_fit(row, experts, cap), SOURCE)
         for row in table(experts.count)
         if row.left < cap
     )
+    return tuple(unfit), ()
 
 
 def _does_not_fit(row: Fit, experts: Experts, cap: int) -> tuple[str, str]:

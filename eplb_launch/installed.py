@@ -74,6 +74,10 @@ def _at(path: str, root: str) -> str:
     return at(path, root)
 
 
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
+
+
 def _is_file(path: str, root: str) -> bool:
     try:
         return os.path.isfile(_at(path, root))
@@ -109,7 +113,7 @@ def _interpreter(
     if _is_python(path):
         return path
     try:
-        with open(_at(path, root), "rb", buffering=0) as file:
+        with open(_at(path, root), "rb", buffering=0, opener=_open) as file:
             head = file.read(4096)
     except OSError:
         return None
@@ -167,7 +171,7 @@ def _import_path(
 def _pyvenv(prefix: str, root: str) -> dict[str, str] | None:
     try:
         path = _at(os.path.join(prefix, "pyvenv.cfg"), root)
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", opener=_open) as file:
             lines = file.read(65536).split("\n")
     except OSError:
         return None
@@ -231,7 +235,7 @@ def _vllm(folder: str, names: list[str], root: str) -> tuple[str, str]:
 
 def _version_in(path: str, root: str) -> str:
     try:
-        with open(_at(path, root), encoding="utf-8", errors="replace") as file:
+        with open(_at(path, root), encoding="utf-8", errors="replace", opener=_open) as file:
             lines = file.read(65536).split("\n")
     except OSError:
         return ""
@@ -245,7 +249,7 @@ def _version_in(path: str, root: str) -> str:
 def _holds_vllm(path: str, build: str, root: str) -> bool:
     """Whether a distribution named otherwise has the package `vllm` in it."""
     try:
-        with open(_at(os.path.join(path, "RECORD"), root), "rb") as file:
+        with open(_at(os.path.join(path, "RECORD"), root), "rb", opener=_open) as file:
             return b"\nvllm/__init__.py," in b"\n" + file.read(1 << 23)
     except OSError:
         return build in _BUILDS

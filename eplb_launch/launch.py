@@ -27,6 +27,7 @@ LAUNCHER_FAILED = 125
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
+PATH_MAX = 4096  # linux/limits.h
 # execvp(3) without a PATH (glibc's confstr(_CS_PATH)).
 DEFAULT_PATH = b"/bin:/usr/bin"
 # Errors that make execvp(3) go on to the next directory of PATH.
@@ -137,6 +138,8 @@ def _exec(argv: list[bytes], search_path: bytes | None) -> NoReturn:
         _exec_file(name, argv)
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for directory in (DEFAULT_PATH if search_path is None else search_path).split(b":"):
+        if len(directory) >= PATH_MAX:
+            continue  # as glibc does
         try:
             _exec_file(directory + b"/" + name if directory else name, argv)
         except OSError as error:

@@ -118,14 +118,50 @@ def plan(
     of the plan, not an error.
     """
     check_cap(max_ctas, sms)
+    if isinstance(command, (str, bytes)):
+        raise TypeError("a command is a sequence of words, not one string")
     words = tuple(command)
     server = find_server(words, environ)
     if server is None:
         return Plan(
             words, None, vllm_version, "", {}, (), None, (), "no vLLM server in the command"
         )
-    if directory is not None:
-        server = server.replace(directory=os.path.join(directory, server.directory or ""))
+
+    def decide(server: Server) -> Plan:
+        if directory is not None:
+            server = server.replace(directory=os.path.join(directory, server.directory or ""))
+        return _decide(
+            words,
+            server,
+            environ,
+            vllm_version=vllm_version,
+            nixl=nixl,
+            root=root,
+            max_ctas=max_ctas,
+            sms=sms,
+        )
+
+    decided = decide(server)
+    # A script may start several, or one of several: all of them get the same environment.
+    for other in server.others if decided.verdict is None else ():
+        found = decide(other)
+        if found.verdict is not None:
+            return found
+    return decided
+
+
+def _decide(
+    words: tuple[str, ...],
+    server: Server,
+    environ: Mapping[str, str],
+    *,
+    vllm_version: str | None,
+    nixl: bool | None,
+    root: str,
+    max_ctas: int | Literal["fit"],
+    sms: int | None,
+) -> Plan:
+    """Decide for one server of a command."""
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, root=root
     )

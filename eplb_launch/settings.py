@@ -172,18 +172,18 @@ def _keys(entry: Given | None, option: str, release: Release) -> Mapping[str, An
 def _use_async(keys: Mapping[str, Any] | None, given: Mapping[str, Given]) -> Setting | None:
     name = "use_async"
     if keys is None:
-        return Setting(name, None, given["eplb_config"].source, known=False)
+        return Setting(name, None, given["eplb_config"].source_of(name), known=False)
     if name not in keys:
         return None
     value = keys[name]
     if not _known(value):
-        return Setting(name, None, given["eplb_config"].source, known=False)
+        return Setting(name, None, given["eplb_config"].source_of(name), known=False)
     if isinstance(value, str):
         text = value.lower()
         value = True if text in _TRUE else False if text in _FALSE else None
     if value not in (True, False):
         raise RefusedError("--eplb-config: use_async is not a boolean")
-    return Setting(name, bool(value), given["eplb_config"].source)
+    return Setting(name, bool(value), given["eplb_config"].source_of(name))
 
 
 def _communicator(
@@ -193,13 +193,13 @@ def _communicator(
     if not release.communicator_option:
         return None
     if keys is None or not _known(keys.get(name)):
-        return Setting(name, None, given["eplb_config"].source, known=False)
+        return Setting(name, None, given["eplb_config"].source_of(name), known=False)
     value = keys.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
         raise RefusedError("--eplb-config: communicator is not a string")
-    return Setting(name, value, given["eplb_config"].source)
+    return Setting(name, value, given["eplb_config"].source_of(name))
 
 
 def _default_communicator(
@@ -234,7 +234,7 @@ def _moe_backend(keys: Mapping[str, Any] | None, given: Mapping[str, Given]) -> 
     # --moe-backend wins over --kernel-config, unless it says "auto".
     if (setting and setting.value != "auto") or "kernel_config" not in given:
         return setting
-    source = given["kernel_config"].source
+    source = given["kernel_config"].source_of(name)
     if keys is None or not _known(keys.get(name)):
         return Setting(name, None, source, known=False)
     return Setting(name, _backend(keys[name]), source) if name in keys else setting

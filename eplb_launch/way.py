@@ -113,7 +113,18 @@ class Way:
             program,
             self.passed(),
             self.directory,
-            self.complete and self.gap < start,
+            self.complete and self.gap < start and not _unread(words, found),
             self.elsewhere,
             self.sourced,
         )
+
+
+def _unread(words: Sequence[str], found: tuple[str, int]) -> bool:
+    """Whether the sub-command cannot be known, so that any argument may stand in its word."""
+    entry, start = found
+    return (
+        not entry
+        and start > 1
+        and UNKNOWN in words[start - 1]
+        and words[start - 2].rpartition("/")[2] in ("vllm", "vllm-omni")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any
 
 import pytest
@@ -380,3 +381,11 @@ def test_any_mix_of_the_options_is_read_or_refused(words: list[str]) -> None:
         reading(*words, config={"enable-eplb": True, "eplb-config.a": 1})
     except RefusedError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("shape", ["--enable_x{0}", "--x-{0}=1", "--e{0}", "--eplb-config.k{0}=1"])
+def test_many_words_take_no_time(shape: str) -> None:
+    words = [shape.format(number) for number in range(100_000)]
+    start = time.perf_counter()
+    reading("m", *words)
+    assert time.perf_counter() - start < 5  # some 0.3 s; what grows with the square takes minutes

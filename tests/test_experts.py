@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch import plan
-from eplb_launch.experts import fitting_ctas, grid, notes, physical_experts, table
+from eplb_launch.experts import advice, fitting_ctas, grid, physical_experts, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -259,12 +259,12 @@ def test_fitting_is_about_deepep_only() -> None:
     ]
     decided = plan(words, {}, vllm_version="0.24.0", nixl=False, max_ctas="fit", sms=132)
     assert [warning.code for warning in decided.warnings] == ["max-ctas-unfit"]
-    assert notes(decided) == ()
+    assert advice(decided) == ((), ())
 
 
 def test_nothing_is_computed_where_there_is_no_hazard() -> None:
     decided = plan(["vllm", "serve", "m"], {}, max_ctas="fit", sms=132)
-    assert (decided.environment, decided.warnings, notes(decided)) == ({}, (), ())
+    assert (decided.environment, decided.warnings, advice(decided)) == ({}, (), ((), ()))
 
 
 # The experts, what is set and kept, and on which GPUs the cap does not fit.
@@ -284,18 +284,18 @@ NOTED: dict[str, tuple[int, dict[str, Any], list[str]]] = {
 def test_where_the_cap_does_not_fit(
     tmp_path: Path, count: int, options: dict[str, Any], gpus: list[str]
 ) -> None:
-    found = notes(decide(model(tmp_path, {"num_experts": count}), **options))
+    found, _ = advice(decide(model(tmp_path, {"num_experts": count}), **options))
     assert {note.code for note in found} <= {"cap-does-not-fit"}
     assert [note.message[3:].partition(", with ")[0] for note in found] == gpus
 
 
 def test_what_the_note_says(tmp_path: Path) -> None:
     name = model(tmp_path, {"n_routed_experts": 256})
-    (note,) = notes(decide(name, "--eplb-config.num_redundant_experts", "0"))
+    (note,), _ = advice(decide(name, "--eplb-config.num_redundant_experts", "0"))
     assert note.message == (
         f"on H100, H200, with 256 physical experts ({name}/config.json: 256), DeepEP's dispatch "
         "takes 128 of 132 SMs: 8 CTAs do not fit beside it, 4 would"
     )
     assert note.remedy == "`eplb-launch --max-ctas 4` on such GPUs"
-    (note,) = notes(decide("org/name"))
+    _, (note,) = advice(decide("org/name"))
     assert note.code == "cap-fit-unknown"

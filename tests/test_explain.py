@@ -239,3 +239,32 @@ def test_no_secret_is_shown() -> None:
     command = [*EXPOSED, "--api-key", "s3cr3t", "--hf-token=s3cr3t"]
     assert "s3cr3t" not in explain("--", *command).stdout
     assert "s3cr3t" not in explain("--json", "--", *command).stdout
+
+
+def test_an_encoding_without_the_signs_is_no_reason_to_fail() -> None:
+    done = subprocess.run(
+        [SCRIPT, "explain", "--vllm-version", "0.16.0", "--", *EXPOSED],
+        env={**ENVIRON, "PYTHONIOENCODING": "ascii", "NCCL_MIN_NCHANNELS": "16"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "? unset it there" in done.stdout
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [SCRIPT, "explain", "--json", "--", *EXPOSED],
+            env=ENVIRON,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (125, "eplb-launch: No space left on device\n")
+
+
+def test_the_cap_may_stand_after_the_sub_command() -> None:
+    words = ["--vllm-version", "0.16.0", "--max-ctas", "4", "--", *EXPOSED]
+    assert as_json(*words)["set"] == {"NCCL_MAX_CTAS": "4"}

@@ -216,6 +216,16 @@ def test_folders_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
     assert (result.version, result.nixl) == (None, None)
 
 
+def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_start(tmp_path: Path) -> None:
+    distribution(environment(tmp_path, venv=False), "vllm-0.16.0.dist-info")
+    os.mkfifo(tmp_path / "pyvenv.cfg")
+    assert found(tmp_path).nixl is False
+    (tmp_path / "pyvenv.cfg").unlink()
+    (tmp_path / "bin" / "vllm").unlink()
+    os.mkfifo(tmp_path / "bin" / "vllm")
+    assert found(tmp_path).version is None
+
+
 def test_a_real_virtual_environment(tmp_path: Path) -> None:
     """Where the interpreter itself says that its packages are, there they are found."""
     venv.create(tmp_path / "v", with_pip=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -364,3 +365,38 @@ def test_any_command_has_a_plan(
     decided = plan(["vllm", "serve", *words], environ, vllm_version=version, nixl=False)
     assert decided.reason
     assert decided.environment in ({}, {"NCCL_MAX_CTAS": "8"})
+
+
+SCRIPTS = {
+    "one of two": "if c; then {0}; else vllm serve m; fi",
+    "the first that execs": "[ -d / ] && exec {0}; exec vllm serve m",
+    "by case": "case $X in a) {0};; *) vllm serve m;; esac",
+    "side by side": "{0} & vllm serve m & wait",
+    "one after the other": "{0}; vllm serve m",
+    "words that cannot be read": 'source args.sh; vllm "${{args[@]}}"',
+    "words of a file": "exec vllm $(cat args)",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+def test_every_server_that_a_script_may_start_counts(script: str) -> None:
+    exposed = plan(["bash", "-c", script.format(shlex.join(EXPOSED))], {}, vllm_version="0.16.0")
+    assert exposed.environment == {"NCCL_MAX_CTAS": "8"}
+    if "{0}" in script:
+        safe = plan(["bash", "-c", script.format("vllm serve x")], {}, vllm_version="0.16.0")
+        assert safe.environment == {}
+
+
+def test_each_dotted_key_says_where_it_came_from() -> None:
+    command = [*EXPOSED, "--eplb-config.communicator", "pynccl"]
+    decided = plan(command, {}, vllm_version="0.23.0")
+    assert decided.settings["use_async"].source == "argument 9: --eplb-config.use_async true"
+    assert decided.settings["communicator"].source == (
+        "argument 11: --eplb-config.communicator pynccl"
+    )
+
+
+@pytest.mark.parametrize("command", ["vllm serve m", b"vllm serve m"])
+def test_a_command_is_no_string(command: Any) -> None:
+    with pytest.raises(TypeError, match="a sequence of words"):
+        plan(command, {})

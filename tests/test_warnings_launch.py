@@ -150,7 +150,7 @@ def test_a_cap_that_cannot_be_computed_is_8_and_a_warning(folder: Path) -> None:
     status, out, lines = start(folder, *words)
     assert (status, out) == (0, "NCCL_MAX_CTAS=8\n")
     assert lines[0] == SET.format(8)
-    assert lines[1].startswith("eplb-launch: warning: --max-ctas fit cannot be computed")
+    assert lines[1].startswith("eplb-launch: warning: --max-ctas fit finds no value")
     assert start(folder, "--strict", *words)[:2] == (125, "")
 
 
