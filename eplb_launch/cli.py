@@ -87,8 +87,8 @@ MaxCtas = Annotated[
         "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
         "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
         "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
-        "Needs the config.json of a local model; where it is not known or nothing fits, that "
-        "is a warning, and 8 is set.",
+        "Needs the config.json of a local model: where it is not known, that is a warning and 8 "
+        "is set; where nothing fits, CMD is not started.",
     ),
 ]
 Sms = Annotated[

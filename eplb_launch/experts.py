@@ -16,7 +16,7 @@ import json
 import os
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.plans import MAX_CTAS, VARIABLE, PlanWarning
+from eplb_launch.plans import MAX_CTAS, NOTHING_FITS, VARIABLE, PlanWarning
 from eplb_launch.record import Record
 
 TYPE_CHECKING = False
@@ -178,8 +178,12 @@ def fit(plan: Plan, sms: int, root: str = "") -> tuple[int, tuple[PlanWarning, .
         return MAX_CTAS, (_unfit(why, "give a number, or the model as a local directory"),)
     found = fitting_ctas(experts.count, sms)
     if found is None:
-        why = f"with {experts.count} experts DeepEP's dispatch takes all of {sms} SMs"
-        return MAX_CTAS, (_unfit(why, "change --eplb-config.num_redundant_experts"),)
+        message = (
+            f"--max-ctas fit: nothing fits, with {experts.count} experts DeepEP's dispatch takes "
+            f"all of {sms} SMs"
+        )
+        remedy = "change --eplb-config.num_redundant_experts, or give a number"
+        return MAX_CTAS, (PlanWarning(NOTHING_FITS, message, remedy, SOURCE),)
     return found, ()
 
 

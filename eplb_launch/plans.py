@@ -31,6 +31,8 @@ VARIABLE = "NCCL_MAX_CTAS"
 MAX_CTAS = 8
 MOST_CTAS = 64  # NCCL's MAXCHANNELS (src/include/device.h)
 MOST_SMS = 1024
+# The code of a warning with which a command is not started: it was asked for what there is not.
+NOTHING_FITS = "max-ctas-nothing-fits"
 
 
 class PlanWarning(Record):

@@ -154,6 +154,16 @@ def test_a_cap_that_cannot_be_computed_is_8_and_a_warning(folder: Path) -> None:
     assert start(folder, "--strict", *words)[:2] == (125, "")
 
 
+def test_where_nothing_fits_it_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"n_routed_experts": 132}))
+    server = ("vllm", "serve", str(folder))
+    for options in ([], ["--strict"], ["--quiet"]):
+        words = [*options, "--max-ctas", "fit", "--sms", "132"]
+        status, out, lines = start(folder, *words, server=server)
+        assert (status, out, len(lines)) == (125, "", 1)
+        assert "--max-ctas fit: nothing fits, with 132 experts" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

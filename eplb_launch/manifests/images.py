@@ -26,6 +26,9 @@ _BY_TAG = frozenset(
 _TAG = re.compile(r"v?(\d\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
 _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vllm_0.11.1_2025
 
+# Who publishes images under vLLM's names with versions of their own.
+_OTHERS = ("lmcache",)
+
 MODULE = ("python3", "-m", "vllm.entrypoints.openai.api_server")
 SERVE = ("vllm", "serve")
 
@@ -43,7 +46,8 @@ def version(image: str) -> tuple[str | None, str]:
     if not image:
         return None, "no image is named"
     if tag:
-        match = _TAG.match(tag) if name in _BY_TAG else None
+        own = not any(publisher in image.lower() for publisher in _OTHERS)
+        match = _TAG.match(tag) if own and name in _BY_TAG else None
         match = match or (_NAMED.search(tag) if "vllm" in tag else None)
         if match and minor_release(match[1]) is not None:
             return match[1], f"the tag of the image, {tag}"
