@@ -18,21 +18,27 @@ CONDA = frozenset(("conda", "mamba", "micromamba"))
 OTHERS = frozenset(("hatch", "pdm", "pipenv", "pixi", "poetry", "rye", "uvx"))
 
 
-def path_of(server: Server, root: str = "") -> str | None:
-    """Return the PATH on which the server's program is found; None: not known.
+class NotKnownError(LookupError):
+    """Which environment a runner starts its command in; the message is the runner's name."""
+
+
+def path_of(server: Server, root: str = "") -> str:
+    """Return the PATH on which the server's program is found; NotKnownError where it is not known.
 
     Where there is no runner among its prefixes, that is the PATH of its environment.
     """
     path = server.environ.get("PATH", "")
     for prefix in reversed(server.prefixes):
         if prefix.name in OTHERS or (prefix.name == "uv" and "tool" in prefix.words[:3]):
-            return None
+            raise NotKnownError(prefix.name)
         if prefix.name == "uv":
             folder = _project_environment(prefix.words, server.environ, server.directory, root)
             return f"{folder}/bin:{path}" if folder else path
         if prefix.name in CONDA:
             folder = _option(prefix.words, ("-p", "--prefix"))
-            return f"{folder}/bin:{path}" if folder else None
+            if not folder:
+                raise NotKnownError(prefix.name)
+            return f"{folder}/bin:{path}"
     return path
 
 

@@ -16,8 +16,9 @@ import json
 import os
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.plans import MAX_CTAS, NOTHING_FITS, VARIABLE, PlanWarning
+from eplb_launch.plans import NOTHING_FITS, PlanWarning
 from eplb_launch.record import Record
+from eplb_launch.releases import CAP, VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def grid(experts: int, sms: int) -> int:
 def fitting_ctas(experts: int, sms: int) -> int | None:
     """Return the largest power of two, up to 8, that fits beside dispatch; None: nothing does."""
     left = sms - grid(experts, sms)
-    return min(1 << (left.bit_length() - 1), MAX_CTAS) if left > 0 else None
+    return min(1 << (left.bit_length() - 1), CAP) if left > 0 else None
 
 
 def table(experts: int) -> tuple[Fit, ...]:
@@ -171,11 +172,11 @@ def fit(plan: Plan, sms: int, root: str = "") -> tuple[int, tuple[PlanWarning, .
     verdict = plan.verdict
     if verdict is None or verdict.rule.name != RULE:
         why = "it says nothing about kernels other than DeepEP's"
-        return MAX_CTAS, (_unfit(why, "give a number"),)
+        return CAP, (_unfit(why, "give a number"),)
     experts = physical_experts(plan, root)
     if experts.count is None:
         why = f"the number of experts is not known: {experts.source}"
-        return MAX_CTAS, (_unfit(why, "give a number, or the model as a local directory"),)
+        return CAP, (_unfit(why, "give a number, or the model as a local directory"),)
     found = fitting_ctas(experts.count, sms)
     if found is None:
         message = (
@@ -183,12 +184,12 @@ def fit(plan: Plan, sms: int, root: str = "") -> tuple[int, tuple[PlanWarning, .
             f"all of {sms} SMs"
         )
         remedy = "change --eplb-config.num_redundant_experts, or give a number"
-        return MAX_CTAS, (PlanWarning(NOTHING_FITS, message, remedy, SOURCE),)
+        return CAP, (PlanWarning(NOTHING_FITS, message, remedy, SOURCE),)
     return found, ()
 
 
 def _unfit(why: str, remedy: str) -> PlanWarning:
-    message = f"--max-ctas fit finds no value, so {VARIABLE} is {MAX_CTAS}: {why}"
+    message = f"--max-ctas fit finds no value, so {VARIABLE} is {CAP}: {why}"
     return PlanWarning("max-ctas-unfit", message, remedy, SOURCE)
 
 
@@ -200,7 +201,7 @@ def advice(plan: Plan, root: str = "") -> tuple[tuple[PlanWarning, ...], tuple[P
     verdict = plan.verdict
     if verdict is None or verdict.rule.name != RULE:
         return (), ()
-    cap = plan.ctas or MAX_CTAS
+    cap = plan.ctas or CAP
     experts = physical_experts(plan, root)
     if experts.count is None:
         message = f"whether {cap} CTAs are few enough is not known: {experts.source}"

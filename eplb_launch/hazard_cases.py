@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.nccl import (
-    MAX_CTAS,
     MIN_P2P,
     MINIMA,
     NEWEST,
@@ -17,7 +16,7 @@ from eplb_launch.nccl import (
     pow2up,
 )
 from eplb_launch.record import Record
-from eplb_launch.releases import minor_release, release_of
+from eplb_launch.releases import VARIABLE, minor_release, release_of, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Case(Record):
     def kept(self) -> str | None:
         """The value that vLLM's rule keeps."""
         current = self.plan.current
-        return current if current and current.isdigit() and not self.plan.variables else None
+        return current if stays(current) and not self.plan.variables else None
 
     @property
     def replaced(self) -> str | None:
@@ -158,6 +157,6 @@ def env_plugin(case: Case) -> Iterator[Fields]:
 
 def rounded(case: Case) -> Iterator[Fields]:
     """Yield a cap that is no power of two."""
-    value = case.plan.environment.get(MAX_CTAS)
+    value = case.plan.environment.get(VARIABLE)
     if value and pow2up(int(value)) != int(value):
         yield {"value": value, "count": pow2up(int(value))}

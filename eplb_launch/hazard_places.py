@@ -6,7 +6,8 @@ As in `hazard_cases`, each function yields the fields of a row's message.
 from __future__ import annotations
 
 from eplb_launch.hazard_cases import shown
-from eplb_launch.nccl import MAX_CTAS, parameter
+from eplb_launch.nccl import parameter
+from eplb_launch.releases import VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def dropped(case: Case) -> Iterator[Fields]:
         return
     from eplb_launch.handing_on import OPTIONS, dropping
 
-    found = dropping(case.server, case.environ, MAX_CTAS)
+    found = dropping(case.server, case.environ, VARIABLE)
     if found:
         names = list(dict.fromkeys(shown(prefix.name) for prefix in found))
-        option = OPTIONS.get(names[0], "").format(name=MAX_CTAS, value=case.cap)
+        option = OPTIONS.get(names[0], "").format(name=VARIABLE, value=case.cap)
         yield {
             "names": " and ".join(names),
             "verb": "does" if len(names) == 1 else "do",
@@ -42,11 +43,11 @@ def overwritten(case: Case) -> Iterator[Fields]:
         return
     from eplb_launch.handing_on import arriving, dropping
 
-    value = dict(case.plan.variables)[MAX_CTAS]
-    arrived = arriving(case.plan.command, case.environ, MAX_CTAS, value)
-    if arrived is None or arrived == value or dropping(case.server, case.environ, MAX_CTAS):
+    value = dict(case.plan.variables)[VARIABLE]
+    arrived = arriving(case.plan.command, case.environ, VARIABLE, value)
+    if arrived is None or arrived == value or dropping(case.server, case.environ, VARIABLE):
         return
-    names = [p.name for p in case.server.prefixes if any(MAX_CTAS in word for word in p.words)]
+    names = [p.name for p in case.server.prefixes if any(VARIABLE in word for word in p.words)]
     yield {
         "names": (names or [case.server.prefixes[-1].name])[-1],
         "value": shown(arrived),

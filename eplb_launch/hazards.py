@@ -9,10 +9,11 @@ from __future__ import annotations
 from eplb_launch import hazard_cases as cases
 from eplb_launch import hazard_places as places
 from eplb_launch.hazard_cases import Case, shown
-from eplb_launch.nccl import MAX_CTAS, MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
+from eplb_launch.nccl import MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
 from eplb_launch.nccl_files import ENVIRONMENT, Value, readings
 from eplb_launch.plans import PlanWarning
 from eplb_launch.record import Record
+from eplb_launch.releases import VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,16 +195,16 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, root: str = "") 
         hidden = tuple(dict.fromkeys(value for value in limits if value is not None))
         if hidden and None not in limits:
             value = hidden[0]
-            reason = f"{MAX_CTAS}={shown(value.text)} in {value.source} stays ({plan.reason})"
+            reason = f"{VARIABLE}={shown(value.text)} in {value.source} stays ({plan.reason})"
             plan = plan.replace(variables=(), reason=reason)
     arrives = True
     if plan.variables:
-        text = plan.environment[MAX_CTAS]
-        found = tuple({**reading, MAX_CTAS: Value(text, ENVIRONMENT)} for reading in found)
+        text = plan.environment[VARIABLE]
+        found = tuple({**reading, VARIABLE: Value(text, ENVIRONMENT)} for reading in found)
         if server.prefixes:
             from eplb_launch.handing_on import arriving
 
-            arrives = arriving(plan.command, environ, MAX_CTAS, text) == text
+            arrives = arriving(plan.command, environ, VARIABLE, text) == text
     texts = [{name: value.text for name, value in reading.items()} for reading in found]
     plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
     case = Case(plan, server, environ, cap, found, hidden, arrives)
@@ -231,7 +232,7 @@ def _readings(plan: Plan, server: Server, root: str) -> tuple[Mapping[str, Value
 
 def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:
     """Return the limit in a conf file, if it is one that NCCL honours and low enough."""
-    value = reading.get(MAX_CTAS)
+    value = reading.get(VARIABLE)
     if value is None or value.source == ENVIRONMENT:
         return None
     number = limit(value.text)

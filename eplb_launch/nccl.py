@@ -11,19 +11,18 @@ from __future__ import annotations
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.record import Record
-from eplb_launch.releases import minor_release
+from eplb_launch.releases import VARIABLE, minor_release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # What decides how many CTAs there are. NCCL_MIN_CTAS does not: it is lowered to NCCL_MAX_CTAS.
-MAX_CTAS = "NCCL_MAX_CTAS"
 MINIMA = ("NCCL_MIN_NCHANNELS", "NCCL_MIN_NRINGS")  # the first wins if both are set
 MAXIMA = ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS")  # likewise
 MIN_P2P = "NCCL_MIN_P2P_NCHANNELS"
 MAX_P2P = "NCCL_MAX_P2P_NCHANNELS"
-NAMES = frozenset((MAX_CTAS, *MINIMA, *MAXIMA, MIN_P2P, MAX_P2P))
+NAMES = frozenset((VARIABLE, *MINIMA, *MAXIMA, MIN_P2P, MAX_P2P))
 
 _BLANKS = " \t\n\v\f\r"
 _DIGITS = "0123456789abcdef"
@@ -135,7 +134,7 @@ def channels(values: Mapping[str, str], library: Library = NEWEST) -> tuple[int,
     `values` are the variables. The topology can make it fewer.
     """
     top = library.max_channels
-    cap = limit(values.get(MAX_CTAS), library)
+    cap = limit(values.get(VARIABLE), library)
     upper = _first(values, MAXIMA)
     lower = _first(values, MINIMA)
     # ncclTopoPostset: the minimum after the maximum.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from eplb_launch.launch import say
-from eplb_launch.plans import MAX_CTAS, VARIABLE
+from eplb_launch.releases import CAP, VARIABLE, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,13 +53,12 @@ def override_envs_for_eplb(
         and parallel_config.all2all_backend == "deepep_low_latency"
     ):
         return
-    current = environ.get(VARIABLE)
-    if current and current.isdigit():
+    if stays(environ.get(VARIABLE)):
         return
-    environ[VARIABLE] = str(MAX_CTAS)
+    environ[VARIABLE] = str(CAP)
     if not _said:
         _said = True
         say(
-            f"set {VARIABLE}={MAX_CTAS}: async EPLB with DeepEP low-latency "
+            f"set {VARIABLE}={CAP}: async EPLB with DeepEP low-latency "
             f"(data_parallel_size={parallel_config.data_parallel_size})"
         )

@@ -12,7 +12,7 @@ from eplb_launch.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.command import UNKNOWN, find_server
 from eplb_launch.installed import Installed, look_up
 from eplb_launch.record import Record
-from eplb_launch.releases import minor_release, release_of
+from eplb_launch.releases import CAP, VARIABLE, minor_release, release_of, stays
 from eplb_launch.rules import judge
 from eplb_launch.settings import Setting, resolve
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from eplb_launch.releases import Release
     from eplb_launch.rules import Verdict
 
-VARIABLE = "NCCL_MAX_CTAS"
-# vLLM's value (override_envs_for_eplb): enough for the weight exchange, few enough for DeepEP.
-MAX_CTAS = 8
 MOST_CTAS = 64  # NCCL's MAXCHANNELS (src/include/device.h)
 MOST_SMS = 1024
 # The code of a warning with which a command is not started: it was asked for what there is not.
@@ -88,7 +85,7 @@ def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
     return options
 
 
-def check_cap(max_ctas: object = MAX_CTAS, sms: object = None) -> None:
+def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
     """Refuse with ValueError what is no cap, and "fit" without the number of SMs."""
     if max_ctas == "fit":
         if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
@@ -107,7 +104,7 @@ def plan(
     nixl: bool | None = None,
     directory: str | None = None,
     root: str = "",
-    max_ctas: int | Literal["fit"] = MAX_CTAS,
+    max_ctas: int | Literal["fit"] = CAP,
     sms: int | None = None,
 ) -> Plan:
     """Decide for `command`, started with `environ`, whether NCCL has to be limited.
@@ -183,7 +180,7 @@ def _decide(
     reason = _why(verdict, found, version)
     cap, trouble = _cap(decided, max_ctas, sms, root)
     decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
-    if current and current.isdigit():
+    if stays(current):
         decided = decided.replace(variables=(), reason=f"{VARIABLE} is set already ({reason})")
     if _nothing_in_the_way(decided, server, cap, root):
         return decided.replace(ctas=cap)
@@ -234,11 +231,11 @@ def _installed(
 def _look_up(server: Server, root: str) -> Installed:
     environ = server.environ
     if server.prefixes:
-        from eplb_launch.environments import path_of
+        from eplb_launch.environments import NotKnownError, path_of
 
-        path = path_of(server, root)
-        if path is None:
-            runner = server.prefixes[-1].name
+        try:
+            path = path_of(server, root)
+        except NotKnownError as runner:
             return Installed(None, f"the environment of {runner} is not known", None)
         if path != environ.get("PATH", ""):
             environ = {**environ, "PATH": path}

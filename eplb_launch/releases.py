@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     Choices = tuple[tuple[Literal["elastic_ep", "nixl", "async", "always"], str], ...]
 
+VARIABLE = "NCCL_MAX_CTAS"
+# vLLM's value (override_envs_for_eplb): enough for the weight exchange, few enough for DeepEP.
+CAP = 8
+
 # EPLB communicators that move expert weights with NCCL.
 NCCL_COMMUNICATORS = frozenset(("torch_nccl", "pynccl"))
 
@@ -131,6 +135,11 @@ UNKNOWN_RELEASE = _V24.replace(
     communicator=(),
     all2all_variable="default",
 )
+
+
+def stays(value: str | None) -> bool:
+    """Whether vLLM's rule keeps a value of VARIABLE: not empty, and `str.isdigit()`."""
+    return bool(value) and str(value).isdigit()
 
 
 def minor_release(version: str) -> int | None:

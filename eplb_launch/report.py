@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
-from eplb_launch.plans import VARIABLE
-from eplb_launch.releases import release_of
+from eplb_launch.releases import VARIABLE, release_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ The plan decides; what it would set, a running server lacks.
 from __future__ import annotations
 
 from eplb_launch.nccl import limit
-from eplb_launch.plans import MAX_CTAS, VARIABLE
 from eplb_launch.processes import (
     CHANGED,
     DENIED,
@@ -17,7 +16,7 @@ from eplb_launch.processes import (
     ZOMBIE,
 )
 from eplb_launch.record import Record
-from eplb_launch.releases import release_of
+from eplb_launch.releases import CAP, VARIABLE, release_of, stays
 from eplb_launch.servers import GONE
 
 TYPE_CHECKING = False
@@ -175,10 +174,10 @@ def _not_needed(plan: Plan, changed: str) -> Answer:
 def _limit(plan: Plan, current: str | None) -> tuple[str, str]:
     """Return the limit of a server that may need one and who has set it; "" twice for none."""
     own_rule = release_of(plan.vllm_version).own_rule
-    if current and current.isdigit():
+    if current and stays(current):
         return current, ENVIRONMENT
     if own_rule and plan.verdict and plan.verdict.holds:
-        return str(MAX_CTAS), VLLM
+        return str(CAP), VLLM
     if current and not own_rule and limit(current) is not None:
         return current, ENVIRONMENT  # "0x8": vLLM's rule would replace it, but there is none
     if plan.verdict and not plan.variables:

@@ -68,6 +68,7 @@ CASES: dict[str, tuple[str, dict[str, str], str | None]] = {
     "conda by name": ("conda run -n vllm", {}, None),
     "poetry": ("poetry run", {}, None),
     "pipenv": ("pipenv run", {}, None),
+    "poetry, and another prefix": ("poetry run numactl -N 0", {}, None),
 }
 
 
@@ -81,4 +82,6 @@ def test_the_release_is_that_of_the_environment(
     assert decided.server is not None
     assert decided.vllm_version == version
     if version is None:
-        assert decided.vllm_source.endswith("is not known")
+        assert (
+            decided.vllm_source == f"the environment of {prefix.split(maxsplit=1)[0]} is not known"
+        )

@@ -22,7 +22,7 @@ from nccl_launch import ROOT, Bench, Launch, Outcome
 from nccl_report import Report, machine, shorten
 
 sys.path.insert(0, ROOT)
-from eplb_launch import nccl, nccl_files
+from eplb_launch import nccl, nccl_files, releases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def modelled(outcome: Outcome) -> tuple[int, int] | None:
         return None  # eplb-launch does not know which vLLM has this NCCL
     environ = dict(outcome.environ)
     if answer["variable"] is not None:
-        environ[nccl.MAX_CTAS] = answer["variable"]
+        environ[releases.VARIABLE] = answer["variable"]
     (reading,) = nccl_files.readings(environ, vllm)
     values = {name: value.text for name, value in reading.items()}
     return nccl.channels(values, nccl.libraries(vllm, {})[0])

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.export import FORMATS
 from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, SCRIPT, SYSTEMD
-from eplb_launch.plans import MAX_CTAS, VARIABLE
 from eplb_launch.record import Record
+from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from eplb_launch.command import Server
     from eplb_launch.manifests.tasks import Task
 
-_VALUES = {VARIABLE: str(MAX_CTAS)}
+_VALUES = {VARIABLE: str(CAP)}
 
 
 class Fix(Record):
@@ -64,9 +64,9 @@ def _variable(task: Task) -> Fix:
     if task.place == KUBERNETES:
         return Fix(f"{how} in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n"))
     if task.place == COMPOSE:
-        return Fix(f"{how} in the service", f'environment:\n  {VARIABLE}: "{MAX_CTAS}"')
+        return Fix(f"{how} in the service", f'environment:\n  {VARIABLE}: "{CAP}"')
     if task.place == DOCKERFILE:
-        return Fix(f"{how} in the image", f"ENV {VARIABLE}={MAX_CTAS}")
+        return Fix(f"{how} in the image", f"ENV {VARIABLE}={CAP}")
     if task.place == SYSTEMD:
         return Fix(f"{how} in a drop-in", FORMATS["systemd"](_VALUES).rstrip("\n"))
     return Fix(f"{how} before it", FORMATS["shell"](_VALUES).rstrip("\n"))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests.kubernetes import from_secrets_only
-from eplb_launch.plans import VARIABLE
 from eplb_launch.record import Record
-from eplb_launch.releases import release_of
+from eplb_launch.releases import VARIABLE, release_of, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +72,7 @@ def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answ
     """Answer where a rule holds, or cannot be ruled out."""
     conditions = verdict.conditions
     unknown = tuple(condition.text for condition in conditions if condition.holds is None)
-    current = plan.current or ""
-    limited = current.isdigit() or not plan.variables
+    limited = stays(plan.current) or not plan.variables
     own_rule = plan.vllm_version is not None and release_of(plan.vllm_version).own_rule
     void = _void(plan, limited=limited, wrapped=wrapped, own_rule=own_rule)
     if void is not None:
