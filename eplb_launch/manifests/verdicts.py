@@ -89,7 +89,7 @@ def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answ
         found = Answer(OK, "vllm-sets-it", f"{does} ({plan.reason})")
     elif verdict.holds is None:
         found = Answer(NOT_KNOWN, "settings-not-known", plan.reason, unknown)
-    elif UNKNOWN in current and _is_set(task):
+    elif UNKNOWN in (plan.current or "") and _is_set(task):
         reason = f"{plan.reason}; the value of {VARIABLE} is not known"
         found = Answer(NOT_KNOWN, "value-not-known", reason, (VARIABLE,))
     elif task.unread and not from_secrets_only(task.unread):
