@@ -5,6 +5,7 @@ PYTEST ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+REAL := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -40,7 +41,7 @@ pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with
 	@$(PYTHON) .ci/single_file.py dist
 
 clean: ## Remove .venv, dist/ and all caches
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(REAL) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The script is copied on installation, also on an editable one.
@@ -57,4 +58,9 @@ $(VENV)/.dev: $(VENV)/.installed
 
 $(VENV)/.build: $(VENV)/.installed
 	$(PIP) install 'hatchling>=1.26'
+	@touch $@
+
+# Real vLLM for CPUs, 3.4 GB: only the opt-in targets need it.
+$(REAL)/.installed: tests/vllm/install.py
+	$(PYTHON) tests/vllm/install.py $(REAL)
 	@touch $@
