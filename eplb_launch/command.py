@@ -46,7 +46,7 @@ class Server(Record):
     directory: str | None = None  # where a prefix changes to; None: stays where it is
     complete: bool = True  # False: an expansion that cannot be known may add arguments
     elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
-    sourced: tuple[str, ...] = ()  # files that a shell reads first; they may set more variables
+    sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string starts
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from eplb_launch.command import UNKNOWN
 from eplb_launch.record import Record
 
 TYPE_CHECKING = False
@@ -37,6 +38,8 @@ def look_up(
     it gets, `directory` where it runs, if not here, `root` the directory that it sees as "/", if
     that is not ours. Reads names of files and a few small files.
     """
+    if UNKNOWN in program or UNKNOWN in (directory or ""):
+        return Installed(None, "which program it starts is not known", None)
     path = which(program, environ, directory, root)
     if path is None:
         return Installed(None, f"{program} is not found", None)
@@ -100,6 +103,8 @@ def which(program: str, environ: Mapping[str, str], directory: str | None, root:
         path = os.path.join(directory or "", program)
         return path if _is_file(path, root) else None
     for folder in environ.get("PATH", _PATH).split(":"):
+        if UNKNOWN in folder:
+            return None  # it may be there
         path = os.path.join(directory or "", folder, program)
         if _is_file(path, root) and os.access(_at(path, root), os.X_OK):
             return path

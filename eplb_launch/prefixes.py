@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         program: str  # options whose value is the program, the command being its arguments
         needs: str  # options without which the words are no command
         refuses: str  # options with which no command is started
+        stops: str  # first words with which none is
         appends: bool  # words that cannot be known are added to the command
         elsewhere: bool  # the command runs on another host or in another container
         subs: dict[str, Row]  # sub-commands, of which one has to follow
@@ -57,6 +58,8 @@ _READERS = """
 """
 READERS = frozenset(_READERS.split())
 
+# This launcher. Its sub-commands start nothing.
+_LAUNCHER: Row = {"values": "--vllm-version --max-ctas --sms", "stops": "check env explain ps"}
 _CONTAINER_RUN: Row = {  # docker-run(1), podman-run(1), nerdctl command reference
     "values": """
     --add-host --annotation -a --attach --authfile --blkio-weight --cap-add --cap-drop
@@ -563,8 +566,7 @@ PREFIXES: dict[str, Row] = {
     # busybox and toybox: the program is their first word
     "busybox": {},
     "toybox": {},
-    # This launcher
-    "eplb-launch": {"values": "--vllm-version"},
+    "eplb-launch": _LAUNCHER,
     # `vllm bench sweep`: vllm/benchmarks/sweep/serve.py of 0.11.1 to 0.33, shlex.split(serve_cmd)
     "vllm": {
         "subs": {
@@ -604,5 +606,5 @@ MODULE_PREFIXES: dict[str, Row] = {
         "module": "-m --module",
     },
     "memray": {"subs": {"run": {"values": "-o --output", "module": "-m"}}},
-    "eplb_launch": {"values": "--vllm-version"},
+    "eplb_launch": _LAUNCHER,
 }

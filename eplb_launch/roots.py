@@ -34,7 +34,7 @@ def resolve(path: str, root: str) -> str:
             continue
         try:
             link = os.readlink(f"{root}{here}/{part}")
-        except OSError:  # not a link, or not there
+        except (OSError, ValueError):  # not a link, or not there
             here = f"{here}/{part}"
             continue
         links += 1

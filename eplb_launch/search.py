@@ -87,7 +87,7 @@ def _sourced(words: Sequence[str], shell: str, way: Way) -> tuple[str, ...]:
     if "--login" in words or any("l" in word for word in short):
         return ("/etc/profile", "~/.profile")
     file = way.environ.get("BASH_ENV") if shell == "bash" else None
-    return (file,) if file else ()
+    return (file,) if file and file != UNKNOWN else ()
 
 
 def _is_plausible(words: Sequence[str], index: int, *, marked: bool) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEXT = "text"
 PARAMETER = "parameter"  # of `$NAME` the name, of `${..}` what is in the braces
 ARITHMETIC = "arithmetic"  # what is inside `$((..))`
-COMMAND = "command"  # `$(..)`, backquotes, `<(..)`: what they give is not known
+COMMAND = "command"  # what is inside `$(..)`, backquotes, `<(..)`: its output is not known
 
 BLANKS = " \t"
 SEPARATORS = " \t\n;&|()<>"
@@ -198,8 +198,9 @@ class _Lexer:
         elif char in "$`":
             self.dollar(quoted=False)
         elif char in "<>" and source.startswith("(", at + 1):
-            self.at = _closing(source, at + 2, ")") + 1
-            self.add(COMMAND, "", quoted=True)
+            end = _closing(source, at + 2, ")")
+            self.add(COMMAND, source[at + 2 : end], quoted=True)
+            self.at = end + 1
         else:
             return False
         return True
@@ -248,8 +249,9 @@ class _Lexer:
         source, at = self.source, self.at
         follows = source[at + 1 : at + 2]
         if source[at] == "`":
-            self.at = _backquote(source, at + 1) + 1
-            self.add(COMMAND, "", quoted=quoted)
+            end = _backquote(source, at + 1)
+            self.add(COMMAND, source[at + 1 : end], quoted=quoted)
+            self.at = end + 1
         elif follows == "{":
             end = _closing(source, at + 2, '}"' if quoted else "}")
             self.add(PARAMETER, source[at + 2 : end], quoted=quoted)
@@ -258,7 +260,10 @@ class _Lexer:
             end = _closing(source, at + 2, ")")
             inner = source[at + 2 : end]
             arithmetic = inner.startswith("(") and inner.endswith(")")
-            self.add(ARITHMETIC if arithmetic else COMMAND, inner[1:-1], quoted=quoted)
+            if arithmetic:
+                self.add(ARITHMETIC, inner[1:-1], quoted=quoted)
+            else:
+                self.add(COMMAND, inner, quoted=quoted)
             self.at = end + 1
         elif follows and follows in "@*#?$!-0123456789":
             self.add(PARAMETER, follows, quoted=quoted)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eplb_launch.shell import Token, Word
     from eplb_launch.shell_state import State
 
-BLOCKS = 32  # blocks inside blocks
+BLOCKS = 256  # blocks inside blocks
 BODIES = 8  # definitions of one function
 LOOPS = ("for", "select", "while", "until")
 # What ends a compound command, by what begins it.

@@ -173,8 +173,6 @@ def _source(fields: list[Field], state: State) -> None:
     """`source FILE`."""
     if len(fields) < 2:
         return
-    if len(state.way.sourced) < SOURCED:
-        state.way.sourced += (fields[1][0],)
     if fields[1][0].rpartition("/")[2] == "activate":
         state.doubt(dict.fromkeys(ACTIVATED, False))
     else:

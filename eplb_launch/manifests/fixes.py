@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from eplb_launch.command import UNKNOWN
 from eplb_launch.export import FORMATS
+from eplb_launch.manifests import engines
 from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, SCRIPT, SYSTEMD
+from eplb_launch.manifests.verdicts import lacks_dashes
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE
 
@@ -26,15 +29,36 @@ class Fix(Record):
 
 def fix(task: Task, server: Server) -> tuple[Fix, ...]:
     """Return the ways: to wrap the command, and to set the variable."""
+    if lacks_dashes(server.prefixes):
+        return (_dashes(task, server),)
+    run = engines.run_of(server)
+    if run is not None:
+        program = run.entry or " ".join(_program(server))
+        return tuple(Fix(how, text) for how, text in engines.fixes(run, server, program))
+    if task.takes_away:
+        return (_wrapped(task, server),)
     return (_wrapped(task, server), _variable(task))
+
+
+def _dashes(task: Task, server: Server) -> Fix:
+    program = _program(server)
+    if in_shell(task, server):
+        return Fix('put "--" before the command', " ".join(["eplb-launch", "--", *program, "…"]))
+    return Fix(f"put this word before {' '.join(program)!r}", '"--",')
+
+
+def in_shell(task: Task, server: Server) -> bool:
+    """Whether the words before a server are those of a line, and not of a list."""
+    shell = any(prefix.name == "sh" for prefix in server.prefixes)
+    return shell or task.place in (SCRIPT, SYSTEMD)
 
 
 def _wrapped(task: Task, server: Server) -> Fix:
     program = _program(server)
     words = ["eplb-launch", "--", *program]
-    in_shell = any(prefix.name == "sh" for prefix in server.prefixes) or task.place == SCRIPT
-    if in_shell or task.place == SYSTEMD:
-        return Fix("put eplb-launch directly before the server", " ".join([*words, "…"]))
+    if in_shell(task, server):
+        text = " ".join([*words, "…"] if server.entry else words)
+        return Fix("put eplb-launch directly before the server", text)
     if not task.own_entry and server.prefixes:
         shown = " ".join(program)
         return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
@@ -54,9 +78,10 @@ def _program(server: Server) -> list[str]:
         return ["…"]
     if entry[0] in ("vllm", "vllm-omni") and len(entry) > 1:
         name = server.program.rpartition("/")[2]
-        own = server.program if name in ("vllm", "vllm-omni") else entry[0]
-        return [own, *entry[1:]]
-    return [server.program or "python3", "-m", *entry]
+        own = name in ("vllm", "vllm-omni") and UNKNOWN not in server.program
+        return [server.program if own else entry[0], *entry[1:]]
+    known = server.program and UNKNOWN not in server.program
+    return [server.program if known else "python3", "-m", *entry]
 
 
 def _variable(task: Task) -> Fix:

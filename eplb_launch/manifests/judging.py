@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests import images, scripts, sources
+from eplb_launch.manifests import engines, images, scripts, sourced, sources
 from eplb_launch.manifests.fixes import Fix, fix
 from eplb_launch.manifests.kubernetes import from_secrets_only
 from eplb_launch.manifests.tasks import SCRIPT, File, Word, environment
@@ -18,10 +18,11 @@ from eplb_launch.manifests.verdicts import EXPOSED, FIXABLE, NOT_KNOWN, OK, Answ
 from eplb_launch.plans import plan
 from eplb_launch.prefixes import SHELLS
 from eplb_launch.record import Record
+from eplb_launch.releases import VARIABLE
 from eplb_launch.roots import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eplb_launch.command import Server
     from eplb_launch.manifests.tasks import Task
@@ -101,29 +102,53 @@ class _Judge:
             found = Answer(NOT_KNOWN, "script-too-large", "the script is too large to be read")
             yield self.finding(path, guessed, found)
             return
-        commands = scripts.commands(words[at])
+        script = scripts.read(words[at])
+        if script is not None and script.evaluated:
+            words[at] = scripts.with_exports(words[at], script, self.launched_in(words, at))
+            script = scripts.read(words[at])
+        commands = script.commands if script is not None else ()
         count = 0
         # Each is one more reading of the script.
         most = min(_MAX_COMMANDS, max(4, _MAX_READ // (len(words[at]) + 1)))
-        if commands is not None and len(commands) > most:
+        if len(commands) > most:
             reason = f"more than {most} commands that may be a server: from here they are not read"
             line = _line(self.task.words[at], commands[most].line)
             yield self.finding(path, line, Answer(NOT_KNOWN, "too-many-commands", reason))
-        for command in (commands or [])[:most]:
+        for command in commands[:most]:
             line = _line(self.task.words[at], command.line)
             if command.text:
                 changed = ["bash", "-c", command.text]
             else:
-                others = [other for other in commands or () if other is not command]
+                others = [other for other in commands if other is not command]
                 changed = [*words[:at], scripts.without(words[at], others), *words[at + 1 :]]
             for finding in self.command(changed, path, line):
                 count += 1
                 yield finding
-        if commands is None:
+        if script is None:
             note = scripts.MISSING
             self.task = self.task.replace(notes=(*self.task.notes, note))
         if not count:
-            yield from self.command(words, path, guessed)
+            whole = list(self.command(words, path, guessed))
+            broken = script is not None and script.broken
+            if not whole and broken and scripts.seems_to_serve(words[at]):
+                reason = "bash's grammar cannot read the script to its end"
+                whole = [self.finding(path, guessed, Answer(NOT_KNOWN, "not-a-script", reason))]
+            yield from whole
+
+    def launched_in(self, words: Sequence[str], at: int) -> Callable[[str, str], str | None]:
+        """Return the `value` for `scripts.with_exports`; the script is `words[at]`."""
+
+        def value(before: str, command: str) -> str | None:
+            changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
+            environ = environment(self.task.environ, unread=bool(self.task.unread))
+            decided = self.plan(changed, environ, self.task.directory)
+            if decided is None or decided.server is None or decided.server.others:
+                return None
+            if decided.verdict is not None and decided.verdict.holds is None:
+                return None
+            return decided.environment.get(VARIABLE, "")
+
+        return value
 
     def command(self, words: Sequence[str], path: str, line: int) -> Iterator[Finding]:
         """Yield the finding of one command, none if it starts no server."""
@@ -132,6 +157,8 @@ class _Judge:
         unread = bool(task.unread) and not from_secrets_only(task.unread)
         environ = environment(task.environ, unread=unread)
         decided = self.plan(words, environ, task.directory)
+        if decided is not None and decided.server is not None and not unread:
+            decided = self.plan_again(words, decided, decided.server)
         if decided is None:
             found = Answer(NOT_KNOWN, "failed", "eplb-launch failed to make sense of it")
             yield self.finding(path, line, found)
@@ -147,6 +174,17 @@ class _Judge:
             if worst.entry or worst.verdict != OK or task.place != SCRIPT:
                 yield worst
 
+    def plan_again(self, words: Sequence[str], decided: Plan, server: Server) -> Plan | None:
+        """Return the Plan with what only the server found tells: its image, what sets variables."""
+        task = self.task
+        run = engines.run_of(server)
+        version = None if run is None or self.version else images.version(run.image)[0]
+        unread = bool(sourced.unread(server.sourced) or (run is not None and run.unread))
+        if version is None and not unread:
+            return decided
+        environ = environment(task.environ, unread=unread)
+        return self.plan(words, environ, task.directory, version)
+
     def servers(self, decided: Plan, server: Server, path: str, line: int) -> Iterator[Finding]:
         """Yield the findings of all servers that one command starts."""
         yield self.of_plan(decided, server, path, line)
@@ -156,13 +194,19 @@ class _Judge:
             if one is not None and one.server is not None:
                 yield self.of_plan(one, other, path, line)
 
-    def plan(self, words: Sequence[str], environ: Mapping[str, str], directory: str) -> Plan | None:
+    def plan(
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        directory: str,
+        version: str | None = None,
+    ) -> Plan | None:
         """Return the Plan; None for a bug of ours: the other files are still to be checked."""
         try:
             return plan(
                 words,
                 environ,
-                vllm_version=self.version,
+                vllm_version=self.version or version,
                 directory=directory,
                 root=self.root,
             )
@@ -172,16 +216,23 @@ class _Judge:
     def of_plan(self, decided: Plan, server: Server, path: str, line: int) -> Finding:
         """Return the finding that a Plan makes."""
         task = self.task
-        found = answer(task, decided, server)
+        run = engines.run_of(server)
+        unread = (*task.unread, *sourced.unread(server.sourced), *(run.unread if run else ()))
+        found = answer(task.replace(unread=unread), decided, server)
         if found.verdict == NOT_KNOWN:
-            found = found.replace(unread=(*found.unread, *task.unread))
+            found = found.replace(unread=(*found.unread, *unread))
         fixes = fix(task, server) if found.verdict != OK and found.cause in FIXABLE else ()
-        if any(warning.code == "variable-dropped" for warning in decided.warnings):
+        if run is None and any(w.code == "variable-dropped" for w in decided.warnings):
             fixes = fixes[:1]  # the variable set outside would not arrive
+        source = images.version(run.image)[1] if run and not task.version else task.version_source
+        notes = task.notes
+        if task.takes_away and found.verdict != OK:
+            notes = (*notes, f"{task.takes_away} takes {VARIABLE} away: setting it has no effect")
         return self.finding(path, line, found).replace(
-            entry=server.entry,
+            notes=notes,
+            entry=server.entry or (run.entry if run else ""),
             version=decided.vllm_version,
-            version_source="given" if self.given else task.version_source or "no image says it",
+            version_source="given" if self.given else source or "no image says it",
             warnings=tuple(
                 warning
                 for warning in decided.warnings

@@ -138,8 +138,8 @@ def _annotation(kind: str, file: str, line: int, title: str, message: str) -> st
 
 
 def _data(value: str) -> str:
-    value = value.replace(UNKNOWN, "?").replace("%", "%25")
-    return value.replace("\r", "%0D").replace("\n", "%0A")
+    lines = [_printable(line).replace("%", "%25") for line in value.split("\n")]
+    return "%0A".join(lines)
 
 
 def _property(value: str) -> str:

@@ -1,44 +1,29 @@
-"""The commands of a shell script that may start a server, found with the grammar of bash.
+"""Shell scripts as a review needs them: one command at a time.
 
-Where each of them stands is from tree-sitter-bash. What their words are is for our own reader of
+Where each command stands is from the grammar of bash. What its words are is for our own reader of
 shells, which follows variables, functions and loops: it is given the script with all the other
 such commands blanked out, so that what it finds is the one that is asked about.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eplb_launch.prefixes import READERS, SHELLS
-from eplb_launch.record import Record
-from eplb_launch.shell_builtins import BUILTINS, DECLARE
+from eplb_launch.manifests import worker
+from eplb_launch.manifests.grammar import PROGRAM, SERVES
+from eplb_launch.prefixes import SHELLS
+from eplb_launch.releases import CAP, VARIABLE
 from eplb_launch.skip import shell_string
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-MAX_COMMANDS = 512  # of one script
+    from eplb_launch.manifests.grammar import Command, Script
+
 MAX_LENGTH = 256 * 1024  # larger scripts are archives with a script in front
 
 # Without the library: what has to be installed.
 MISSING = "tree-sitter and tree-sitter-bash are not installed: pip install 'eplb-launch[check]'"
-
-_HINT = re.compile(rb"vllm|dynamo|huggingfaceserver|eplb|data[-_]parallel|\s-dp\b")
-_PROGRAM = re.compile(
-    rb"(?<![\w.-])(?:vllm(?:-omni)?(?=[\s\"'\\]|$)|vllm\.|dynamo\.vllm|huggingfaceserver)"
-)
-_NEVER = READERS | set(BUILTINS) | DECLARE | {":", "[[", "exit", "return", "wait", "true", "false"}
-_RUNS_INPUT = re.compile(rb"(?:^|\s)(?:\S*/)?(?:(?:ba|da|z|k)?sh|sbatch|srun|ssh)(?=\s)")
-
-
-class Command(Record):
-    """A command of a script."""
-
-    start: int  # in characters
-    end: int
-    line: int  # from 0: where the program stands that may be a server
-    text: str  # of a here-document that a shell reads; "" for an ordinary command
 
 
 def shell_index(words: Sequence[str]) -> int:
@@ -51,34 +36,39 @@ def shell_index(words: Sequence[str]) -> int:
     return 0
 
 
-def commands(script: str) -> list[Command] | None:
+def read(script: str) -> Script | None:
     """Return the commands that may start a server; None where the grammar is not installed."""
-    try:
-        from tree_sitter import Language, Parser
-        from tree_sitter_bash import language
-    except ImportError:
-        return None
+    return worker.read(script) if worker.installed() else None
+
+
+def seems_to_serve(script: str) -> bool:
+    """Whether a line looks like the start of a server."""
     source = script.encode("utf-8", "surrogatepass")
-    tree = Parser(Language(language())).parse(source)
-    found: list[Command] = []
-    todo: list[Any] = [tree.root_node]
-    while todo and len(found) < MAX_COMMANDS:
-        node = todo.pop()
-        kind = node.type
-        if kind in ("command", "redirected_statement"):
-            inner = node if kind == "command" else node.child_by_field_name("body")
-            if inner is not None and inner.type == "command" and _may_start(inner, source):
-                found.append(_command(inner, source, script))
-                continue
-            if kind == "redirected_statement":
-                document = _document(node, source)
-                if document is not None:
-                    found.append(document)
-                    continue
-        if kind in ("command_substitution", "process_substitution", "heredoc_body"):
-            continue  # what is run there gives words, and serves nothing
-        todo += reversed(node.children)
-    return found
+    lines = (line for line in source.split(b"\n") if not line.lstrip().startswith(b"#"))
+    return SERVES.search(b"\n".join(lines)) is not None
+
+
+def with_exports(script: str, found: Script, value: Callable[[str, str], str | None]) -> str:
+    """Return a script with what `eval "$(eplb-launch env -- CMD)"` would evaluate in its place.
+
+    `value` is given the script up to there and CMD, and returns what the variable is set to: "" if
+    it is not, None if that cannot be known. That leaves the command as it is, unless the very same
+    CMD follows: then it is set where it has to be.
+    """
+    for item in reversed(found.evaluated):
+        setting = value(script[: item.start], item.launched)
+        if setting is None and _line(item.launched) in _line(script[item.end :]):
+            setting = str(CAP)
+        if setting is not None:
+            done = f"export {VARIABLE}={setting}" if setting else ":"
+            lines = script[item.start : item.end].count("\n")
+            script = script[: item.start] + done + "\\\n" * lines + script[item.end :]
+    return script
+
+
+def _line(command: str) -> str:
+    """Return a command with all its words on one line."""
+    return " ".join(command.replace("\\\n", " ").split())
 
 
 def without(script: str, others: Sequence[Command]) -> str:
@@ -94,47 +84,6 @@ def guess_line(script: str) -> int:
     """Return the line, from 0, of the first word that looks like a server."""
     source = script.encode("utf-8", "surrogatepass")
     for number, line in enumerate(source.split(b"\n")):
-        if not line.lstrip().startswith(b"#") and _PROGRAM.search(line):
+        if not line.lstrip().startswith(b"#") and PROGRAM.search(line):
             return number
     return 0
-
-
-def _may_start(node: Any, source: bytes) -> bool:
-    text = source[node.start_byte : node.end_byte]
-    name = node.child_by_field_name("name")
-    first = source[name.start_byte : name.end_byte] if name is not None else b""
-    word = first.decode("utf-8", "replace").strip("\"'").rpartition("/")[2]
-    if word in _NEVER:
-        return False
-    return bool(_HINT.search(text)) or b"$" in first or word == "eval"
-
-
-def _command(node: Any, source: bytes, script: str) -> Command:
-    start, end = _characters(node.start_byte, node.end_byte, source, script)
-    text = source[node.start_byte : node.end_byte]
-    match = _PROGRAM.search(text)
-    line = node.start_point[0] + (text[: match.start()].count(b"\n") if match else 0)
-    return Command(start, end, line, "")
-
-
-def _document(node: Any, source: bytes) -> Command | None:
-    """Return a here-document that is given to a shell."""
-    for child in node.children:
-        if child.type != "heredoc_redirect":
-            continue
-        body = next((part for part in child.children if part.type == "heredoc_body"), None)
-        head = source[node.start_byte : child.start_byte]
-        if body is not None and _RUNS_INPUT.search(head):
-            text = source[body.start_byte : body.end_byte]
-            if _HINT.search(text):
-                shown = text.decode("utf-8", "replace")
-                return Command(0, 0, body.start_point[0], shown)
-    return None
-
-
-def _characters(start: int, end: int, source: bytes, script: str) -> tuple[int, int]:
-    """Return places in a text for those in its bytes."""
-    if len(source) == len(script):
-        return start, end
-    before = len(source[:start].decode("utf-8", "replace"))
-    return before, before + len(source[start:end].decode("utf-8", "replace"))

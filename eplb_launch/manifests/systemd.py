@@ -11,6 +11,7 @@ from eplb_launch.manifests import sources
 from eplb_launch.manifests.expansion import replace
 from eplb_launch.manifests.tasks import SYSTEMD, Task, Word
 from eplb_launch.record import Record
+from eplb_launch.releases import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,6 +72,7 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
     directory = settings["WorkingDirectory"][-1].value if settings.get("WorkingDirectory") else "/"
     directory = directory.lstrip("-")
     name = os.path.basename(parts[0].path)
+    unset = _unset(settings)
     for key in _EXEC:
         for setting in settings.get(key, []):
             for words in _commands(setting, environ):
@@ -83,6 +85,7 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
                     environ,
                     unread,
                     directory if directory.startswith("/") and "%" not in directory else "/",
+                    takes_away="UnsetEnvironment=" if VARIABLE in unset else "",
                 )
 
 
@@ -128,13 +131,18 @@ def _environment(
         path = _specifiers(setting.value).lstrip("-")
         found = _environment_file(path, unit)
         if found is None:
-            unread.append(f"{os.path.basename(path) or '?'} (EnvironmentFile=)")
+            unread.append(f"{path or '?'} (EnvironmentFile=)")
         else:
             environ.update(env_file(found.text))
-    for setting in settings.get("UnsetEnvironment", []):
-        for word in split(setting.value):
-            environ.pop(word.partition("=")[0], None)
+    for name in _unset(settings):
+        environ.pop(name, None)
     return environ, tuple(unread)
+
+
+def _unset(settings: Mapping[str, list[Setting]]) -> list[str]:
+    """Return the names that UnsetEnvironment= takes away, after all others have set them."""
+    values = [setting.value for setting in settings.get("UnsetEnvironment", [])]
+    return [word.partition("=")[0] for value in values for word in split(value)]
 
 
 def _environment_file(path: str, unit: Source) -> Source | None:
@@ -144,10 +152,11 @@ def _environment_file(path: str, unit: Source) -> Source | None:
     """
     if UNKNOWN in path or "*" in path or not path.startswith("/"):
         return None
-    places = [os.path.join(unit.directory, os.path.basename(path))]
-    match = _UNIT_FOLDERS.search(unit.directory)
+    directory = os.path.abspath(unit.directory)
+    places = [os.path.join(directory, os.path.basename(path))]
+    match = _UNIT_FOLDERS.search(directory)
     if match:
-        places.insert(0, unit.directory[: match.start()] + path)
+        places.insert(0, directory[: match.start()] + path)
     for place in places:
         if os.path.isfile(place):
             found = sources.read(place, "")

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests.engines import ENGINES
 from eplb_launch.manifests.kubernetes import from_secrets_only
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE, release_of, stays
@@ -28,6 +29,7 @@ FIXABLE = frozenset(
         "environment-not-read",
         "command-not-understood",
         "config-not-read",
+        "launcher-misused",
     )
 )
 _LAUNCHERS = ("eplb-launch", "eplb_launch", "eplb-launch.pyz")
@@ -56,6 +58,9 @@ class Answer(Record):
 def answer(task: Task, plan: Plan, server: Server) -> Answer:
     """Return the verdict on a server of a task, by its Plan."""
     wrapped = is_wrapped(server.prefixes)
+    if wrapped and lacks_dashes(server.prefixes):
+        reason = 'eplb-launch starts nothing without "--" before its command'
+        return Answer(EXPOSED, "launcher-misused", reason)
     if any(warning.code == "config-unreadable" for warning in plan.warnings):
         reason = "its --config file is not among the files that are checked, or is not valid YAML"
         return Answer(NOT_KNOWN, "config-not-read", reason, ("the --config file",))
@@ -126,8 +131,17 @@ def _is_set(task: Task) -> bool:
 
 def is_wrapped(prefixes: Sequence[Prefix]) -> bool:
     """Whether the launcher is among what stands before a server."""
-    return any(
-        prefix.name in _LAUNCHERS
-        or any(word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4])
-        for prefix in prefixes
+    return any(map(_is_launcher, prefixes))
+
+
+def lacks_dashes(prefixes: Sequence[Prefix]) -> bool:
+    """Whether the launcher is there, and the "--" is not that it wants before its command."""
+    return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
+
+
+def _is_launcher(prefix: Prefix) -> bool:
+    if prefix.name in ENGINES:
+        return False  # what it starts in the container is a prefix of its own
+    return prefix.name in _LAUNCHERS or any(
+        word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4]
     )

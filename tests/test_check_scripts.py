@@ -1,0 +1,225 @@
+"""`eplb-launch check` on shell scripts: what stands before the server, and around it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.manifests import engines, sourced, worker
+from eplb_launch.manifests.run import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eplb_launch.manifests.judging import Finding
+
+RULE = "-dp 4 --enable-eplb --eplb-config.use_async=true --all2all-backend deepep_low_latency"
+SERVE = f"vllm serve m {RULE}"
+RUN = "docker run --gpus all"
+IMAGE = "vllm/vllm-openai:v0.16.0"
+EXPOSED = ("exposed", "no-limit")
+SET = ("ok", "set")
+WRAPPED = ("ok", "wrapped")
+UNREAD = ("unknown", "environment-not-read")
+MISUSED = ("exposed", "launcher-misused")
+
+
+def findings(folder: Path, script: str) -> list[Finding]:
+    path = folder / "start.sh"
+    path.write_text(script)
+    review = check([str(path)])
+    assert not review.troubles
+    return list(review.findings)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        # Programs that only a run of the script would name.
+        ('"$VLLM_BIN" serve m ' + RULE, [EXPOSED]),
+        (f'"$VENV/bin/vllm" serve m {RULE}', [EXPOSED]),
+        (f"$(which vllm) serve m {RULE}", [EXPOSED]),
+        (f"`which vllm` serve m {RULE}", [EXPOSED]),
+        (f'V=$(command -v vllm)\nexec "$V" serve m {RULE}', [EXPOSED]),
+        (f'"$PYTHON" -m vllm.entrypoints.openai.api_server --model m {RULE}', [EXPOSED]),
+        ('"$VLLM_BIN" serve m', [("ok", "not-needed")]),
+        ('"$TOOL" serve-files --port 1', []),
+        # Files and output that a shell runs first.
+        (f"source ./env.sh\n{SERVE}", [UNREAD]),
+        (f". /etc/vllm.env\n{SERVE}", [UNREAD]),
+        (f'source "$HERE/env.sh"\n{SERVE}', [UNREAD]),
+        (f'eval "$(vault login -token=secret)"\n{SERVE}', [UNREAD]),
+        (f"source ./env.sh\nexport NCCL_MAX_CTAS=8\n{SERVE}", [SET]),
+        (f"source ./env.sh\neplb-launch -- {SERVE}", [WRAPPED]),
+        (f"{SERVE}\nsource ./after.sh", [EXPOSED]),
+        (f"source /opt/venv/bin/activate\n{SERVE}", [EXPOSED]),
+        (f"source /opt/conda/etc/profile.d/conda.sh\n{SERVE}", [EXPOSED]),
+        (f'eval "$(conda shell.bash hook)"\n{SERVE}', [EXPOSED]),
+        ("source ./env.sh\nvllm serve m", [("ok", "not-needed")]),
+        # What our own sub-command prints.
+        (f'eval "$(eplb-launch env -- {SERVE})"\n{SERVE}', [SET]),
+        (f"eval `eplb-launch env -- {SERVE}`\n{SERVE}", [SET]),
+        (f"source <(eplb-launch env --format shell -- {SERVE})\nexec {SERVE}", [SET]),
+        (f'eval "$(eplb-launch env -- \\\n  {SERVE} -tp $1)"\n{SERVE} -tp $1', [SET]),
+        (f'eval "$(eplb-launch env -- {SERVE} -dp $1)"\n{SERVE} -dp $1', [SET]),
+        (f'eval "$(eplb-launch env -- {SERVE} -dp $1)"\n{SERVE} -dp $2', [("unknown", None)]),
+        (f'eval "$(eplb-launch env -- vllm serve m)"\n{SERVE}', [EXPOSED]),
+        (f'eval "$(eplb-launch env --format docker -- {SERVE})"\n{SERVE}', [UNREAD]),
+        (f"eplb-launch env -- {SERVE} > e\nsource e\n{SERVE}", [UNREAD]),
+        (f"eplb-launch explain -- {SERVE}\neplb-launch check .\neplb-launch ps", []),
+        # The launcher without what it needs.
+        (f"eplb-launch {SERVE}", [MISUSED]),
+        (f"python3 -m eplb_launch --max-ctas 4 {SERVE}", [MISUSED]),
+        (f"python3 -m eplb_launch --max-ctas 4 -- {SERVE}", [WRAPPED]),
+        (f"python3 /opt/eplb-launch.pyz -- {SERVE}", [WRAPPED]),
+        (f"uvx eplb-launch -- {SERVE}", [WRAPPED]),
+        # Containers.
+        (f"{RUN} {IMAGE} --model m {RULE}", [EXPOSED]),
+        (f"{RUN} -e NCCL_MAX_CTAS=8 {IMAGE} --model m {RULE}", [SET]),
+        (f"export NCCL_MAX_CTAS=8\n{RUN} -e NCCL_MAX_CTAS {IMAGE} --model m {RULE}", [SET]),
+        (f"export NCCL_MAX_CTAS=8\n{RUN} {IMAGE} --model m {RULE}", [EXPOSED]),
+        (f"{RUN} --env-file=x.env {IMAGE} --model m {RULE}", [UNREAD]),
+        (f"{RUN} --entrypoint eplb-launch {IMAGE} -- {SERVE}", [WRAPPED]),
+        (f"eplb-launch -- {RUN} {IMAGE} --model m {RULE}", [("exposed", "variable-dropped")]),
+        (f"{RUN} vllm/vllm-openai:v0.20.2 m {RULE}", [("ok", "not-needed")]),
+        (f"{RUN} {IMAGE} --model m -dp 4", [("ok", "not-needed")]),
+        (f"{RUN} postgres:16 -c max_connections=8\ndocker pull {IMAGE}", []),
+        # Servers inside `$(..)`.
+        (f"PID=$(nohup {SERVE} > log & echo $!)", [EXPOSED]),
+        ('N=$(pgrep -fc "vllm serve")\nHELP=$(vllm --help)', []),
+        # Deep ones.
+        ("if true; then\n" * 40 + SERVE + "\nfi" * 40, [EXPOSED]),
+        ("if true; then\n" * 300 + SERVE + "\nfi" * 300, [("unknown", "settings-not-known")]),
+        ("(" * 400 + SERVE + ")" * 400, [("unknown", "not-a-script")]),
+        ("(" * 400 + "true" + ")" * 400 + "\n# vllm serve m", []),
+        ("echo " + "$(" * 20_000 + SERVE + ")" * 20_000, [EXPOSED]),
+    ],
+)
+def test_what_a_script_starts(
+    tmp_path: Path, script: str, expected: list[tuple[str, str | None]]
+) -> None:
+    found = findings(tmp_path, f"#!/bin/bash\n{script}\n")
+    assert [finding.verdict for finding in found] == [verdict for verdict, _ in expected]
+    for finding, (_, cause) in zip(found, expected, strict=True):
+        assert cause in (None, finding.answer.cause)
+
+
+def test_the_line_stays_the_one_of_the_server_where_an_eval_has_several(tmp_path: Path) -> None:
+    script = f'eval "$(eplb-launch env -- \\\n vllm serve m)"\n\n{SERVE}\n'
+    assert [finding.line for finding in findings(tmp_path, script)] == [4]
+
+
+def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
+    [old, new, own] = findings(
+        tmp_path,
+        f"{RUN} {IMAGE} --model m {RULE}\n"
+        f"{RUN} vllm/vllm-openai:v0.32.0 m {RULE}\n"
+        f"{RUN} registry.example/llm:7 {SERVE}\n",
+    )
+    assert (old.version, old.version_source) == ("0.16.0", "the tag of the image, v0.16.0")
+    assert (new.version, new.entry) == ("0.32.0", "vllm serve")
+    assert (own.version, own.version_source) == (None, "the image's name does not say it")
+
+
+@pytest.mark.parametrize(
+    ("line", "fixed"),
+    [
+        (f"{RUN} {IMAGE} --model m {RULE}", f"{RUN} {{0}} {IMAGE} --model m {RULE}"),
+        (f"podman run img {SERVE}", f"podman run {{0}} img {SERVE}"),
+        (f"{RUN} {IMAGE} --model m {RULE}", f"{RUN} {{1}} --model m {RULE}"),
+        (f"podman run img {SERVE}", f"podman run {{1}} m {RULE}"),
+        (f"podman run --entrypoint vllm img serve m {RULE}", f"podman run {{1}} m {RULE}"),
+        (SERVE, f"{{0}} m {RULE}"),
+        (SERVE, f"{{1}}\n{SERVE}"),
+        (f"eplb-launch {SERVE}", f"{{0}} m {RULE}"),
+        (f'"$VENV/bin/vllm" serve m {RULE}', f"{{0}} m {RULE}"),
+    ],
+)
+def test_a_fix_pasted_puts_it_right(tmp_path: Path, line: str, fixed: str) -> None:
+    [before] = findings(tmp_path, line + "\n")
+    assert before.verdict == "exposed"
+    texts = [fix.text.removesuffix(" …") for fix in before.fixes]
+    [after] = findings(tmp_path, fixed.format(*texts) + "\n")
+    assert after.verdict == "ok"
+
+
+def test_what_could_not_be_read_is_named_without_its_secrets(tmp_path: Path) -> None:
+    reads = 'eval "$(vault login -token=hidden)"\n. ./env.sh\n'
+    script = f"{reads}podman run --env-file x img {SERVE}\n{SERVE}\n"
+    [run, serve] = findings(tmp_path, script)
+    assert serve.answer.unread == (
+        "$(vault …) (evaluated by the shell)",
+        "./env.sh (read by the shell)",
+    )
+    assert "x (--env-file)" in run.answer.unread
+    assert "hidden" not in repr((run.answer, serve.answer))
+
+
+def test_which_files_are_harmless() -> None:
+    files = (
+        "/etc/profile",
+        "/v/bin/activate",
+        "$(ssh-agent -s)",
+        "$(/usr/bin/conda shell.sh hook)",
+    )
+    assert sourced.unread(files) == ()
+    assert len(sourced.unread(("/v/activate.sh", "$(cat x)", "profile"))) == 3
+
+
+def test_docker_exec_and_others_are_no_run() -> None:
+    from eplb_launch.command import find_server
+
+    for words in (["docker", "exec", "c", "vllm", "serve", "m"], ["ssh", "run", "vllm", "serve"]):
+        server = find_server(words, {})
+        assert server is not None
+        assert engines.run_of(server) is None
+
+
+class TestWorker:
+    """The process that reads scripts with the grammar."""
+
+    def test_a_crash_costs_one_script(self, tmp_path: Path) -> None:
+        worker.read("true")
+        living = worker._Worker.now  # noqa: SLF001
+        assert living is not None
+        living.process.kill()
+        living.process.wait()
+        assert worker.read(SERVE).broken
+        assert not worker.read(SERVE).broken  # by a new one
+        assert findings(tmp_path, SERVE)[0].verdict == "exposed"
+
+    def test_without_an_answer_it_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(worker, "TIMEOUT", 0.0)
+        assert worker.read(SERVE).broken
+        monkeypatch.undo()
+        assert not worker.read(SERVE).broken
+
+    def test_a_crashed_script_is_still_read_by_our_own_reader(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "TIMEOUT", 0.0)
+        assert [finding.verdict for finding in findings(tmp_path, SERVE)] == ["exposed"]
+        [odd] = findings(tmp_path, f"case x in (\n cat <<E\n{SERVE}\n")
+        assert odd.answer.cause == "not-a-script"
+
+    def test_nothing_of_the_reviewed_folder_is_imported(self, tmp_path: Path) -> None:
+        for name in ("json", "tree_sitter", "re", "eplb_launch"):
+            (tmp_path / f"{name}.py").write_text("open('imported', 'w').close()")
+        (tmp_path / "start.sh").write_text(SERVE)
+        script = os.path.join(os.path.dirname(sys.executable), "eplb-launch")
+        done = subprocess.run(
+            [script, "check", "."],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.startswith("./start.sh:1: exposed")
+        assert "note:" not in done.stdout
+        assert not (tmp_path / "imported").exists()
