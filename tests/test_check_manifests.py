@@ -261,7 +261,7 @@ def test_an_environment_file_is_found_however_the_unit_is_named(
     assert (answer.verdict, answer.cause) == ("exposed", "no-limit")
     if "vllm-elsewhere.service" in found:
         unread = found["vllm-elsewhere.service"].answer.unread
-        assert unread == ("/srv/secrets/vllm.env (EnvironmentFile=)",)
+        assert unread[-1] == "/srv/secrets/vllm.env (EnvironmentFile=)"
 
 
 def test_what_a_unit_unsets_is_not_mended_by_setting_it(tmp_path: Path) -> None:

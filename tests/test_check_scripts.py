@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -179,32 +180,40 @@ def test_docker_exec_and_others_are_no_run() -> None:
         assert engines.run_of(server) is None
 
 
+def living() -> subprocess.Popen[bytes]:
+    """Return the worker, which has answered."""
+    assert not worker.read("true").broken
+    assert worker._Worker.now is not None  # noqa: SLF001
+    return worker._Worker.now.process  # noqa: SLF001
+
+
 class TestWorker:
     """The process that reads scripts with the grammar."""
 
     def test_a_crash_costs_one_script(self, tmp_path: Path) -> None:
-        worker.read("true")
-        living = worker._Worker.now  # noqa: SLF001
-        assert living is not None
-        living.process.kill()
-        living.process.wait()
+        process = living()
+        process.kill()
+        process.wait()
         assert worker.read(SERVE).broken
         assert not worker.read(SERVE).broken  # by a new one
         assert findings(tmp_path, SERVE)[0].verdict == "exposed"
 
-    def test_without_an_answer_it_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(worker, "TIMEOUT", 0.0)
-        assert worker.read(SERVE).broken
-        monkeypatch.undo()
-        assert not worker.read(SERVE).broken
-
-    def test_a_crashed_script_is_still_read_by_our_own_reader(
+    def test_without_an_answer_it_is_given_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(worker, "TIMEOUT", 0.0)
+        process = living()
+        process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(worker, "TIMEOUT", 0.1)
+        # Our own reader still reads it.
         assert [finding.verdict for finding in findings(tmp_path, SERVE)] == ["exposed"]
+        assert process.returncode == -signal.SIGKILL
+        monkeypatch.undo()
+        living().send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(worker, "TIMEOUT", 0.1)
         [odd] = findings(tmp_path, f"case x in (\n cat <<E\n{SERVE}\n")
         assert odd.answer.cause == "not-a-script"
+        monkeypatch.undo()
+        assert not worker.read(SERVE).broken
 
     def test_nothing_of_the_reviewed_folder_is_imported(self, tmp_path: Path) -> None:
         for name in ("json", "tree_sitter", "re", "eplb_launch"):
