@@ -52,7 +52,9 @@ def machine(report: Report, title: str, outcome: Outcome) -> None:
     from eplb_launch import __version__
 
     report.line(f"\ndevice       {answer['device']}, {answer['sms']} SMs, one of {answer['gpus']}")
-    report.line(f"driver       {_driver()}, {platform.system()} {platform.release()}")
+    report.line(
+        f"driver       {_driver()}, {platform.system()} {platform.release().partition('-')[0]}"
+    )
     report.line(f"NCCL         {answer['nccl']}, as it says itself")
     report.line(f"PyTorch      {answer['torch']}, CUDA {answer['cuda']}")
     report.line(f"Python       {answer['python']}")
