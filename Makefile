@@ -9,10 +9,10 @@ REAL := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench build pyz clean
+.PHONY: help setup run test e2e ray lint format bench build pyz clean
 
 help: ## List these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.dev ## Make .venv with the project and its development tools
 
@@ -21,6 +21,12 @@ run: $(VENV)/.installed ## Show what arrives at a stand-in server, with and with
 
 test: $(VENV)/.dev ## Run the tests; PYTEST='-k name' adds options
 	$(BIN)/pytest $(PYTEST)
+
+e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ray: some ten minutes
+	$(BIN)/pytest -n0 -v --durations=0 tests/e2e $(PYTEST)
+
+ray: $(VENV)/.dev ## Test with real Ray only
+	$(BIN)/pytest -n0 -v tests/e2e/test_ray.py $(PYTEST)
 
 lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff check

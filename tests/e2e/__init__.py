@@ -1,0 +1,1 @@
+"""Opt-in tests with real servers: see CONTRIBUTING.md."""
