@@ -11,7 +11,6 @@ import json
 import marshal
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -148,28 +147,29 @@ class Server:
         while left and time.monotonic() < until:
             time.sleep(0.2)
             left = _alive(below, self.process.pid)
-        return status, left
+        print(f"{self.folder.name}: signal {number}, status {status}, left {left}")
+        return status, list(map(str, left))
 
     def kill(self) -> None:
         """End all that there is, whatever happened."""
         if hasattr(self, "process"):
+            below = []
             with contextlib.suppress(psutil.NoSuchProcess):
-                for process in psutil.Process(self.process.pid).children(recursive=True):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+                below = psutil.Process(self.process.pid).children(recursive=True)
+            for process in _alive(below, self.process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.process.wait()
 
 
-def _alive(known: Sequence[psutil.Process], session: int) -> list[str]:
+def _alive(known: Sequence[psutil.Process], session: int) -> list[psutil.Process]:
     """Return which of the processes live, and which others there are of the session."""
     found = []
     for process in {*known, *psutil.process_iter()}:
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             here = process in known or os.getsid(process.pid) == session
             if here and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"{process.pid} {process.cmdline()}")
+                found.append(process)
     return found
 
 
