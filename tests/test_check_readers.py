@@ -10,11 +10,12 @@ from eplb_launch.command import UNKNOWN
 from eplb_launch.export import systemd as written
 from eplb_launch.manifests import (
     compose,
+    containers,
     dockerfiles,
     grammar,
     images,
-    kubernetes,
     nodes,
+    pods,
     scripts,
     systemd,
 )
@@ -75,7 +76,7 @@ def test_the_entry_point_of_an_image(image: str, program: tuple[str, ...]) -> No
     ],
 )
 def test_variables_of_kubernetes(text: str, expected: str) -> None:
-    assert kubernetes.expand(text, {"A": "1", "B": "two words"}) == expected
+    assert pods.expand(text, {"A": "1", "B": "two words"}) == expected
 
 
 @pytest.mark.parametrize(
@@ -275,4 +276,4 @@ def test_no_script_is_too_odd(text: str) -> None:
 def test_no_yaml_is_too_odd(text: str) -> None:
     for document in tree(text):
         if isinstance(document, Node):
-            list(kubernetes.containers(document))
+            list(containers.containers(document))

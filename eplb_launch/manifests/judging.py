@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import engines, images, scripts, sourced, sources
 from eplb_launch.manifests.fixes import Fix, fix
-from eplb_launch.manifests.kubernetes import from_secrets_only
+from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.manifests.tasks import SCRIPT, File, Word, environment
 from eplb_launch.manifests.verdicts import EXPOSED, FIXABLE, NOT_KNOWN, OK, Answer, answer
 from eplb_launch.plans import plan

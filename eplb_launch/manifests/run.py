@@ -6,7 +6,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from eplb_launch.launch import LAUNCHER_FAILED
-from eplb_launch.manifests import compose, dockerfiles, kubernetes, nodes, reports, sources, systemd
+from eplb_launch.manifests import (
+    compose,
+    containers,
+    dockerfiles,
+    kubernetes,
+    nodes,
+    pods,
+    reports,
+    sources,
+    systemd,
+)
 from eplb_launch.manifests.judging import judge
 from eplb_launch.manifests.tasks import SCRIPT, Task, Word
 from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN
@@ -89,7 +99,7 @@ class _Reader:
     def __init__(self) -> None:
         self.files = 0
         self.troubles: list[Trouble] = []
-        self.maps = kubernetes.ConfigMaps()
+        self.maps = pods.ConfigMaps()
         self.objects: list[tuple[Source, Node]] = []
         self.composed: list[tuple[Source, Node]] = []
         self.units: list[Source] = []
@@ -136,12 +146,12 @@ class _Reader:
             if hinted or "build" in part:
                 self.composed.append((source, document))
             return
-        for item in kubernetes.objects(document):
+        for item in containers.objects(document):
             if item.kind != nodes.MAP:
                 continue
             if item.string("kind") == "ConfigMap":
                 self.maps.add(item, source)
-            elif hinted and kubernetes.is_object(item):
+            elif hinted and containers.is_object(item):
                 self.objects.append((source, item))
 
     def tasks(self) -> Iterator[Task]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.record import Record
+from eplb_launch.releases import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,6 +80,32 @@ class Word(Record):
     block: bool = False  # each line of the text is a line of the file
 
 
+class Setting(Record):
+    """Where a file sets the variable that is to limit NCCL."""
+
+    source: Source
+    line: int
+    text: str  # what is to stand there
+
+
+class Variables:
+    """The environment of a command, while it is put together."""
+
+    def __init__(
+        self, known: Mapping[str, str] | None = None, limit: Setting | None = None
+    ) -> None:
+        """Begin with what is set already."""
+        self.known = dict(known or {})
+        self.limit = limit
+        self.unread: list[str] = []  # what sets more, and could not be read
+
+    def set(self, name: str, value: str, source: Source, line: int, text: str) -> None:
+        """Set a variable at a line of a file, where `text` would be the right one."""
+        self.known[name] = value
+        if name == VARIABLE:
+            self.limit = Setting(source, line, text)
+
+
 class Task(Record):
     """A command that a file starts, with all that the file says of it."""
 
@@ -98,6 +125,7 @@ class Task(Record):
     unreadable: str = ""  # why there are no words, though it starts a server
     takes_away: str = ""  # what takes the variable away again, wherever else the file sets it
     own_entry: bool = False  # the image's entry point is the program: the file names none
+    limit: Setting | None = None  # what `environ` has the variable from
 
 
 class File(Record):

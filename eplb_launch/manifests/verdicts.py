@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests.engines import ENGINES
-from eplb_launch.manifests.kubernetes import from_secrets_only
+from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE, release_of, stays
 
