@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import images, sources
 from eplb_launch.manifests.expansion import replace
-from eplb_launch.manifests.tasks import DOCKERFILE, File, Task, Word
+from eplb_launch.manifests.tasks import DOCKERFILE, File, Limit, Task, Variables, Word
 from eplb_launch.record import Record
+from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,13 +37,18 @@ class Built(Record):
     environ: Mapping[str, str] = {}
     directory: str = "/"
     files: Mapping[str, File] = {}
-    says: bool = False  # it has an ENTRYPOINT or a CMD of its own
+    says: bool = False  # the Dockerfile has an ENTRYPOINT or a CMD for it
     name: str = ""
     line: int = 0
+    limit: Limit | None = None
 
 
 def tasks(source: Source) -> Iterator[Task]:
-    """Yield what the stages of a Dockerfile start, each that says what it starts."""
+    """Yield what the stages of a Dockerfile start: each may be the target of a build.
+
+    A stage that only passes on the entry point of vLLM's image is left out: it starts no server
+    before it is given arguments.
+    """
     for number, stage in enumerate(_stages(source)):
         words = (*stage.entrypoint, *stage.command)
         if not stage.says or not words:
@@ -61,12 +67,15 @@ def tasks(source: Source) -> Iterator[Task]:
             version,
             version_source,
             stage.files,
+            limit=stage.limit,
         )
 
 
 def final(source: Source, target: str = "") -> Built | None:
     """Return the stage that a build ends with, or the one named `target`."""
     found = list(_stages(source))
+    if target.isdecimal() and int(target) < len(found):
+        return found[int(target)]
     named = [stage for stage in found if target and stage.name == target.lower()]
     return (named or found)[-1] if found else None
 
@@ -110,7 +119,7 @@ class _Stage:
         self.base = base
         self.name = name
         self.line = line
-        self.environ = dict(base.environ)
+        self.variables = Variables(base.environ, base.limit)
         self.arguments: dict[str, str] = {}
         self.defaults = defaults
         self.entrypoint = base.entrypoint
@@ -118,7 +127,7 @@ class _Stage:
         self.directory = base.directory
         self.files = dict(base.files)
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
-        self.says = False
+        self.says = base.says
         self.said_command = False
 
     def built(self) -> Built:
@@ -126,17 +135,18 @@ class _Stage:
             self.base.image,
             self.entrypoint,
             self.command,
-            self.environ,
+            self.variables.known,
             self.directory,
             self.files,
             self.says,
             self.name,
             self.line,
+            self.variables.limit,
         )
 
     def take(self, line: int, name: str, rest: str) -> None:
         """Do what an instruction does."""
-        known = {**self.arguments, **self.environ}
+        known = {**self.arguments, **self.variables.known}
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)
             self.says = True
@@ -148,7 +158,9 @@ class _Stage:
         elif name == "SHELL":
             self.shell = tuple(_json(rest) or self.shell)
         elif name == "ENV":
-            self.environ.update(_pairs(rest, known))
+            for key, value in _pairs(rest, known):
+                at = line + rest.rpartition(key)[0].count("\n")
+                self.variables.set(key, value, self.source, at, f"{key}={CAP}")
         elif name == "ARG":
             key, equals, value = rest.partition("=")
             key = key.strip()

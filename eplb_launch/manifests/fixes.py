@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.export import FORMATS
 from eplb_launch.manifests import engines
-from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, SCRIPT, SYSTEMD
+from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, SCRIPT, SYSTEMD, Limit
 from eplb_launch.manifests.verdicts import lacks_dashes
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eplb_launch.command import Server
     from eplb_launch.manifests.tasks import Task
 
 _VALUES = {VARIABLE: str(CAP)}
+_LAST_WINS = (SYSTEMD, SCRIPT)  # what is added there counts, whatever was set before
+_ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
 
 
 class Fix(Record):
@@ -27,24 +32,33 @@ class Fix(Record):
     text: str
 
 
-def fix(task: Task, server: Server) -> tuple[Fix, ...]:
-    """Return the ways: to wrap the command, and to set the variable."""
+def fix(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
+    """Return the ways: to wrap the command, and to set the variable, which is `current` there."""
+    program = _program(server)
     if lacks_dashes(server.prefixes):
-        return (_dashes(task, server),)
+        return (_dashes(task, server, program),)
     run = engines.run_of(server)
     if run is not None:
-        program = run.entry or " ".join(_program(server))
-        return tuple(Fix(how, text) for how, text in engines.fixes(run, server, program))
+        started = run.entry or " ".join(program) or "…"
+        return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
+    ways: list[Fix] = []
+    if program or not task.own_entry:  # else it is the image's, which says nothing of it
+        ways.append(_wrapped(task, server, program))
     if task.takes_away:
-        return (_wrapped(task, server),)
-    return (_wrapped(task, server), _variable(task))
+        return tuple(ways)
+    variable = _change(task, current)
+    if variable is None and task.limit is None and (current is None or task.place in _LAST_WINS):
+        variable = _variable(task)
+    if variable is not None:
+        how = f"or {variable.how}" if ways else variable.how
+        ways.append(variable.replace(how=how))
+    return tuple(ways)
 
 
-def _dashes(task: Task, server: Server) -> Fix:
-    program = _program(server)
+def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
     if in_shell(task, server):
         return Fix('put "--" before the command', " ".join(["eplb-launch", "--", *program, "…"]))
-    return Fix(f"put this word before {' '.join(program)!r}", '"--",')
+    return Fix(f"put this word before {' '.join(program) or 'the command'!r}", '"--",')
 
 
 def in_shell(task: Task, server: Server) -> bool:
@@ -53,12 +67,38 @@ def in_shell(task: Task, server: Server) -> bool:
     return shell or task.place in (SCRIPT, SYSTEMD)
 
 
-def _wrapped(task: Task, server: Server) -> Fix:
-    program = _program(server)
+def correct(task: Task, current: str | None) -> tuple[Fix, ...]:
+    """Return the way to make a limit of a value that is `current` and is none; () if unsure."""
+    change = _change(task, current)
+    return (change,) if change is not None else ()
+
+
+def _change(task: Task, current: str | None) -> Fix | None:
+    """Return the change of the line that the value is from; None where it is not known."""
+    place = task.limit if task.environ.get(VARIABLE) == current else _in_words(task)
+    if place is None:
+        return None
+    other = place.source is not task.source
+    line = f"{place.source.path}:{place.line}" if other else f"line {place.line}"
+    return Fix(f"change what {line} says of {VARIABLE}", place.text)
+
+
+def _in_words(task: Task) -> Limit | None:
+    """Return the one place in a command, or in its script, that sets the variable."""
+    found = [(word, match) for word in task.words for match in _ASSIGNED.finditer(word.text)]
+    if len(found) != 1:
+        return None
+    [(word, match)] = found
+    line = word.line + word.text.count("\n", 0, match.start()) * word.block
+    return Limit(word.source, line, f"{VARIABLE}={CAP}")
+
+
+def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
     words = ["eplb-launch", "--", *program]
     if in_shell(task, server):
-        text = " ".join([*words, "…"] if server.entry else words)
-        return Fix("put eplb-launch directly before the server", text)
+        return Fix("put eplb-launch directly before the server", " ".join([*words, "…"]))
+    if not program:
+        return Fix("put these two words before the program", '"eplb-launch", "--",')
     if not task.own_entry and server.prefixes:
         shown = " ".join(program)
         return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
@@ -72,20 +112,19 @@ def _wrapped(task: Task, server: Server) -> Fix:
 
 
 def _program(server: Server) -> list[str]:
-    """Return the words that start a server, up to its first argument."""
+    """Return the words that start a server, up to its first argument; [] if nothing names it."""
     entry = server.entry.split()
     if not entry:
-        return ["…"]
+        return []
+    known = "" if UNKNOWN in server.program else server.program
     if entry[0] in ("vllm", "vllm-omni") and len(entry) > 1:
-        name = server.program.rpartition("/")[2]
-        own = name in ("vllm", "vllm-omni") and UNKNOWN not in server.program
-        return [server.program if own else entry[0], *entry[1:]]
-    known = server.program and UNKNOWN not in server.program
-    return [server.program if known else "python3", "-m", *entry]
+        name = known.rpartition("/")[2]
+        return [known if name in ("vllm", "vllm-omni") else entry[0], *entry[1:]]
+    return [known or "python3", "-m", *entry]
 
 
 def _variable(task: Task) -> Fix:
-    how = f"or set {VARIABLE}"
+    how = f"set {VARIABLE}"
     if task.place == KUBERNETES:
         return Fix(f"{how} in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n"))
     if task.place == COMPOSE:

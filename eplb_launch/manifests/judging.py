@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import engines, images, scripts, sourced, sources
-from eplb_launch.manifests.fixes import Fix, fix
+from eplb_launch.manifests.fixes import Fix, correct, fix
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.manifests.tasks import SCRIPT, File, Word, environment
-from eplb_launch.manifests.verdicts import EXPOSED, FIXABLE, NOT_KNOWN, OK, Answer, answer
+from eplb_launch.manifests.verdicts import (
+    EXPOSED,
+    FIXABLE,
+    NOT_KNOWN,
+    OK,
+    WRONG_VALUES,
+    Answer,
+    answer,
+)
 from eplb_launch.plans import plan
 from eplb_launch.prefixes import SHELLS
 from eplb_launch.record import Record
@@ -221,7 +229,11 @@ class _Judge:
         found = answer(task.replace(unread=unread), decided, server)
         if found.verdict == NOT_KNOWN:
             found = found.replace(unread=(*found.unread, *unread))
-        fixes = fix(task, server) if found.verdict != OK and found.cause in FIXABLE else ()
+        fixes: tuple[Fix, ...] = ()
+        if found.verdict != OK and found.cause in FIXABLE:
+            fixes = fix(task, server, decided.current)
+        elif found.cause in WRONG_VALUES:
+            fixes = correct(task, decided.current)
         if run is None and any(w.code == "variable-dropped" for w in decided.warnings):
             fixes = fixes[:1]  # the variable set outside would not arrive
         source = images.version(run.image)[1] if run and not task.version else task.version_source

@@ -80,7 +80,7 @@ class Word(Record):
     block: bool = False  # each line of the text is a line of the file
 
 
-class Setting(Record):
+class Limit(Record):
     """Where a file sets the variable that is to limit NCCL."""
 
     source: Source
@@ -91,9 +91,7 @@ class Setting(Record):
 class Variables:
     """The environment of a command, while it is put together."""
 
-    def __init__(
-        self, known: Mapping[str, str] | None = None, limit: Setting | None = None
-    ) -> None:
+    def __init__(self, known: Mapping[str, str] | None = None, limit: Limit | None = None) -> None:
         """Begin with what is set already."""
         self.known = dict(known or {})
         self.limit = limit
@@ -103,7 +101,7 @@ class Variables:
         """Set a variable at a line of a file, where `text` would be the right one."""
         self.known[name] = value
         if name == VARIABLE:
-            self.limit = Setting(source, line, text)
+            self.limit = Limit(source, line, text)
 
 
 class Task(Record):
@@ -125,7 +123,7 @@ class Task(Record):
     unreadable: str = ""  # why there are no words, though it starts a server
     takes_away: str = ""  # what takes the variable away again, wherever else the file sets it
     own_entry: bool = False  # the image's entry point is the program: the file names none
-    limit: Setting | None = None  # what `environ` has the variable from
+    limit: Limit | None = None  # what `environ` has the variable from
 
 
 class File(Record):

@@ -32,6 +32,8 @@ FIXABLE = frozenset(
         "launcher-misused",
     )
 )
+# Where the variable is set, and another value of it would.
+WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
 _LAUNCHERS = ("eplb-launch", "eplb_launch", "eplb-launch.pyz")
 # Warnings of a Plan that say that a cap which is there does not hold.
 _VOID = frozenset(
