@@ -8,13 +8,14 @@ import shlex
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests import dockerfiles, images, sources
+from eplb_launch.manifests import dockerfiles, extends, images, sources
 from eplb_launch.manifests.expansion import replace
 from eplb_launch.manifests.nodes import LIST, MAP, TEXT
-from eplb_launch.manifests.tasks import COMPOSE, File, Task, Word, word
+from eplb_launch.manifests.tasks import COMPOSE, File, Task, Variables, Word, misshapen, word
+from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
@@ -34,32 +35,48 @@ def is_compose(node: Node) -> bool:
 def tasks(source: Source, node: Node) -> Iterator[Task]:
     """Yield what the services of a compose file start."""
     services = node.get("services")
-    defaults = dict(_env_lines(sources.read(os.path.join(source.directory, ".env"), "")))
+    env = sources.read(os.path.join(source.directory, ".env"), "")
+    defaults = {name: text for name, text, _ in _env_lines(env)}
+    files = extends.Files(source, node, lambda at: _text(at, defaults))
     for name, service in services.entries().items() if services is not None else ():
         if service.kind == MAP:
-            task = _Service(source, node, service, defaults).task(name)
+            task = _Service(source, node, service, files.layers(name), defaults).task(name)
             if task is not None:
                 yield task
+
+
+def _text(node: Node | None, defaults: Mapping[str, str]) -> str:
+    """Return a text with its variables replaced."""
+    if node is None or node.kind != TEXT or node.null:
+        return ""
+    return interpolate(node.text, defaults)
 
 
 class _Service:
     """A service that is being read."""
 
     def __init__(
-        self, source: Source, whole: Node, node: Node, defaults: Mapping[str, str]
+        self,
+        source: Source,
+        whole: Node,
+        node: Node,
+        layers: extends.Layers,
+        defaults: Mapping[str, str],
     ) -> None:
         self.source = source
         self.whole = whole
         self.node = node
+        self.layers = layers.layers
+        self.problem = layers.problem
+        self.broken = layers.broken
         self.defaults = defaults  # of the .env file
-        self.unread: list[str] = []
+        self.unread = [layers.problem] if layers.problem else []
 
     def task(self, name: str) -> Task | None:
-        node = self.node
-        image = self.text(node.get("image"))
+        image = self.text(self.get("image")[1])
         built = self.built()
-        entrypoint = self.words(node.get("entrypoint"))
-        command = self.words(node.get("command"))
+        entrypoint = self.words("entrypoint")
+        command = self.words("command")
         own_entry = entrypoint is None
         if entrypoint is None:
             by_image = built.entrypoint if built else self.by_image(image)
@@ -67,113 +84,146 @@ class _Service:
                 command = built.command
             entrypoint = by_image
         version, version_source = images.version(image)
-        environ = dict(built.environ) if built else {}
+        variables = Variables(built.environ, built.limit) if built else Variables()
         if built and version is None:
             version, version_source = images.version(built.image)
-        environ.update(self.environment())
+        self.environment(variables)
         words = (*entrypoint, *(command or ()))
-        if node.get("extends") is not None:
-            self.unread.append("the service that it extends")
-        if not words:
+        unreadable = self.unreadable(image, words)
+        if not words and not unreadable:
             return None
         return Task(
             COMPOSE,
             f"service {name}",
             self.source,
-            node.place(
+            self.node.place(
                 next((w.line for w in words if w.line and w.source is self.source), 0),
-                *("command", "entrypoint", "image", "build"),
+                *("command", "entrypoint", "image", "build", "extends"),
             ),
             words,
-            environ,
+            variables.known,
             tuple(self.unread),
-            self.text(node.get("working_dir")) or "/",
+            self.text(self.get("working_dir")[1]) or "/",
             image,
             version,
             version_source,
             {**(built.files if built else {}), **self.files()},
+            unreadable=unreadable,
             own_entry=own_entry,
+            limit=variables.limit,
         )
 
+    def unreadable(self, image: str, words: Sequence[Word]) -> str:
+        """Return why the command is not known; "" if it is, or seems to be none of vLLM."""
+        nothing = not words and (not image or images.is_vllm(image))
+        if self.broken or (self.problem and nothing):
+            return self.problem
+        return misshapen({name: self.get(name)[1] for name in ("entrypoint", "command")}, image)
+
+    def get(self, name: str) -> tuple[Source, Node | None]:
+        """Return the value of a key that replaces what is extended, and its file."""
+        for layer in self.layers:
+            value = layer.node.get(name)
+            if value is not None and not value.null:
+                return layer.source, value
+        return self.source, None
+
+    def lists(self, name: str) -> Iterator[tuple[Source, Node]]:
+        """Yield the elements of a key that adds to what is extended, the innermost last."""
+        for layer in reversed(self.layers):
+            value = layer.node.get(name)
+            for item in value.items if value is not None and value.kind == LIST else [value]:
+                if item is not None:
+                    yield layer.source, item
+
     def by_image(self, image: str) -> tuple[Word, ...]:
-        line = next(
-            (n.line for n in (self.node.get("command"), self.node.get("image")) if n is not None),
-            self.node.line,
-        )
+        found = (self.node.get(name) for name in ("command", "image"))
+        line = next((node.line for node in found if node is not None), self.node.line)
         return tuple(Word(text, self.source, line) for text in images.entry_point(image))
 
     def built(self) -> dockerfiles.Built | None:
         """Return what the Dockerfile that the service is built from starts."""
-        build = self.node.get("build")
-        if build is None:
+        builds = [(at.source, at.node.get("build")) for at in self.layers]
+        parts = [(source, build) for source, build in builds if build is not None]
+        if not parts:
             return None
-        context = self.text(build) if build.kind == TEXT else self.text(build.get("context"))
-        name = self.text(build.get("dockerfile")) if build.kind == MAP else ""
-        path = os.path.normpath(
-            os.path.join(self.source.directory, context or ".", name or "Dockerfile")
-        )
+        directory, context, name, target = self.source.directory, "", "", ""
+        arguments: dict[str, str] = {}
+        for source, build in reversed(parts):
+            given = build if build.kind == TEXT else build.get("context")
+            if given is not None:
+                directory, context = source.directory, self.text(given)
+            name = self.text(build.get("dockerfile")) or name
+            target = self.text(build.get("target")) or target
+            arguments.update((key, value) for key, value, _ in self.pairs(build.get("args")))
+        path = os.path.normpath(os.path.join(directory, context or ".", name or "Dockerfile"))
         file = None if UNKNOWN in path else sources.read(path, sources.DOCKERFILE)
         if file is None or file.problem:
             self.unread.append("the Dockerfile that it is built from")
             return None
-        target = self.text(build.get("target")) if build.kind == MAP else ""
-        return dockerfiles.final(file, target)
+        return dockerfiles.final(file, target, arguments)
 
     def text(self, node: Node | None) -> str:
         """Return a text with its variables replaced."""
-        if node is None or node.kind != TEXT or node.null:
-            return ""
-        return interpolate(node.text, self.defaults)
+        return _text(node, self.defaults)
 
-    def words(self, node: Node | None) -> tuple[Word, ...] | None:
+    def words(self, name: str) -> tuple[Word, ...] | None:
         """Return a command: a list of words, or a text that compose splits without a shell."""
-        if node is None or node.null:
+        source, node = self.get(name)
+        if node is None:
             return None
         if node.kind == LIST:
-            return tuple(word(n, self.source, self.text(n)) for n in node.items if n.kind == TEXT)
+            return tuple(word(n, source, self.text(n)) for n in node.items if n.kind == TEXT)
         try:
             parts = shlex.split(self.text(node))
         except ValueError:
-            return (Word(UNKNOWN, self.source, node.line),)
-        return tuple(Word(part, self.source, node.line, node.end) for part in parts)
+            return (Word(UNKNOWN, source, node.line),)
+        return tuple(Word(part, source, node.line, node.end) for part in parts)
 
-    def environment(self) -> dict[str, str]:
-        environ: dict[str, str] = {}
-        files = self.node.get("env_file")
-        items = files.items if files is not None and files.kind == LIST else [files]
-        for item in items:
-            name = self.text(item.get("path") if item is not None and item.kind == MAP else item)
+    def environment(self, variables: Variables) -> None:
+        """Set the variables of the files of `env_file`, and then those of `environment`."""
+        for source, item in self.lists("env_file"):
+            name = self.text(item.get("path") if item.kind == MAP else item)
             if name:
-                path = os.path.join(self.source.directory, name)
+                path = os.path.join(source.directory, name)
                 found = None if UNKNOWN in path else sources.read(path, "")
                 if found is None or found.problem:
                     self.unread.append(f"{os.path.basename(name)} (env_file)")
-                else:
-                    environ.update(_env_lines(found))
-        given = self.node.get("environment")
+                    continue
+                for key, text, line in _env_lines(found):
+                    variables.set(key, text, found, line, f"{key}={CAP}")
+        for layer in reversed(self.layers):
+            given = layer.node.get("environment")
+            for key, text, at in self.pairs(given):
+                form = f'{key}: "{CAP}"' if given is not None and given.kind == MAP else None
+                variables.set(key, text, layer.source, at.line, form or f"{key}={CAP}")
+
+    def pairs(self, given: Node | None) -> Iterator[tuple[str, str, Node]]:
+        """Yield what a map, or a list of NAME=VALUE, sets.
+
+        Without a value it is that of whoever starts compose.
+        """
         if given is not None and given.kind == MAP:
             for name, value in given.entries().items():
-                # Without a value it is that of whoever starts compose.
-                null = value.null
-                environ[name] = self.defaults.get(name, UNKNOWN) if null else self.text(value)
+                known = self.defaults.get(name, UNKNOWN) if value.null else self.text(value)
+                yield name, known, value
         for item in given.items if given is not None and given.kind == LIST else ():
             name, equals, text = item.text.partition("=")
-            environ[name] = (
-                interpolate(text, self.defaults) if equals else self.defaults.get(name, UNKNOWN)
-            )
-        return environ
+            known = interpolate(text, self.defaults) if equals else self.defaults.get(name, UNKNOWN)
+            yield name, known, item
 
     def files(self) -> dict[str, File]:
         """Return the small files that are mounted from beside the compose file."""
         files: dict[str, File] = {}
-        pairs: list[tuple[str, str]] = []
-        for volume in self.node.list("volumes"):
+        pairs: list[tuple[Source, str, str]] = []
+        for source, volume in self.lists("volumes"):
             if volume.kind == MAP:
-                pairs.append((self.text(volume.get("source")), self.text(volume.get("target"))))
-            elif volume.kind == TEXT:
+                host, target = self.text(volume.get("source")), self.text(volume.get("target"))
+            else:
                 host, _, rest = self.text(volume).partition(":")
-                pairs.append((host, rest.partition(":")[0]))
-        for config in self.node.list("configs"):
+                target = rest.partition(":")[0]
+            pairs.append((source, host, target))
+        for source, config in self.lists("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
             target = "" if config.kind == TEXT else self.text(config.get("target"))
             target = target or f"/{name}"
@@ -182,10 +232,10 @@ class _Service:
             if content is not None and content.kind == TEXT:
                 files[target] = File(self.text(content), self.source, content.line)
             elif entry is not None:
-                pairs.append((self.text(entry.get("file")), target))
-        for host, target in pairs:
+                pairs.append((source, self.text(entry.get("file")), target))
+        for source, host, target in pairs:
             if host.startswith("./") and target and UNKNOWN not in host:
-                path = os.path.normpath(os.path.join(self.source.directory, host))
+                path = os.path.normpath(os.path.join(source.directory, host))
                 found = sources.read(path, "") if os.path.isfile(path) else None
                 if found is not None and not found.problem:
                     files[target] = File(found.text, found)
@@ -218,9 +268,10 @@ def interpolate(text: str, defaults: Mapping[str, str]) -> str:
     return replace(_VARIABLE, value, text)
 
 
-def _env_lines(source: Source | None) -> Iterator[tuple[str, str]]:
-    """Yield the variables of an env file."""
-    for line in source.text.split("\n") if source is not None and not source.problem else ():
+def _env_lines(source: Source | None) -> Iterator[tuple[str, str, int]]:
+    """Yield the variables of an env file, each with its line."""
+    lines = source.text.split("\n") if source is not None and not source.problem else ()
+    for number, line in enumerate(lines, 1):
         name, equals, text = line.strip().removeprefix("export ").partition("=")
         if not equals or name.startswith("#"):
             continue
@@ -229,4 +280,4 @@ def _env_lines(source: Source | None) -> Iterator[tuple[str, str]]:
             text = text[1:-1]
         else:
             text = text.partition(" #")[0].rstrip()
-        yield name.strip(), UNKNOWN if "$" in text else text
+        yield name.strip(), UNKNOWN if "$" in text else text, number

@@ -16,15 +16,23 @@ from eplb_launch.record import Record
 from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeAlias
 
     from eplb_launch.manifests.sources import Source
+
+    # From the name of an ARG and its own default to its value.
+    _Argument: TypeAlias = Callable[[str, str | None], str]
 
 _VARIABLE = re.compile(
     r"\\(?P<escaped>.)|\$(?P<name>[A-Za-z_]\w*)"
     r"|\$\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:[-+])(?P<operand>[^{}]*))?\}"
 )
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
+_PAIR = re.compile(
+    r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
+)
+_QUOTES = re.compile(r"\"|'|\\(?=[\" ])")
 _ESCAPE = re.compile(r"^#\s*escape\s*=\s*(\S)", re.IGNORECASE)
 
 
@@ -49,7 +57,7 @@ def tasks(source: Source) -> Iterator[Task]:
     A stage that only passes on the entry point of vLLM's image is left out: it starts no server
     before it is given arguments.
     """
-    for number, stage in enumerate(_stages(source)):
+    for number, stage in enumerate(_stages(source, {})):
         words = (*stage.entrypoint, *stage.command)
         if not stage.says or not words:
             continue
@@ -71,19 +79,29 @@ def tasks(source: Source) -> Iterator[Task]:
         )
 
 
-def final(source: Source, target: str = "") -> Built | None:
-    """Return the stage that a build ends with, or the one named `target`."""
-    found = list(_stages(source))
+def final(
+    source: Source, target: str = "", arguments: Mapping[str, str] | None = None
+) -> Built | None:
+    """Return the stage that a build ends with, or the one named `target`.
+
+    `arguments` are those that the build is given for ARG.
+    """
+    found = list(_stages(source, arguments or {}))
     if target.isdecimal() and int(target) < len(found):
         return found[int(target)]
     named = [stage for stage in found if target and stage.name == target.lower()]
     return (named or found)[-1] if found else None
 
 
-def _stages(source: Source) -> list[Built]:
+def _stages(source: Source, given: Mapping[str, str]) -> list[Built]:
     stages: list[Built] = []
     names: dict[str, Built] = {}
     defaults: dict[str, str] = {}  # of ARG before the first FROM
+
+    def argument(key: str, default: str | None) -> str:
+        """Return the value of an ARG of a stage."""
+        return given.get(key, defaults.get(key, UNKNOWN) if default is None else default)
+
     reader: _Stage | None = None
     for line, name, rest in _instructions(source.text):
         if name == "FROM":
@@ -94,11 +112,12 @@ def _stages(source: Source) -> list[Built]:
             image = _expand(words[0], defaults) if words else ""
             alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
             base = names.get(image.lower()) or _base(image, source)
-            reader = _Stage(source, base, alias, line, defaults)
+            reader = _Stage(base, alias, source, line, argument)
         elif reader is None:
             if name == "ARG":
-                key, equals, value = rest.partition("=")
-                defaults[key.strip()] = _unquoted(value) if equals else UNKNOWN
+                for key, value in _arguments(rest):
+                    own = UNKNOWN if value is None else _expand(value, defaults)
+                    defaults[key] = given.get(key, own)
         else:
             reader.take(line, name, rest)
     return [*stages, reader.built()] if reader is not None else stages
@@ -113,7 +132,7 @@ class _Stage:
     """A stage that is being read."""
 
     def __init__(
-        self, source: Source, base: Built, name: str, line: int, defaults: Mapping[str, str]
+        self, base: Built, name: str, source: Source, line: int, argument: _Argument
     ) -> None:
         self.source = source
         self.base = base
@@ -121,7 +140,7 @@ class _Stage:
         self.line = line
         self.variables = Variables(base.environ, base.limit)
         self.arguments: dict[str, str] = {}
-        self.defaults = defaults
+        self.argument = argument
         self.entrypoint = base.entrypoint
         self.command = base.command
         self.directory = base.directory
@@ -162,10 +181,9 @@ class _Stage:
                 at = line + rest.rpartition(key)[0].count("\n")
                 self.variables.set(key, value, self.source, at, f"{key}={CAP}")
         elif name == "ARG":
-            key, equals, value = rest.partition("=")
-            key = key.strip()
-            default = self.defaults.get(key, UNKNOWN)
-            self.arguments[key] = _expand(_unquoted(value), known) if equals else default
+            for key, default in _arguments(rest):
+                own = None if default is None else _expand(default, known)
+                self.arguments[key] = self.argument(key, own)
         elif name == "WORKDIR":
             self.directory = posixpath.join(self.directory, _expand(_unquoted(rest), known))
         elif name in ("COPY", "ADD"):
@@ -252,13 +270,16 @@ def _pairs(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if "=" not in first:
         yield first, _expand(value.strip(), known)
         return
-    for match in re.finditer(
-        r"(?<![\w.])([A-Za-z_][\w.]*)=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*)", rest
-    ):
-        text = match[2]
-        single = text.startswith("'")
-        text = re.sub(r"\"|'|\\(?=[\" ])", "", text)
-        yield match[1], text if single else _expand(text, known)
+    for match in _PAIR.finditer(rest):
+        if match[2] is not None:
+            text = _QUOTES.sub("", match[2])
+            yield match[1], text if match[2].startswith("'") else _expand(text, known)
+
+
+def _arguments(rest: str) -> Iterator[tuple[str, str | None]]:
+    """Yield what ARG names, with its default; None if it has none."""
+    for match in _PAIR.finditer(rest.replace("\\\n", " ")):
+        yield match[1], None if match[2] is None else _QUOTES.sub("", match[2])
 
 
 def _expand(text: str, known: Mapping[str, str]) -> str:

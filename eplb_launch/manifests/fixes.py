@@ -78,9 +78,7 @@ def _change(task: Task, current: str | None) -> Fix | None:
     place = task.limit if task.environ.get(VARIABLE) == current else _in_words(task)
     if place is None:
         return None
-    other = place.source is not task.source
-    line = f"{place.source.path}:{place.line}" if other else f"line {place.line}"
-    return Fix(f"change what {line} says of {VARIABLE}", place.text)
+    return Fix(f"change what {place.source.path}:{place.line} says of {VARIABLE}", place.text)
 
 
 def _in_words(task: Task) -> Limit | None:

@@ -8,7 +8,7 @@ from eplb_launch.manifests import images, ray
 from eplb_launch.manifests.containers import containers
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.manifests.pods import MAX_ENTRIES, expand, files, variables
-from eplb_launch.manifests.tasks import KUBERNETES, Task, Word, word
+from eplb_launch.manifests.tasks import KUBERNETES, Task, Word, misshapen, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,7 +40,8 @@ def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
     if not command:
         command, args = _by_image(source, found, image, args, environ)
     words = (*command, *args)
-    if not words:
+    unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
+    if not words and not unreadable:
         return None
     container = node.string("name") or found.key
     name = " ".join(p for p in (found.role, f"container {container}") if p)
@@ -57,6 +58,7 @@ def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
         version,
         version_source,
         files(found, maps),
+        unreadable=unreadable,
         own_entry=own_entry,
         limit=environment.limit,
     )

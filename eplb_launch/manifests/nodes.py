@@ -30,6 +30,9 @@ _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 
 
+MENTIONS = 2_000  # nodes that are looked at for a word
+
+
 class Problem(Record):
     """What could not be read, and where."""
 
@@ -84,11 +87,11 @@ class Node:
         return found
 
     def place(self, line: int, *names: str) -> int:
-        """Return a line inside this map: `line`, or that of a key if an alias leads elsewhere."""
+        """Return a line inside this map: `line`, or that of a key if it leads elsewhere."""
         if self.line <= line <= self.end:
             return line
-        keys = [key for key, _ in self.pairs if key.text in names]
-        return keys[0].line if keys else self.line
+        lines = {key.text: key.line for key, _ in reversed(self.pairs)}
+        return next((lines[name] for name in names if name in lines), self.line)
 
     def at(self, *names: str) -> Node | None:
         """Return what is at a path of keys; None if there is nothing."""
@@ -111,6 +114,20 @@ class Node:
     def null(self) -> bool:
         """Whether it is no value at all."""
         return self.kind == TEXT and self.plain and self.text in _NULL
+
+
+def mentions(node: Node, text: str) -> bool:
+    """Whether a text stands somewhere in a tree, as far as it is looked at."""
+    todo, seen = [node], {id(node)}
+    while todo:
+        at = todo.pop()
+        if at.kind == TEXT and text in at.text:
+            return True
+        for below in [*at.items, *(value for _, value in at.pairs)]:
+            if len(seen) < MENTIONS and id(below) not in seen:
+                seen.add(id(below))
+                todo.append(below)
+    return False
 
 
 def documents(text: str) -> Iterator[tuple[str, Node | Problem]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from eplb_launch.manifests import (
     compose,
     containers,
     dockerfiles,
+    extends,
     kubernetes,
     nodes,
     pods,
@@ -143,7 +145,8 @@ class _Reader:
     def take_document(self, source: Source, part: str, document: Node) -> None:
         hinted = any(hint in part for hint in _HINTS)
         if compose.is_compose(document):
-            if hinted or "build" in part:
+            elsewhere = "build" in part or "extends" in part or extends.override_of(source.path)
+            if hinted or elsewhere:
                 self.composed.append((source, document))
             return
         for item in containers.objects(document):
@@ -158,7 +161,10 @@ class _Reader:
         """Yield what the files start."""
         for source, node in self.objects:
             yield from self.bounded(source, kubernetes.tasks(source, node, self.maps))
+        merged = {extends.override_of(source.path) for source, _ in self.composed}
         for source, node in self.composed:
+            if os.path.normpath(source.path) in merged:
+                continue
             yield from self.bounded(source, compose.tasks(source, node))
         for unit in systemd.units(self.units):
             yield from self.bounded(unit[0], systemd.tasks(unit))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import images, nodes
+from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
 
@@ -132,6 +134,21 @@ class File(Record):
     text: str
     source: Source
     line: int = 1  # where it begins in its source
+
+
+def misshapen(words: Mapping[str, Node | None], image: str) -> str:
+    """Return why commands are none, by their keys: something in one is no text.
+
+    "" if all is well, or if it has nothing to do with vLLM, by all that can be seen.
+    """
+    for key, node in words.items():
+        items = node.items if node is not None and node.kind == LIST else [node]
+        if any(item is not None and item.kind != TEXT for item in items) and (
+            images.is_vllm(image)
+            or any(n is not None and nodes.mentions(n, "vllm") for n in words.values())
+        ):
+            return f"its {key} has a list or a map where a text is to stand"
+    return ""
 
 
 def word(node: Node, source: Source, text: str | None = None) -> Word:

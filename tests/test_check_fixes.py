@@ -1,0 +1,195 @@
+"""The fixes of `eplb-launch check`: each is done to the file, and the file is checked again."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from eplb_launch.cli import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARGS = "-dp 8 --enable-eplb --eplb-config.use_async=1 --all2all-backend=deepep_low_latency"
+LISTED = ", ".join(f'"{word}"' for word in ["m", *ARGS.split()])
+POD = f"""\
+apiVersion: v1
+kind: Pod
+metadata: {{name: p}}
+spec:
+  containers:
+  - name: v
+    image: vllm/vllm-openai:v0.16.0
+    args: [{LISTED}]
+"""
+SERVICE = f"""\
+services:
+  v:
+    image: vllm/vllm-openai:v0.16.0
+    command: [{LISTED}]
+"""
+DOCKERFILE = f"FROM vllm/vllm-openai:v0.16.0\nCMD [{LISTED}]\n"
+CONFIG = "---\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: c}\ndata:\n"
+
+
+def servers(path: Path) -> list[dict[str, Any]]:
+    """Return the servers of a file or folder."""
+    result = CliRunner().invoke(app, ["check", "--json", str(path)])
+    return list(json.loads(result.output)["servers"])
+
+
+# The file, and what of it the fix takes the place of.
+CHANGES = [
+    pytest.param(
+        "p.yaml",
+        POD + '    env:\n    - name: NCCL_MAX_CTAS\n      value: "0"\n',
+        'value: "0"',
+        id="0",
+    ),
+    pytest.param(
+        "p.yaml", POD + "    env: [{name: NCCL_MAX_CTAS, value: ''}]\n", "value: ''", id="empty"
+    ),
+    pytest.param(
+        "p.yaml", POD + "    env: [{name: NCCL_MAX_CTAS, value: 0x8}]\n", "value: 0x8", id="0x8"
+    ),
+    pytest.param(
+        "p.yaml",
+        POD + "    env:\n    - {name: NCCL_MAX_CTAS, value: '8'}\n"
+        "    - {name: NCCL_MAX_CTAS, value: '16'}\n",
+        "value: '16'",
+        id="the second one counts",
+    ),
+    pytest.param(
+        "p.yaml",
+        POD + "    envFrom: [{configMapRef: {name: c}}]\n" + CONFIG + '  NCCL_MAX_CTAS: "64"\n',
+        'NCCL_MAX_CTAS: "64"',
+        id="ConfigMap",
+    ),
+    pytest.param(
+        "p.yaml",
+        POD
+        + "    env:\n    - name: NCCL_MAX_CTAS\n"
+        + "      valueFrom: {configMapKeyRef: {name: c, key: n}}\n"
+        + CONFIG
+        + '  n: "08"\n',
+        'n: "08"',
+        id="key of a ConfigMap",
+    ),
+    pytest.param(
+        "p.yaml",
+        POD + '    env: [{name: NCCL_MAX_CTAS, value: "$(OF_THE_NODE)"}]\n',
+        'value: "$(OF_THE_NODE)"',
+        id="not known",
+    ),
+    pytest.param(
+        "p.yaml",
+        POD.partition("    args")[0]
+        + f"    command: [bash, -c]\n    args:\n    - |\n      export NCCL_MAX_CTAS=0\n"
+        f"      exec vllm serve m {ARGS}\n",
+        "NCCL_MAX_CTAS=0",
+        id="in a script of a Pod",
+    ),
+    pytest.param(
+        "compose.yaml",
+        SERVICE + '    environment:\n      NCCL_MAX_CTAS: ""\n',
+        'NCCL_MAX_CTAS: ""',
+        id="map of compose",
+    ),
+    pytest.param(
+        "compose.yaml",
+        SERVICE + "    environment:\n      NCCL_MAX_CTAS:\n",
+        "NCCL_MAX_CTAS:",
+        id="of whoever starts compose",
+    ),
+    pytest.param(
+        "compose.yaml",
+        SERVICE + "    environment: [A=1, NCCL_MAX_CTAS=0]\n",
+        "NCCL_MAX_CTAS=0",
+        id="list of compose",
+    ),
+    pytest.param(
+        "Dockerfile", DOCKERFILE + "ENV NCCL_MAX_CTAS 0\n", "NCCL_MAX_CTAS 0", id="Dockerfile"
+    ),
+    pytest.param(
+        "Dockerfile",
+        DOCKERFILE + "ENV A=1 \\\n  NCCL_MAX_CTAS=00 B=2\n",
+        "NCCL_MAX_CTAS=00",
+        id="second line of ENV",
+    ),
+    pytest.param(
+        "a.sh",
+        f"set -e\nexport NCCL_MAX_CTAS=0\nvllm serve m {ARGS}\n",
+        "NCCL_MAX_CTAS=0",
+        id="script",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "old"), CHANGES)
+def test_a_value_that_limits_nothing_is_changed_where_it_is(
+    tmp_path: Path, name: str, text: str, old: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    [server] = servers(path)
+    assert server["verdict"] != "ok"
+    fix = server["fixes"][-1]
+    match = re.fullmatch(r"(?:or )?change what (.*):(\d+) says of NCCL_MAX_CTAS", fix["how"])
+    assert match
+    assert match[1] == str(path)
+    lines = text.split("\n")
+    at = int(match[2]) - 1
+    assert old in lines[at]
+    lines[at] = lines[at].replace(old, fix["text"])
+    path.write_text("\n".join(lines))
+    assert [(s["verdict"], s["cause"]) for s in servers(path)] == [("ok", "set")]
+
+
+def test_a_file_of_variables_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.env").write_text("# limits\nNCCL_MAX_CTAS=0\n")
+    (tmp_path / "compose.yaml").write_text(SERVICE + "    env_file: x.env\n")
+    [server] = servers(tmp_path)
+    [fix] = server["fixes"]
+    assert fix["how"] == f"change what {tmp_path}/x.env:2 says of NCCL_MAX_CTAS"
+    (tmp_path / "x.env").write_text(f"# limits\n{fix['text']}\n")
+    assert servers(tmp_path)[0]["cause"] == "set"
+
+
+@pytest.mark.parametrize(
+    ("text", "ways"),
+    [
+        pytest.param(f"NCCL_MAX_CTAS=0 NCCL_MAX_CTAS=00 vllm serve m {ARGS}\n", 0, id="which one"),
+        pytest.param(f"unset NCCL_MAX_CTAS\nvllm serve m {ARGS}\n", 1, id="unset"),
+    ],
+)
+def test_nothing_is_said_of_a_line_that_is_not_sure(tmp_path: Path, text: str, ways: int) -> None:
+    (tmp_path / "a.sh").write_text(text)
+    [server] = servers(tmp_path)
+    assert len(server["fixes"]) == ways
+    assert not [fix for fix in server["fixes"] if "change" in fix["how"]]
+
+
+def test_a_value_that_the_script_takes_back_is_not_what_is_to_be_changed(tmp_path: Path) -> None:
+    script = f"unset NCCL_MAX_CTAS; exec vllm serve m {ARGS}"
+    (tmp_path / "p.yaml").write_text(
+        POD.partition("    args")[0]
+        + f"    command: [bash, -c, '{script}']\n    env: [{{name: NCCL_MAX_CTAS, value: '8'}}]\n"
+    )
+    [server] = servers(tmp_path)
+    assert [fix["text"] for fix in server["fixes"]] == ["eplb-launch -- vllm serve …"]
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "p.yaml"])
+def test_an_image_that_is_not_known_is_given_no_command(tmp_path: Path, name: str) -> None:
+    """Nothing says what it would have to be."""
+    text = (SERVICE if name == "compose.yaml" else POD).replace("vllm/vllm-openai:v0.16.0", "own")
+    (tmp_path / name).write_text(text)
+    [server] = servers(tmp_path)
+    assert server["verdict"] == "exposed"
+    [fix] = server["fixes"]
+    assert fix["how"].startswith("set NCCL_MAX_CTAS in the ")
+    assert "\\u" not in json.dumps(fix, ensure_ascii=False)
