@@ -149,6 +149,38 @@ def test_a_value_that_limits_nothing_is_changed_where_it_is(
     assert [(s["verdict"], s["cause"]) for s in servers(path)] == [("ok", "set")]
 
 
+RAY_JOB = f"""\
+apiVersion: ray.io/v1
+kind: RayJob
+spec:
+  entrypoint: vllm serve m --data-parallel-backend ray {ARGS}
+  rayClusterSpec:
+    headGroupSpec:
+      template: {{spec: {{containers: [{{name: h, image: vllm/vllm-openai:v0.16.0}}]}}}}
+"""
+
+
+def test_a_ray_job_is_given_the_variable_for_all_its_workers(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(RAY_JOB)
+    [server] = servers(path)
+    assert (server["verdict"], server["line"]) == ("exposed", 4)
+    # The launcher before it would reach the driver alone.
+    [fix] = server["fixes"]
+    path.write_text(RAY_JOB + "".join(f"  {line}\n" for line in fix["text"].split("\n")))
+    assert servers(path)[0]["cause"] == "set"
+
+
+def test_what_a_ray_job_sets_to_nothing_is_changed_in_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    text = RAY_JOB + "  runtimeEnvYAML: |\n    env_vars:\n      A: b\n      NCCL_MAX_CTAS: 0\n"
+    path.write_text(text)
+    [fix] = servers(path)[0]["fixes"]
+    assert fix["how"] == f"change what {path}:11 says of NCCL_MAX_CTAS"
+    path.write_text(text.replace("NCCL_MAX_CTAS: 0", fix["text"]))
+    assert servers(path)[0]["cause"] == "set"
+
+
 def test_a_file_of_variables_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.env").write_text("# limits\nNCCL_MAX_CTAS=0\n")
     (tmp_path / "compose.yaml").write_text(SERVICE + "    env_file: x.env\n")

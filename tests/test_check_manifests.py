@@ -98,6 +98,14 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("exposed", "no-limit", "pod.yaml", "--config, /conf/serve.yaml"),
         ("exposed", "no-limit", "run.sh", "vllm serve m --config serve.yaml"),
     ],
+    "24-ray-job.yaml": [
+        ("exposed", "no-limit", "vllm serve m"),
+        ("ok", "set", "entrypoint: vllm serve two"),
+        ("exposed", "value-too-high", "entrypoint: vllm serve three"),
+        ("ok", "wrapped", "entrypoint: eplb-launch"),
+        ("unknown", "environment-not-read", "entrypoint: vllm serve five"),
+        ("ok", "not-needed", "entrypoint: python3"),
+    ],
     "compose.yaml": [
         ("exposed", "no-limit", "command: --model m"),
         ("ok", "set", 'command: ["m", "-dp", "8"'),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN
 from eplb_launch.export import FORMATS
 from eplb_launch.manifests import engines
-from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, SCRIPT, SYSTEMD, Limit
+from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, RAY, SCRIPT, SYSTEMD, Limit
 from eplb_launch.manifests.verdicts import lacks_dashes
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE
@@ -125,6 +125,9 @@ def _variable(task: Task) -> Fix:
     how = f"set {VARIABLE}"
     if task.place == KUBERNETES:
         return Fix(f"{how} in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n"))
+    if task.place == RAY:
+        text = f'runtimeEnvYAML: |\n  env_vars:\n    {VARIABLE}: "{CAP}"'
+        return Fix(f"{how} in the spec of the job", text)
     if task.place == COMPOSE:
         return Fix(f"{how} in the service", f'environment:\n  {VARIABLE}: "{CAP}"')
     if task.place == DOCKERFILE:

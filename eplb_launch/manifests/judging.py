@@ -234,7 +234,11 @@ class _Judge:
             fixes = fix(task, server, decided.current)
         elif found.cause in WRONG_VALUES:
             fixes = correct(task, decided.current)
-        if run is None and any(w.code == "variable-dropped" for w in decided.warnings):
+        codes = {warning.code for warning in decided.warnings}
+        if "ray-workers" in codes and run is None and len(fixes) > 1:
+            # What is set for the launcher's own child does not reach them.
+            fixes = (fixes[1].replace(how=fixes[1].how.removeprefix("or ")),)
+        if run is None and "variable-dropped" in codes:
             fixes = fixes[:1]  # the variable set outside would not arrive
         source = images.version(run.image)[1] if run and not task.version else task.version_source
         notes = task.notes

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
     """Yield what an object's containers start."""
-    yield from ray.tasks(source, node)
+    yield from ray.tasks(source, node, maps)
     for found in containers(node):
         task = _task(source, found, maps)
         if task is not None:
@@ -84,6 +84,8 @@ def _by_image(
     line = args[0].line if args else found.node.line
     if found.kind == "LLMInferenceService":
         return _llm_inference_service(source, found, args, environ)
+    if found.kind.startswith("Ray"):  # KubeRay puts `ray start` in the place of the image's own
+        return (), args
     program = images.entry_point(image)
     if not program and found.key in ("model", "huggingface"):
         model_format = found.node.string("modelFormat", "name")

@@ -4,20 +4,89 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eplb_launch.manifests.tasks import KUBERNETES, Task
+from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import images, nodes
+from eplb_launch.manifests.containers import containers
+from eplb_launch.manifests.nodes import MAP, TEXT
+from eplb_launch.manifests.pods import files, variables
+from eplb_launch.manifests.tasks import KUBERNETES, RAY, Task, Variables, Word, word
+from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from eplb_launch.manifests.nodes import Node
+    from eplb_launch.manifests.pods import ConfigMaps
     from eplb_launch.manifests.sources import Source
+    from eplb_launch.manifests.tasks import File
+
+_UNREAD = "the environment of the Ray cluster"
 
 
-def tasks(source: Source, node: Node) -> Iterator[Task]:
-    """Yield what a RayService starts that no container names."""
+def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
+    """Yield what a RayJob or a RayService starts that no container names."""
+    name = f"{node.string('kind')}/{node.string('metadata', 'name') or '?'}"
     serve = node.at("spec", "serveConfigV2")
     if serve is not None and "enable_eplb" in serve.text:
-        name = f"{node.string('kind')}/{node.string('metadata', 'name') or '?'}"
         line = serve.line + serve.text.partition("enable_eplb")[0].count("\n") * serve.block
         why = "Ray Serve starts it from engine_kwargs, which are no command"
         yield Task(KUBERNETES, name, source, line, (), unreadable=why)
+    path = {"RayJob": ("spec",), "RayCronJob": ("spec", "jobTemplate")}.get(node.string("kind"))
+    spec = node.at(*path) if path else None
+    entry = spec.get("entrypoint") if spec is not None else None
+    if spec is not None and entry is not None and entry.kind == TEXT and not entry.null:
+        yield _job(source, spec, entry, name, maps)
+
+
+def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -> Task:
+    """Return the job that a shell on the head of the Ray cluster starts.
+
+    docs.ray.io/en/latest/cluster/kubernetes/getting-started/rayjob-quick-start.html. Its
+    environment is that of the head, and `env_vars` of runtimeEnvYAML, which reaches all workers.
+    """
+    environment = Variables()
+    image = ""
+    mounted: Mapping[str, File] = {}
+    cluster = spec.get("rayClusterSpec")
+    head = cluster.get("headGroupSpec") if cluster is not None else None
+    found = next(containers(head), None) if head is not None else None
+    if found is None:
+        environment.unread.append(_UNREAD)
+    else:
+        environment = variables(found, source, maps)
+        image = found.node.string("image")
+        mounted = files(found, maps)
+    _runtime(environment, spec.get("runtimeEnvYAML"), source)
+    version, version_source = images.version(image)
+    shell = (Word(text, source, entry.line) for text in ("bash", "-c"))
+    return Task(
+        RAY,
+        f"{name} entrypoint",
+        source,
+        entry.line,
+        (*shell, word(entry, source)),
+        environment.known,
+        tuple(environment.unread),
+        "/",
+        image,
+        version,
+        version_source,
+        mounted,
+        limit=environment.limit,
+    )
+
+
+def _runtime(environment: Variables, text: Node | None, source: Source) -> None:
+    """Set what the runtime environment of a job sets; it is YAML in a text."""
+    if text is None or text.kind != TEXT or text.null:
+        return
+    for _, document in nodes.documents(text.text):
+        given = document.get("env_vars") if not isinstance(document, nodes.Problem) else None
+        if given is None:
+            if isinstance(document, nodes.Problem):
+                environment.unread.append("runtimeEnvYAML")
+            continue
+        for name, value in given.entries().items() if given.kind == MAP else ():
+            line = text.line + (value.line - 1) * text.block
+            known = value.text if value.kind == TEXT else UNKNOWN
+            environment.set(name, known, source, line, f'{name}: "{CAP}"')

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.sources import Source
 
 # Where a task comes from, which decides how a fix is written there.
-KUBERNETES, COMPOSE, SYSTEMD, DOCKERFILE, SCRIPT = (
+KUBERNETES, RAY, COMPOSE, SYSTEMD, DOCKERFILE, SCRIPT = (
     "kubernetes",
+    "ray",
     "compose",
     "systemd",
     "dockerfile",
