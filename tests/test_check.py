@@ -121,6 +121,33 @@ def test_stdin_is_taken_for_what_it_is(text: str, line: int) -> None:
     assert result.exit_code == 1
 
 
+@pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        pytest.param({"values.yaml": "vllm: {replicas: 2}\n"}, "values.yaml", id="values"),
+        pytest.param({"a.yaml": ""}, "a.yaml", id="empty"),
+        pytest.param({"Dockerfile": "# vllm\n"}, "Dockerfile", id="Dockerfile"),
+        pytest.param(
+            {f"{i}.json": "{}" for i in range(5)}, "0.json, 1.json, 2.json and 2 more", id="many"
+        ),
+        pytest.param({"a.yaml": "apiVersion: v1\nkind: Service\n"}, "", id="Kubernetes"),
+        pytest.param({"a.yaml": "services: {web: {image: nginx}}\n"}, "", id="compose"),
+        pytest.param({"a.yaml": BROKEN}, "", id="broken"),
+        pytest.param({"a.sh": "true\n"}, "", id="script"),
+    ],
+)
+def test_a_file_that_was_asked_for_with_nothing_in_it_is_said_on_stderr(
+    folder: Path, files: dict[str, str], line: str, style: str
+) -> None:
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    said = f"eplb-launch: nothing that check reads is in {line}\n" if line else ""
+    result = check("--format", style, *files)
+    assert (result.stderr, result.exit_code) == (said, 125 if BROKEN in files.values() else 0)
+    assert check("--format", style, ".").stderr == ""
+
+
 def test_what_is_printed_for_a_person(folder: Path) -> None:
     (folder / "run.sh").write_text(f"set -e\nexec {EXPOSED}")
     assert check("--vllm-version", "0.16.0", "run.sh").output == (

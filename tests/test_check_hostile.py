@@ -53,6 +53,29 @@ CASES = [
         id="a list in itself",
     ),
     pytest.param(
+        "a.yaml",
+        "x: &x0 [vllm]\n"
+        + "".join(f"x{i}: &x{i} [*x{i - 1}, *x{i - 1}]\n" for i in range(1, 80))
+        + "services:\n"
+        + "".join(f"  s{i}: {{image: vllm, command: *x79}}\n" for i in range(900)),
+        None,
+        id="commands of lists of lists",
+    ),
+    pytest.param(
+        "a.yaml",
+        "services:\n  s0: {image: vllm, command: [m]}\n"
+        + "".join(f"  s{i + 1}: {{extends: s{i}}}\n" for i in range(900)),
+        None,
+        id="extends of extends",
+    ),
+    pytest.param(
+        "a.yaml",
+        "services:\n"
+        + "".join(f"  s{i}: {{extends: {{file: x{i}, service: vllm}}}}\n" for i in range(900)),
+        None,
+        id="extends of files",
+    ),
+    pytest.param(
         "a.yaml", "services: &s\n  <<: [*s, *s]\n  vllm: {<<: *s}\n", None, id="merged into itself"
     ),
     pytest.param(
@@ -112,6 +135,53 @@ def test_time_is_bounded_and_the_message_is_clear(
     assert review.status() == (0 if message is None else 125)
 
 
+@pytest.mark.parametrize("depth", [1, 90])
+def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        HEAD
+        + "  - image: vllm/vllm-openai:v0.16.0\n    args:\n    - &x0 [m]\n"
+        + "".join(f"    - &x{i} [*x{i - 1}, *x{i - 1}]\n" for i in range(1, depth))
+    )
+    before = time.process_time()
+    [finding] = check([str(path)]).findings
+    assert time.process_time() - before < 2
+    assert (finding.verdict, finding.line) == ("unknown", 7)
+    assert finding.answer.reason == "a list or a map stands in its args, where a text has to"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(
+            "services:\n  vllm: {extends: {file: x.yaml, service: vllm}}\n",
+            "it extends a service of x.yaml, which is not here",
+            id="a file that is not here",
+        ),
+        pytest.param(
+            "services:\n  vllm: {extends: other}\n",
+            "it extends other, which is not there",
+            id="none",
+        ),
+        pytest.param(
+            "services:\n  vllm: {extends: vllm}\n",
+            "its extends goes in a circle: vllm, vllm",
+            id="itself",
+        ),
+        pytest.param(
+            "services:\n  s0: {image: vllm}\n"
+            + "".join(f"  s{i + 1}: {{extends: s{i}}}\n" for i in range(50)),
+            "it extends more than 49 services in a row",
+            id="many",
+        ),
+    ],
+)
+def test_an_extends_that_leads_nowhere_is_said(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    [finding] = check([str(tmp_path)]).findings
+    assert (finding.verdict, finding.answer.reason) == ("unknown", reason)
+
+
 def test_no_tag_does_anything(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     done = tmp_path / "done"
@@ -150,14 +220,20 @@ def test_the_same_file_is_read_once(tmp_path: Path) -> None:
     assert check([str(path), str(tmp_path), str(path)]).files == 1
 
 
+TOO_LARGE = "larger than 8 MB: not read"
+
+
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "found", "named"),
     [
-        pytest.param(b"a: vllm\n", "larger than 8 MB: not read", id="mentions vLLM"),
-        pytest.param(b"a: other\n", "", id="does not"),
+        pytest.param(b"a: vllm\n", TOO_LARGE, TOO_LARGE, id="mentions vLLM"),
+        pytest.param(b"a: other\n", "", TOO_LARGE, id="does not"),
     ],
 )
-def test_a_large_file_takes_little_memory(tmp_path: Path, line: bytes, message: str) -> None:
+def test_a_large_file_takes_little_memory(
+    tmp_path: Path, line: bytes, found: str, named: str
+) -> None:
+    """One that is asked for and not read is always said, others where they mention vLLM."""
     path = tmp_path / "large.yaml"
     with open(path, "wb") as file:
         file.writelines(line * ((1 << 20) // len(line)) for _ in range(50))
@@ -166,12 +242,13 @@ def test_a_large_file_takes_little_memory(tmp_path: Path, line: bytes, message: 
         "print(*[t.message for t in r.troubles], end='')"
     )
     limit = 400 << 20
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
-    )
-    assert done.stdout == message
+    for asked, message in ((tmp_path, found), (path, named)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(asked)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
+        assert done.stdout == message

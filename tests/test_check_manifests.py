@@ -106,6 +106,18 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "environment-not-read", "entrypoint: vllm serve five"),
         ("ok", "not-needed", "entrypoint: python3"),
     ],
+    "25-fragments.yaml": [
+        ("exposed", "no-limit", "args: [whole"),
+        ("ok", "set", "command: [vllm, serve]"),
+        ("exposed", "no-limit", "args: [added"),
+        ("unknown", "environment-not-read", "command: [vllm, serve, patch"),
+    ],
+    "26-not-words.yaml": [
+        ("unknown", "not-a-command", "args: [[m"),
+        ("unknown", "not-a-command", "command: [vllm, serve, m, {"),
+        ("unknown", "not-a-command", "command: [[vllm"),
+        ("ok", "not-needed", "command: [vllm, serve, m, -dp"),
+    ],
     "compose.yaml": [
         ("exposed", "no-limit", "command: --model m"),
         ("ok", "set", 'command: ["m", "-dp", "8"'),

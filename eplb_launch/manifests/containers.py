@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.nodes import Node
 
 MAX_NODES = 400_000
-_LISTS = ("containers", "initContainers", "ephemeralContainers")
+LISTS = ("containers", "initContainers", "ephemeralContainers")
 # Maps that are a container without being in such a list: Dynamo's extraPodSpec, KServe's predictor
 # (whose runtime brings image and program), and what others call theirs.
 _SINGLE = ("mainContainer", "container", "model", "huggingface")
@@ -56,7 +56,11 @@ def objects(node: Node) -> Iterator[Node]:
 
 
 def containers(node: Node) -> Iterator[Container]:
-    """Yield the containers of an object, each once, in the order of the file."""
+    """Yield the containers of an object, each once, in the order of the file.
+
+    A document that is no object may be of anything: there, only lists are commands.
+    """
+    kinds = (LIST, TEXT) if is_object(node) else (LIST,)
     kind, name = node.string("kind"), node.string("metadata", "name")
     seen: set[int] = set()
     todo: list[tuple[Node, str, str, tuple[Node, ...]]] = [(node, "", "", ())]
@@ -68,7 +72,7 @@ def containers(node: Node) -> Iterator[Container]:
         if at.kind == LIST:
             below = [(item, key, _role(item, key, role), above) for item in at.items]
         elif at.kind == MAP:
-            if _is_container(at, key):
+            if _is_container(at, key, kinds):
                 pod = above[-1] if above else at
                 yield Container(at, key, kind, name, role, pod, above)
                 continue
@@ -93,11 +97,11 @@ def _role(node: Node, key: str, role: str, parent: str = "") -> str:
     return key if parent == "services" else role
 
 
-def _is_container(node: Node, key: str) -> bool:
-    if key in _LISTS:
+def _is_container(node: Node, key: str, kinds: tuple[str, ...]) -> bool:
+    if key in LISTS:
         return True
     has_command = any(
-        (value := node.get(name)) is not None and value.kind in (LIST, TEXT)
+        (value := node.get(name)) is not None and value.kind in kinds
         for name in ("command", "args")
     )
     return has_command and (key in _SINGLE or bool(node.string("image")))

@@ -94,7 +94,9 @@ class Files:
                 circle = ", ".join([*(one for _, one in names), name])
                 return Layers(tuple(layers), f"its extends goes in a circle: {circle}", broken=True)
             if len(layers) >= MAX_LAYERS:
-                return Layers(tuple(layers), f"it extends more than {MAX_LAYERS} services in a row")
+                return Layers(
+                    tuple(layers), f"it extends more than {MAX_LAYERS - 1} services in a row"
+                )
             names.append((file.source.path, name))
             layers.append(Layer(file.source, base))
         return Layers(tuple(layers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.manifests import images, ray
-from eplb_launch.manifests.containers import containers
+from eplb_launch.manifests.containers import LISTS, containers
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.manifests.pods import MAX_ENTRIES, expand, files, variables
 from eplb_launch.manifests.tasks import KUBERNETES, Task, Word, misshapen, word
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.pods import ConfigMaps
     from eplb_launch.manifests.sources import Source
+
+_BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
 
 
 def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
@@ -43,13 +45,16 @@ def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
     unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
     if not words and not unreadable:
         return None
+    line = 0 if unreadable else next((w.line for w in words if w.line), 0)
     container = node.string("name") or found.key
     name = " ".join(p for p in (found.role, f"container {container}") if p)
+    if not image and found.key in LISTS and not found.kind.startswith("LLMInferenceService"):
+        environment.unread.append("the object that it is a patch of")
     return Task(
         KUBERNETES,
-        f"{found.kind}/{found.name or '?'} {name}",
+        f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
-        node.place(next((w.line for w in words if w.line), 0), "command", "args"),
+        node.place(line, "command", "args"),
         words,
         environ,
         tuple(environment.unread),
@@ -58,6 +63,7 @@ def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
         version,
         version_source,
         files(found, maps),
+        () if found.kind else (_BY_ITSELF,),
         unreadable=unreadable,
         own_entry=own_entry,
         limit=environment.limit,

@@ -30,7 +30,7 @@ def text(review: Review, *, strict: bool) -> str:
         place = f"{trouble.file}:{trouble.line}" if trouble.line else trouble.file
         lines.append(f"{place}: not read: {trouble.message}")
     lines.append(_summary(review, strict=strict))
-    return "".join(f"{_printable(line)}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _lines(finding: Finding) -> list[str]:
@@ -68,7 +68,7 @@ def _counts(review: Review) -> dict[str, int]:
     return {verdict: verdicts.count(verdict) for verdict in (OK, EXPOSED, NOT_KNOWN)}
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """Return a line without what a terminal would act on."""
     line = line.replace(UNKNOWN, "?")
     return "".join(c if c.isprintable() or c in "\t…" else f"\\x{ord(c):02x}" for c in line)
@@ -128,7 +128,7 @@ def github(review: Review, *, strict: bool) -> str:
             message = f"{warning.message}; {warning.remedy}"
             lines.append(_annotation("warning", finding.file, finding.line, warning.code, message))
     lines += [_annotation("error", t.file, t.line, "not read", t.message) for t in review.troubles]
-    lines.append(_printable(_summary(review, strict=strict)))
+    lines.append(printable(_summary(review, strict=strict)))
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from eplb_launch.launch import LAUNCHER_FAILED
+from eplb_launch.launch import LAUNCHER_FAILED, say
 from eplb_launch.manifests import (
     compose,
     containers,
@@ -38,6 +38,7 @@ _HINTS = ("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parall
 
 
 # Of one document. An alias makes many of one.
+_NAMED = 3  # of many files, in one line
 _MAX_TASKS = 1_000
 _MAX_WORDS = 100_000
 
@@ -56,6 +57,7 @@ class Review(Record):
     findings: tuple[Finding, ...]
     troubles: tuple[Trouble, ...]
     files: int  # how many were read
+    idle: tuple[str, ...] = ()  # files that were asked for, with nothing in them that is known here
 
     def status(self, *, strict: bool = False) -> int:
         """Return the exit status: 1 where something is exposed, 125 where a file was not read."""
@@ -82,7 +84,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
             if (finding.file, finding.line) not in covered:
                 findings[finding.file, finding.line, finding.name] = finding
     found = sorted(findings.values(), key=lambda finding: reader.order(finding.file, finding.line))
-    return Review(tuple(found), tuple(reader.troubles), reader.files)
+    return Review(tuple(found), tuple(reader.troubles), reader.files, tuple(reader.idle))
 
 
 def run(
@@ -90,6 +92,10 @@ def run(
 ) -> int:
     """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
     review = check(paths, vllm_version)
+    if review.idle:
+        names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
+        more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
+        say(f"nothing that check reads is in {names}{more}")
     text = reports.STYLES[style](review, strict=strict)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
     return review.status(strict=strict)
@@ -100,6 +106,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.files = 0
+        self.idle: list[str] = []
         self.troubles: list[Trouble] = []
         self.maps = pods.ConfigMaps()
         self.objects: list[tuple[Source, Node]] = []
@@ -120,11 +127,15 @@ class _Reader:
         if source.problem:
             self.troubles.append(Trouble(source.path, 0, source.problem))
         elif source.kind == sources.YAML:
-            self.take_yaml(source)
+            known = [self.take_document(source, *part) for part in _documents(source)]
+            if source.named and not any(known):
+                self.idle.append(source.path)
         elif source.kind == sources.UNIT:
             self.units.append(source)
         elif source.kind == sources.DOCKERFILE:
             self.images.append(source)
+            if source.named and dockerfiles.final(source) is None:
+                self.idle.append(source.path)
         elif source.kind == sources.SCRIPT:
             self.scripts.append(source)
         else:
@@ -132,30 +143,30 @@ class _Reader:
             message += "unit, a Dockerfile or a shell script"
             self.troubles.append(Trouble(source.path, 0, message))
 
-    def take_yaml(self, source: Source) -> None:
-        text = source.text
-        if source.path.endswith(".json"):
-            text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
-        for part, document in nodes.documents(text):
-            if isinstance(document, nodes.Problem):
-                self.troubles.append(Trouble(source.path, document.line, document.message))
-            elif document.kind == nodes.MAP:
-                self.take_document(source, part, document)
-
-    def take_document(self, source: Source, part: str, document: Node) -> None:
+    def take_document(self, source: Source, part: str, document: Node | nodes.Problem) -> bool:
+        """Take a document; whether it is of a kind that is known here."""
+        if isinstance(document, nodes.Problem):
+            self.troubles.append(Trouble(source.path, document.line, document.message))
+            return True
         hinted = any(hint in part for hint in _HINTS)
         if compose.is_compose(document):
             elsewhere = "build" in part or "extends" in part or extends.override_of(source.path)
             if hinted or elsewhere:
                 self.composed.append((source, document))
-            return
+            return True
+        known = False
         for item in containers.objects(document):
-            if item.kind != nodes.MAP:
-                continue
             if item.string("kind") == "ConfigMap":
                 self.maps.add(item, source)
-            elif hinted and containers.is_object(item):
+                known = True
+            elif containers.is_object(item):
+                known = True
+                if hinted:
+                    self.objects.append((source, item))
+            elif hinted and any(containers.containers(item)):
+                known = True
                 self.objects.append((source, item))
+        return known
 
     def tasks(self) -> Iterator[Task]:
         """Yield what the files start."""
@@ -190,6 +201,13 @@ class _Reader:
             for key, file in entries.items():
                 if _looks_like_script(key, file) and any(hint in file.text for hint in _HINTS):
                     yield _script(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
+
+
+def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:
+    text = source.text
+    if source.path.endswith(".json"):
+        text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
+    return nodes.documents(text)
 
 
 def _looks_like_script(key: str, file: File) -> bool:

@@ -40,6 +40,7 @@ class Source(Record):
     kind: str = ""
     text: str = ""
     problem: str = ""  # why it could not be read
+    named: bool = False  # it was asked for itself, not found below a folder
 
     @property
     def directory(self) -> str:
@@ -58,7 +59,7 @@ def gather(paths: Sequence[str]) -> Iterator[Source]:
         else:
             source = read(path, kind_of(path), seen)
             if source is not None:
-                yield source
+                yield source.replace(named=True)
 
 
 def kind_of(path: str) -> str:
@@ -83,7 +84,7 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
             kind = kind_of(path)
             if not kind and ("." in name or not _has_shebang(path)):
                 continue
-            source = read(path, kind or SCRIPT, seen)
+            source = read(path, kind or SCRIPT, seen, only_hinted=True)
             if source is not None:
                 yield source
             count += 1
@@ -117,10 +118,13 @@ def _head(path: str) -> bytes:
         os.close(descriptor)
 
 
-def read(path: str, kind: str, seen: set[tuple[int, int]] | None = None) -> Source | None:
+def read(
+    path: str, kind: str, seen: set[tuple[int, int]] | None = None, *, only_hinted: bool = False
+) -> Source | None:
     """Return a file; None if it was `seen` before, by this or by another name.
 
-    One that cannot be read is returned with its `problem`.
+    One that cannot be read is returned with its `problem`; `only_hinted`: that it is too large is
+    one only where it mentions vLLM.
     """
     try:
         # Not blocking: to open a pipe would wait for its writer.
@@ -136,7 +140,7 @@ def read(path: str, kind: str, seen: set[tuple[int, int]] | None = None) -> Sour
                 if (found.st_dev, found.st_ino) in seen:
                     return None
                 seen.add((found.st_dev, found.st_ino))
-            return _source(path, kind, file)
+            return _source(path, kind, file, only_hinted=only_hinted)
         except OSError as error:
             return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
@@ -146,24 +150,23 @@ def _standard_input() -> Source:
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
-        return _source(path, "", sys.stdin.buffer)
+        return _source(path, "", sys.stdin.buffer).replace(named=True)
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
 
 
-def _source(path: str, kind: str, file: object) -> Source:
+def _source(path: str, kind: str, file: object, *, only_hinted: bool = False) -> Source:
     content = b""
     while len(content) <= MAX_BYTES:
         piece = file.read(MAX_BYTES + 1 - len(content))  # type: ignore[attr-defined]
         if not piece:
             break
         content += piece
-    if len(content) > MAX_BYTES:
-        problem = f"larger than {MAX_BYTES >> 20} MB: not read"
-        return Source(path, kind, problem=problem if _hinted(content, file) else "")
-    if len(content) > MAX_TEXT and kind not in (YAML, ""):
-        problem = f"larger than {MAX_TEXT >> 20} MB: not read"
-        return Source(path, kind, problem=problem if _hinted(content, file) else "")
+    most = MAX_BYTES if kind in (YAML, "") else MAX_TEXT
+    if len(content) > most:
+        told = not only_hinted or _hinted(content, file)
+        problem = f"larger than {most >> 20} MB: not read" if told else ""
+        return Source(path, kind, problem=problem)
     if b"\0" in content:
         return Source(path, kind, problem="binary, not text")
     try:

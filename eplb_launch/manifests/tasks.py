@@ -148,7 +148,7 @@ def misshapen(words: Mapping[str, Node | None], image: str) -> str:
             images.is_vllm(image)
             or any(n is not None and nodes.mentions(n, "vllm") for n in words.values())
         ):
-            return f"its {key} has a list or a map where a text is to stand"
+            return f"a list or a map stands in its {key}, where a text has to"
     return ""
 
 
