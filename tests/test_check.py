@@ -205,6 +205,24 @@ FIXES = [
         id="compose",
     ),
     pytest.param(
+        "compose.yaml",
+        f"services:\n  v:\n    image: own\n    command: {EXPOSED}",
+        "eplb-launch -- vllm serve …",
+        id="compose, one text",
+    ),
+    pytest.param(
+        "compose.yaml",
+        f"services:\n  v: {{image: own, command: [vllm, serve, m, {QUOTED}]}}\n",
+        '"eplb-launch", "--",',
+        id="arguments of an entry point that is not known",
+    ),
+    pytest.param(
+        "p.yaml",
+        POD.format(f"    args: [vllm, serve, m, {QUOTED}]").replace("vllm/vllm-openai", "own"),
+        '"eplb-launch", "--",',
+        id="args of an entry point that is not known",
+    ),
+    pytest.param(
         "a.service",
         f"[Service]\nExecStart=/opt/bin/{EXPOSED}",
         "eplb-launch -- /opt/bin/vllm serve …",
@@ -215,6 +233,18 @@ FIXES = [
         f'FROM vllm/vllm-openai:v0.16.0\nCMD ["m", {QUOTED}]\n',
         'ENTRYPOINT ["eplb-launch", "--", "vllm", "serve"]',
         id="Dockerfile",
+    ),
+    pytest.param(
+        "Dockerfile",
+        f'FROM own\nENTRYPOINT ["vllm", "serve", "m", {QUOTED}]\n',
+        '"eplb-launch", "--",',
+        id="Dockerfile's own entry point",
+    ),
+    pytest.param(
+        "Dockerfile",
+        f'FROM own\nCMD ["vllm", "serve", "m", {QUOTED}]\n',
+        '"eplb-launch", "--",',
+        id="Dockerfile's own command",
     ),
 ]
 

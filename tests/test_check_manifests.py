@@ -118,6 +118,25 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "not-a-command", "command: [[vllm"),
         ("ok", "not-needed", "command: [vllm, serve, m, -dp"),
     ],
+    "27-around.yaml": [
+        ("exposed", "no-limit", "exec vllm serve"),
+        ("exposed", "no-limit", "command: [bash, -c"),
+    ],
+    "kustomize": [
+        ("exposed", "value-not-a-limit", "deployment.yaml", "args: [m"),
+        ("ok", "set", "run.sh", "exec vllm"),
+        ("ok", "wrapped", "serve.txt", "exec eplb-launch"),
+    ],
+    "compose-more": [
+        ("exposed", "no-limit", "compose.yaml", "OTHER:-8"),
+        ("ok", "not-needed", "compose.yaml", "OTHER:-1"),
+        ("exposed", "no-limit", "compose.yaml", "use_async\\"),
+        ("ok", "set", "compose.yaml", "&exposed"),
+        ("exposed", "no-limit", "compose.yaml", "override:", "+extends"),
+        ("exposed", "no-limit", "compose.yaml", "reset:", "+extends"),
+        ("ok", "not-needed", "compose.yaml", "command: !reset"),
+        ("exposed", "no-limit", "compose.yaml", "ENTRYPOINT exec"),
+    ],
     "compose.yaml": [
         ("exposed", "no-limit", "command: --model m"),
         ("ok", "set", 'command: ["m", "-dp", "8"'),

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|(?P<name>[A-Za-z_]\w*)"
-    r"|\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<operand>[^{}]*))?\}|(?P<rest>\{?))"
+    r"|\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<operand>(?:[^{}]|\{[^{}]*\})*))?\}"
+    r"|(?P<rest>\{?))"
 )
 
 
@@ -77,12 +78,13 @@ class _Service:
         built = self.built()
         entrypoint = self.words("entrypoint")
         command = self.words("command")
-        own_entry = entrypoint is None
+        own_entry = False
         if entrypoint is None:
             by_image = built.entrypoint if built else self.by_image(image)
             if command is None and built:
                 command = built.command
             entrypoint = by_image
+            own_entry = bool(by_image)
         version, version_source = images.version(image)
         variables = Variables(built.environ, built.limit) if built else Variables()
         if built and version is None:
@@ -110,6 +112,8 @@ class _Service:
             {**(built.files if built else {}), **self.files()},
             unreadable=unreadable,
             own_entry=own_entry,
+            as_text=not own_entry and self.is_text("entrypoint" if entrypoint else "command"),
+            only_arguments=not entrypoint,
             limit=variables.limit,
         )
 
@@ -120,21 +124,35 @@ class _Service:
             return self.problem
         return misshapen({name: self.get(name)[1] for name in ("entrypoint", "command")}, image)
 
+    def merged(self, name: str) -> list[tuple[Source, Node]]:
+        """Return the values of a key, each with its file, the innermost first."""
+        found: list[tuple[Source, Node]] = []
+        for layer in reversed(self.layers):
+            value = layer.node.get(name)
+            if value is not None and value.tag in ("!reset", "!override"):
+                found = []
+            if value is not None and value.tag != "!reset":
+                found.append((layer.source, value))
+        return found
+
     def get(self, name: str) -> tuple[Source, Node | None]:
         """Return the value of a key that replaces what is extended, and its file."""
-        for layer in self.layers:
-            value = layer.node.get(name)
-            if value is not None and not value.null:
-                return layer.source, value
+        given = [*self.merged(name)]
+        for source, value in reversed(given):
+            if not value.null:
+                return source, value
         return self.source, None
+
+    def is_text(self, name: str) -> bool:
+        """Whether a key has one text."""
+        value = self.get(name)[1]
+        return value is not None and value.kind == TEXT
 
     def lists(self, name: str) -> Iterator[tuple[Source, Node]]:
         """Yield the elements of a key that adds to what is extended, the innermost last."""
-        for layer in reversed(self.layers):
-            value = layer.node.get(name)
-            for item in value.items if value is not None and value.kind == LIST else [value]:
-                if item is not None:
-                    yield layer.source, item
+        for source, value in self.merged(name):
+            for item in value.items if value.kind == LIST else [value]:
+                yield source, item
 
     def by_image(self, image: str) -> tuple[Word, ...]:
         found = (self.node.get(name) for name in ("command", "image"))
@@ -143,20 +161,28 @@ class _Service:
 
     def built(self) -> dockerfiles.Built | None:
         """Return what the Dockerfile that the service is built from starts."""
-        builds = [(at.source, at.node.get("build")) for at in self.layers]
-        parts = [(source, build) for source, build in builds if build is not None]
+        parts = self.merged("build")
         if not parts:
             return None
         directory, context, name, target = self.source.directory, "", "", ""
         arguments: dict[str, str] = {}
-        for source, build in reversed(parts):
+        inline: tuple[Source, Node] | None = None
+        for source, build in parts:
             given = build if build.kind == TEXT else build.get("context")
             if given is not None:
                 directory, context = source.directory, self.text(given)
             name = self.text(build.get("dockerfile")) or name
+            content = build.get("dockerfile_inline")
+            inline = inline if content is None else (source, content)
             target = self.text(build.get("target")) or target
             arguments.update((key, value) for key, value, _ in self.pairs(build.get("args")))
         path = os.path.normpath(os.path.join(directory, context or ".", name or "Dockerfile"))
+        if inline is not None:
+            source, content = inline
+            # Behind so many empty lines, its lines are those of the compose file.
+            text = "\n" * (content.line - 1) + self.text(content)
+            written = source.replace(kind=sources.DOCKERFILE, text=text)
+            return dockerfiles.final(written, target, arguments)
         file = None if UNKNOWN in path else sources.read(path, sources.DOCKERFILE)
         if file is None or file.problem:
             self.unread.append("the Dockerfile that it is built from")
@@ -192,11 +218,10 @@ class _Service:
                     continue
                 for key, text, line in _env_lines(found):
                     variables.set(key, text, found, line, f"{key}={CAP}")
-        for layer in reversed(self.layers):
-            given = layer.node.get("environment")
+        for source, given in self.merged("environment"):
             for key, text, at in self.pairs(given):
-                form = f'{key}: "{CAP}"' if given is not None and given.kind == MAP else None
-                variables.set(key, text, layer.source, at.line, form or f"{key}={CAP}")
+                form = f'{key}: "{CAP}"' if given.kind == MAP else f"{key}={CAP}"
+                variables.set(key, text, source, at.line, form)
 
     def pairs(self, given: Node | None) -> Iterator[tuple[str, str, Node]]:
         """Yield what a map, or a list of NAME=VALUE, sets.
@@ -257,7 +282,8 @@ def interpolate(text: str, defaults: Mapping[str, str]) -> str:
         name = match["name"] or match["braced"]
         if not name:
             return UNKNOWN
-        operator, operand = match["operator"] or "", match["operand"] or ""
+        operator = match["operator"] or ""
+        operand = interpolate(match["operand"] or "", defaults)
         known = defaults.get(name)
         if operator.endswith("-"):
             return operand if known is None or (not known and operator == ":-") else known

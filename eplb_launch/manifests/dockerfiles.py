@@ -75,6 +75,8 @@ def tasks(source: Source) -> Iterator[Task]:
             version,
             version_source,
             stage.files,
+            own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
+            only_arguments=not stage.entrypoint,
             limit=stage.limit,
         )
 

@@ -42,7 +42,7 @@ def fix(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
         started = run.entry or " ".join(program) or "…"
         return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
     ways: list[Fix] = []
-    if program or not task.own_entry:  # else it is the image's, which says nothing of it
+    if program or not task.only_arguments:  # else it is the image's, which nothing tells
         ways.append(_wrapped(task, server, program))
     if task.takes_away:
         return tuple(ways)
@@ -64,7 +64,7 @@ def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
 def in_shell(task: Task, server: Server) -> bool:
     """Whether the words before a server are those of a line, and not of a list."""
     shell = any(prefix.name == "sh" for prefix in server.prefixes)
-    return shell or task.place in (SCRIPT, SYSTEMD)
+    return shell or task.as_text or task.place in (SCRIPT, SYSTEMD)
 
 
 def correct(task: Task, current: str | None) -> tuple[Fix, ...]:
@@ -97,12 +97,12 @@ def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
         return Fix("put eplb-launch directly before the server", " ".join([*words, "…"]))
     if not program:
         return Fix("put these two words before the program", '"eplb-launch", "--",')
-    if not task.own_entry and server.prefixes:
+    listed = json.dumps(words)
+    if task.own_entry and task.place == DOCKERFILE:
+        return Fix("let the image start it with eplb-launch", f"ENTRYPOINT {listed}")
+    if task.only_arguments or task.place == DOCKERFILE or (server.prefixes and not task.own_entry):
         shown = " ".join(program)
         return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
-    listed = json.dumps(words)
-    if task.place == DOCKERFILE:
-        return Fix("let the image start it with eplb-launch", f"ENTRYPOINT {listed}")
     key = "entrypoint" if task.place == COMPOSE else "command"
     if task.own_entry:
         return Fix("give the container a command that starts with eplb-launch", f"{key}: {listed}")

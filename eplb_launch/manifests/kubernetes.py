@@ -25,12 +25,11 @@ def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
     """Yield what an object's containers start."""
     yield from ray.tasks(source, node, maps)
     for found in containers(node):
-        task = _task(source, found, maps)
-        if task is not None:
-            yield task
+        yield from _tasks(source, found, maps)
 
 
-def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
+def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]:
+    """Yield what a container starts: its command, and what is run in it after that."""
     node = found.node
     environment = variables(found, source, maps)
     environ = environment.known
@@ -38,19 +37,21 @@ def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
     command = _words(node.get("command"), source, environ)
     args = _words(node.get("args"), source, environ)
     version, version_source = images.version(image)
-    own_entry = not command
+    own_entry = False
     if not command:
         command, args = _by_image(source, found, image, args, environ)
+        own_entry = bool(command)
     words = (*command, *args)
     unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
-    if not words and not unreadable:
-        return None
+    hook = _words(node.at("lifecycle", "postStart", "exec", "command"), source, environ)
+    if not words and not unreadable and not hook:
+        return
     line = 0 if unreadable else next((w.line for w in words if w.line), 0)
     container = node.string("name") or found.key
     name = " ".join(p for p in (found.role, f"container {container}") if p)
     if not image and found.key in LISTS and not found.kind.startswith("LLMInferenceService"):
         environment.unread.append("the object that it is a patch of")
-    return Task(
+    task = Task(
         KUBERNETES,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
@@ -66,8 +67,21 @@ def _task(source: Source, found: Container, maps: ConfigMaps) -> Task | None:
         () if found.kind else (_BY_ITSELF,),
         unreadable=unreadable,
         own_entry=own_entry,
+        only_arguments=not command,
         limit=environment.limit,
     )
+    if words or unreadable:
+        yield task
+    if hook:
+        name = f"{task.name} postStart"
+        yield task.replace(
+            name=name,
+            line=hook[0].line,
+            words=hook,
+            unreadable="",
+            own_entry=False,
+            only_arguments=False,
+        )
 
 
 def _words(node: Node | None, source: Source, environ: Mapping[str, str]) -> tuple[Word, ...]:

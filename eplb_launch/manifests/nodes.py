@@ -43,7 +43,7 @@ class Problem(Record):
 class Node:
     """A value of a document and the line that it begins at."""
 
-    __slots__ = ("block", "end", "items", "kind", "line", "pairs", "plain", "text")
+    __slots__ = ("block", "end", "items", "kind", "line", "pairs", "plain", "tag", "text")
 
     def __init__(self, kind: str, line: int) -> None:
         """Begin an empty one at `line`, counted from 1."""
@@ -53,6 +53,7 @@ class Node:
         self.text = ""
         self.plain = False  # a text without quotes: may be a number or null
         self.block = False  # a literal block: each of its lines is a line of the file
+        self.tag = ""  # as it is written, "!reset"
         self.items: list[Node] = []
         self.pairs: list[tuple[Node, Node]] = []
 
@@ -252,11 +253,11 @@ def _line(mark: Any) -> int:
 
 
 def _node(event: yaml.NodeEvent, line: int, first: int) -> Node:
-    if isinstance(event, yaml.MappingStartEvent):
-        return Node(MAP, line)
+    kind = MAP if isinstance(event, yaml.MappingStartEvent) else LIST
+    node = Node(TEXT if isinstance(event, yaml.ScalarEvent) else kind, line)
+    node.tag = getattr(event, "tag", None) or ""
     if not isinstance(event, yaml.ScalarEvent):
-        return Node(LIST, line)
-    node = Node(TEXT, line)
+        return node
     node.text = templates(event.value)
     node.plain = bool(event.implicit[0])
     node.end = first + _line(event.end_mark)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import os
 import posixpath
 import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import sources
 from eplb_launch.manifests.expansion import replace
 from eplb_launch.manifests.nodes import TEXT
 from eplb_launch.manifests.tasks import File, Variables
 from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from eplb_launch.manifests.containers import Container
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
 
+MAX_FILES = 100  # of one generator
 MAX_ENTRIES = 2_000  # of a list in one container; an alias may repeat it in others
 _REFERENCE = re.compile(r"\$(\$|\(([A-Za-z_.-][\w.-]*)\))")
 _SECRET = "Secret"  # noqa: S105 - a kind
@@ -39,6 +42,20 @@ class ConfigMaps:
         for key, value in data.entries().items() if data is not None else ():
             if value.kind == TEXT:
                 entries[key] = File(value.text, source, value.line)
+
+    def generate(self, node: Node, source: Source) -> None:
+        """Take what a Kustomization makes ConfigMaps of, by the names that others have for them."""
+        for generator in node.list("configMapGenerator")[:MAX_ENTRIES]:
+            entries = self.data.setdefault(generator.string("name"), {})
+            for item in generator.list("literals")[:MAX_ENTRIES]:
+                key, _, value = item.text.partition("=")
+                entries[key] = File(value.strip("'\""), source, item.line)
+            for item in generator.list("files")[:MAX_FILES]:
+                key, equals, name = item.text.partition("=")
+                path = os.path.normpath(os.path.join(source.directory, name if equals else key))
+                found = sources.read(path, "") if os.path.isfile(path) else None
+                if found is not None and not found.problem:
+                    entries[key if equals else os.path.basename(key)] = File(found.text, found)
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
@@ -115,15 +132,20 @@ def files(found: Container, maps: ConfigMaps) -> dict[str, File]:
     for mount in found.node.list("volumeMounts")[:MAX_ENTRIES]:
         path, part = mount.string("mountPath"), mount.string("subPath")
         volume = volumes.get(mount.string("name"))
-        config = volume.string("configMap", "name") if volume is not None else ""
-        if volume is None or not path or config not in maps.data:
-            continue
-        entries = maps.data[config]
+        for name, file in _volume(volume, maps) if volume is not None and path else ():
+            if not part or part == name:
+                result[path if part else posixpath.join(path, name)] = file
+    return result
+
+
+def _volume(volume: Node, maps: ConfigMaps) -> Iterator[tuple[str, File]]:
+    """Yield the files that a volume has of ConfigMaps, by their paths in it."""
+    for part in [volume, *volume.list("projected", "sources")[:MAX_ENTRIES]]:
+        entries = maps.data.get(part.string("configMap", "name"), {})
         names = {key: key for key in entries}
-        items = volume.list("configMap", "items")
+        items = part.list("configMap", "items")
         if items:
             names = {item.string("key"): item.string("path") for item in items}
         for key, name in names.items():
-            if key in entries and (not part or part == name):
-                result[path if part else posixpath.join(path, name)] = entries[key]
-    return result
+            if key in entries:
+                yield name, entries[key]

@@ -138,7 +138,7 @@ def _annotation(kind: str, file: str, line: int, title: str, message: str) -> st
 
 
 def _data(value: str) -> str:
-    lines = [_printable(line).replace("%", "%25") for line in value.split("\n")]
+    lines = [printable(line).replace("%", "%25") for line in value.split("\n")]
     return "%0A".join(lines)
 
 

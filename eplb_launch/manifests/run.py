@@ -159,6 +159,9 @@ class _Reader:
             if item.string("kind") == "ConfigMap":
                 self.maps.add(item, source)
                 known = True
+            elif item.string("kind") == "Kustomization":
+                self.maps.generate(item, source)
+                known = True
             elif containers.is_object(item):
                 known = True
                 if hinted:
@@ -197,8 +200,11 @@ class _Reader:
         """Yield scripts, and those in ConfigMaps: for what no container was seen to run."""
         for source in self.scripts:
             yield _script(source, source.text, 1, "")
+        read = {os.path.normpath(source.path) for source in self.scripts}
         for name, entries in self.maps.data.items():
             for key, file in entries.items():
+                if os.path.normpath(file.source.path) in read:
+                    continue
                 if _looks_like_script(key, file) and any(hint in file.text for hint in _HINTS):
                     yield _script(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
 

@@ -126,6 +126,8 @@ class Task(Record):
     unreadable: str = ""  # why there are no words, though it starts a server
     takes_away: str = ""  # what takes the variable away again, wherever else the file sets it
     own_entry: bool = False  # the image's entry point is the program: the file names none
+    as_text: bool = False  # the command is one text, to be split
+    only_arguments: bool = False  # of an entry point that is not known; it may be the first of them
     limit: Limit | None = None  # what `environ` has the variable from
 
 
