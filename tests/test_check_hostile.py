@@ -76,6 +76,18 @@ CASES = [
         id="extends of files",
     ),
     pytest.param(
+        "a.yaml",
+        "".join(
+            f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{A{i}: vllm}}\n"
+            for i in range(4_000)
+        )
+        + "---\n"
+        + HEAD
+        + "  - image: vllm\n    args: [m]\n    envFrom: [{configMapRef: {name: c}}]\n" * 20,
+        None,
+        id="ConfigMaps of one name",
+    ),
+    pytest.param(
         "a.yaml", "services: &s\n  <<: [*s, *s]\n  vllm: {<<: *s}\n", None, id="merged into itself"
     ),
     pytest.param(

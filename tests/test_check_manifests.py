@@ -137,6 +137,15 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "not-needed", "compose.yaml", "command: !reset"),
         ("exposed", "no-limit", "compose.yaml", "ENTRYPOINT exec"),
     ],
+    "28-workflows.yaml": [
+        ("exposed", "no-limit", "      vllm serve m"),
+        ("ok", "wrapped", "script: eplb-launch"),
+        ("exposed", "no-limit", "        vllm serve m"),
+    ],
+    "overlays": [
+        ("unknown", "value-not-known", "base/pods.yaml", "args:"),
+        ("ok", "set", "production/pods.yaml", "args:"),
+    ],
     "compose.yaml": [
         ("exposed", "no-limit", "command: --model m"),
         ("ok", "set", 'command: ["m", "-dp", "8"'),

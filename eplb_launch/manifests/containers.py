@@ -104,4 +104,13 @@ def _is_container(node: Node, key: str, kinds: tuple[str, ...]) -> bool:
         (value := node.get(name)) is not None and value.kind in kinds
         for name in ("command", "args")
     )
+    if script(node) is not None:
+        return True
     return has_command and (key in _SINGLE or bool(node.string("image")))
+
+
+def script(node: Node) -> Node | None:
+    """Return the script that a step of Tekton, or a template of Argo, has for a shell."""
+    names = ("script", "source") if node.string("image") else ()
+    found = (value for name in names if (value := node.get(name)) is not None)
+    return next((value for value in found if value.kind == TEXT and not value.null), None)

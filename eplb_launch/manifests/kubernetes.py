@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.manifests import images, ray
-from eplb_launch.manifests.containers import LISTS, containers
+from eplb_launch.manifests.containers import LISTS, containers, script
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.manifests.pods import MAX_ENTRIES, expand, files, variables
 from eplb_launch.manifests.tasks import KUBERNETES, Task, Word, misshapen, word
+from eplb_launch.prefixes import SHELLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eplb_launch.manifests.config_maps import ConfigMaps
     from eplb_launch.manifests.containers import Container
     from eplb_launch.manifests.nodes import Node
-    from eplb_launch.manifests.pods import ConfigMaps
     from eplb_launch.manifests.sources import Source
 
 _BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
@@ -38,7 +39,10 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
     args = _words(node.get("args"), source, environ)
     version, version_source = images.version(image)
     own_entry = False
-    if not command:
+    text = script(node)
+    if text is not None:
+        command, args = _of_script(text, command, source), ()
+    elif not command:
         command, args = _by_image(source, found, image, args, environ)
         own_entry = bool(command)
     words = (*command, *args)
@@ -55,7 +59,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
         KUBERNETES,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
-        node.place(line, "command", "args"),
+        node.place(line, "command", "args", "script", "source"),
         words,
         environ,
         tuple(environment.unread),
@@ -63,7 +67,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
         image,
         version,
         version_source,
-        files(found, maps),
+        files(found, source, maps),
         () if found.kind else (_BY_ITSELF,),
         unreadable=unreadable,
         own_entry=own_entry,
@@ -82,6 +86,19 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
             own_entry=False,
             only_arguments=False,
         )
+
+
+def _of_script(text: Node, command: tuple[Word, ...], source: Source) -> tuple[Word, ...]:
+    """Return the words that run a script, by `command` or its first line; () if that is no shell.
+
+    tekton.dev/docs/pipelines/tasks (script); argo-workflows.readthedocs.io (script templates).
+    """
+    first = text.text.partition("\n")[0]
+    said = first[2:].split() if first.startswith("#!") else ["sh"]
+    program = (command[0].text if command else said[-1] if said else "").rpartition("/")[2]
+    if program not in SHELLS:
+        return ()
+    return (*(Word(w, source, text.line) for w in (program, "-c")), word(text, source))
 
 
 def _words(node: Node | None, source: Source, environ: Mapping[str, str]) -> tuple[Word, ...]:

@@ -3,59 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import os
 import posixpath
 import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests import sources
 from eplb_launch.manifests.expansion import replace
 from eplb_launch.manifests.nodes import TEXT
-from eplb_launch.manifests.tasks import File, Variables
+from eplb_launch.manifests.tasks import Variables
 from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eplb_launch.manifests.config_maps import ConfigMaps
     from eplb_launch.manifests.containers import Container
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
+    from eplb_launch.manifests.tasks import File
 
 MAX_FILES = 100  # of one generator
 MAX_ENTRIES = 2_000  # of a list in one container; an alias may repeat it in others
 _REFERENCE = re.compile(r"\$(\$|\(([A-Za-z_.-][\w.-]*)\))")
 _SECRET = "Secret"  # noqa: S105 - a kind
-
-
-class ConfigMaps:
-    """The ConfigMaps of all files that are checked, by their names."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.data: dict[str, dict[str, File]] = {}
-
-    def add(self, node: Node, source: Source) -> None:
-        """Take the data of a ConfigMap."""
-        entries = self.data.setdefault(node.string("metadata", "name"), {})
-        data = node.at("data")
-        for key, value in data.entries().items() if data is not None else ():
-            if value.kind == TEXT:
-                entries[key] = File(value.text, source, value.line)
-
-    def generate(self, node: Node, source: Source) -> None:
-        """Take what a Kustomization makes ConfigMaps of, by the names that others have for them."""
-        for generator in node.list("configMapGenerator")[:MAX_ENTRIES]:
-            entries = self.data.setdefault(generator.string("name"), {})
-            for item in generator.list("literals")[:MAX_ENTRIES]:
-                key, _, value = item.text.partition("=")
-                entries[key] = File(value.strip("'\""), source, item.line)
-            for item in generator.list("files")[:MAX_FILES]:
-                key, equals, name = item.text.partition("=")
-                path = os.path.normpath(os.path.join(source.directory, name if equals else key))
-                found = sources.read(path, "") if os.path.isfile(path) else None
-                if found is not None and not found.problem:
-                    entries[key if equals else os.path.basename(key)] = File(found.text, found)
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
@@ -81,10 +51,10 @@ def variables(found: Container, source: Source, maps: ConfigMaps) -> Variables:
             result.known["LWS_GROUP_SIZE"] = size
     for entry in found.node.list("envFrom")[:MAX_ENTRIES]:
         name = entry.string("configMapRef", "name")
-        if name in maps.data:
-            prefix = entry.string("prefix")
-            for key, file in maps.data[name].items():
-                _take(result, prefix + key, key, file)
+        data = maps.of(name, source) if name else None
+        if data is not None:
+            for key, file in data.items():
+                _take(result, entry.string("prefix") + key, key, file)
         elif name:
             result.unread.append(f"ConfigMap {name} (envFrom)")
         else:
@@ -102,11 +72,8 @@ def _set(result: Variables, entry: Node, source: Source, maps: ConfigMaps) -> No
     reference = entry.at("valueFrom", "configMapKeyRef")
     if name and reference is not None:
         key = reference.string("key")
-        file = maps.data.get(reference.string("name"), {}).get(key)
-        if file is not None:
-            _take(result, name, key, file)
-        else:
-            result.known[name] = UNKNOWN
+        data = maps.of(reference.string("name"), source) or {}
+        _take(result, name, key, data.get(key))
     elif name and entry.get("valueFrom") is not None:
         result.known[name] = UNKNOWN
     elif name:
@@ -115,9 +82,12 @@ def _set(result: Variables, entry: Node, source: Source, maps: ConfigMaps) -> No
         result.set(name, expand(text, result.known), source, line, f"value: '{CAP}'")
 
 
-def _take(result: Variables, name: str, key: str, file: File) -> None:
-    """Set a variable to what a ConfigMap has under a key."""
-    result.set(name, file.text, file.source, file.line, f"{key}: '{CAP}'")
+def _take(result: Variables, name: str, key: str, file: File | None) -> None:
+    """Set a variable to what a ConfigMap has under a key; None: that is not known."""
+    if file is None:
+        result.known[name] = UNKNOWN
+    else:
+        result.set(name, file.text, file.source, file.line, f"{key}: '{CAP}'")
 
 
 def from_secrets_only(unread: tuple[str, ...]) -> bool:
@@ -125,27 +95,28 @@ def from_secrets_only(unread: tuple[str, ...]) -> bool:
     return all(entry.startswith(_SECRET + " ") for entry in unread)
 
 
-def files(found: Container, maps: ConfigMaps) -> dict[str, File]:
+def files(found: Container, source: Source, maps: ConfigMaps) -> dict[str, File]:
     """Return the files that ConfigMaps put into a container, by their paths there."""
     result: dict[str, File] = {}
     volumes = {v.string("name"): v for v in found.pod.list("volumes")[:MAX_ENTRIES]}
     for mount in found.node.list("volumeMounts")[:MAX_ENTRIES]:
         path, part = mount.string("mountPath"), mount.string("subPath")
         volume = volumes.get(mount.string("name"))
-        for name, file in _volume(volume, maps) if volume is not None and path else ():
+        for name, file in _volume(volume, source, maps) if volume is not None and path else ():
             if not part or part == name:
                 result[path if part else posixpath.join(path, name)] = file
     return result
 
 
-def _volume(volume: Node, maps: ConfigMaps) -> Iterator[tuple[str, File]]:
+def _volume(volume: Node, source: Source, maps: ConfigMaps) -> Iterator[tuple[str, File]]:
     """Yield the files that a volume has of ConfigMaps, by their paths in it."""
     for part in [volume, *volume.list("projected", "sources")[:MAX_ENTRIES]]:
-        entries = maps.data.get(part.string("configMap", "name"), {})
+        entries = maps.of(part.string("configMap", "name"), source) or {}
         names = {key: key for key in entries}
         items = part.list("configMap", "items")
         if items:
             names = {item.string("key"): item.string("path") for item in items}
         for key, name in names.items():
-            if key in entries:
-                yield name, entries[key]
+            file = entries.get(key)
+            if file is not None:
+                yield name, file

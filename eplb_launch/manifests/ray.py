@@ -15,8 +15,8 @@ from eplb_launch.releases import CAP
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eplb_launch.manifests.config_maps import ConfigMaps
     from eplb_launch.manifests.nodes import Node
-    from eplb_launch.manifests.pods import ConfigMaps
     from eplb_launch.manifests.sources import Source
     from eplb_launch.manifests.tasks import File
 
@@ -55,7 +55,7 @@ def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -
     else:
         environment = variables(found, source, maps)
         image = found.node.string("image")
-        mounted = files(found, maps)
+        mounted = files(found, source, maps)
     _runtime(environment, spec.get("runtimeEnvYAML"), source)
     version, version_source = images.version(image)
     shell = (Word(text, source, entry.line) for text in ("bash", "-c"))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from eplb_launch.launch import LAUNCHER_FAILED, say
 from eplb_launch.manifests import (
     compose,
+    config_maps,
     containers,
     dockerfiles,
     extends,
     kubernetes,
     nodes,
-    pods,
     reports,
     sources,
     systemd,
@@ -108,7 +108,7 @@ class _Reader:
         self.files = 0
         self.idle: list[str] = []
         self.troubles: list[Trouble] = []
-        self.maps = pods.ConfigMaps()
+        self.maps = config_maps.ConfigMaps()
         self.objects: list[tuple[Source, Node]] = []
         self.composed: list[tuple[Source, Node]] = []
         self.units: list[Source] = []
@@ -201,12 +201,11 @@ class _Reader:
         for source in self.scripts:
             yield _script(source, source.text, 1, "")
         read = {os.path.normpath(source.path) for source in self.scripts}
-        for name, entries in self.maps.data.items():
-            for key, file in entries.items():
-                if os.path.normpath(file.source.path) in read:
-                    continue
-                if _looks_like_script(key, file) and any(hint in file.text for hint in _HINTS):
-                    yield _script(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
+        for name, key, file in self.maps.files():
+            if os.path.normpath(file.source.path) in read:
+                continue
+            if _looks_like_script(key, file) and any(hint in file.text for hint in _HINTS):
+                yield _script(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
 
 
 def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:

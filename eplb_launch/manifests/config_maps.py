@@ -1,0 +1,95 @@
+"""The ConfigMaps of all files that are checked, and which of them an object means by a name."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from eplb_launch.manifests import sources
+from eplb_launch.manifests.nodes import TEXT
+from eplb_launch.manifests.tasks import File
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eplb_launch.manifests.nodes import Node
+    from eplb_launch.manifests.sources import Source
+
+MAX_FILES = 100  # of one generator
+_MAX_LITERALS = 2_000
+_ANYWHERE = "anywhere"
+
+
+class ConfigMaps:
+    """The ConfigMaps that have been read: all are to be, before one is asked for."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.found: dict[tuple[str, str, str], list[dict[str, File]]] = {}
+        self.merged: dict[tuple[str, str, str], Mapping[str, File | None]] = {}
+
+    def add(self, node: Node, source: Source) -> None:
+        """Take the data of a ConfigMap."""
+        entries = self._new(node.string("metadata", "name"), source)
+        data = node.at("data")
+        for key, value in data.entries().items() if data is not None else ():
+            if value.kind == TEXT:
+                entries[key] = File(value.text, source, value.line)
+
+    def generate(self, node: Node, source: Source) -> None:
+        """Take what a Kustomization makes ConfigMaps of, by the names that others have for them."""
+        for generator in node.list("configMapGenerator"):
+            entries = self._new(generator.string("name"), source)
+            for item in generator.list("literals")[:_MAX_LITERALS]:
+                key, _, value = item.text.partition("=")
+                entries[key] = File(value.strip("'\""), source, item.line)
+            for item in generator.list("files")[:MAX_FILES]:
+                key, equals, name = item.text.partition("=")
+                path = os.path.normpath(os.path.join(source.directory, name if equals else key))
+                found = sources.read(path, "") if os.path.isfile(path) else None
+                if found is not None and not found.problem:
+                    entries[key if equals else os.path.basename(key)] = File(found.text, found)
+
+    def _new(self, name: str, source: Source) -> dict[str, File]:
+        entries: dict[str, File] = {}
+        for place in _places(source):
+            self.found.setdefault((name, *place), []).append(entries)
+        return entries
+
+    def of(self, name: str, source: Source) -> Mapping[str, File | None] | None:
+        """Return the data of the ConfigMap that an object in a file means; None if there is none.
+
+        One of that file is meant, or else of its folder, or else any. Where several are, as those
+        of the overlays for a test and for production, what differs in them is None.
+        """
+        for place in _places(source):
+            key = (name, *place)
+            if key in self.found:
+                if key not in self.merged:
+                    self.merged[key] = _common(self.found[key])
+                return self.merged[key]
+        return None
+
+    def files(self) -> Iterator[tuple[str, str, File]]:
+        """Yield all data: the name, the key, and what is there."""
+        for (name, kind, _), every in self.found.items():
+            for entries in every if kind == _ANYWHERE else ():
+                for key, file in entries.items():
+                    yield name, key, file
+
+
+def _places(source: Source) -> tuple[tuple[str, str], ...]:
+    """Return where a ConfigMap is looked for, the nearest first."""
+    return (("file", source.path), ("folder", source.directory), (_ANYWHERE, ""))
+
+
+def _common(every: Sequence[Mapping[str, File]]) -> Mapping[str, File | None]:
+    """Return what all have alike; None for what only some have, or have otherwise."""
+    texts: dict[str, list[str]] = {}
+    for entries in every:
+        for key, file in entries.items():
+            texts.setdefault(key, []).append(file.text)
+    return {
+        key: every[0].get(key) if len(found) == len(every) and len(set(found)) == 1 else None
+        for key, found in texts.items()
+    }
