@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from eplb_launch.command import UNKNOWN
 from eplb_launch.export import systemd as written
 from eplb_launch.manifests import (
-    compose,
     containers,
     dockerfiles,
     grammar,
     images,
+    interpolation,
     nodes,
     pods,
     scripts,
@@ -89,10 +89,13 @@ def test_variables_of_kubernetes(text: str, expected: str) -> None:
         ("$B", UNKNOWN),
         ("${B:?needed}", UNKNOWN),
         ("100$", "100" + UNKNOWN),
+        ("${B:-${C:-${A}}} ${B:-{2}}", "1 {2}"),
+        ("${A:-${C}}", "1"),
+        ("${B:-${C}}", UNKNOWN),
     ],
 )
 def test_variables_of_compose(text: str, expected: str) -> None:
-    assert compose.interpolate(text, {"A": "1", "E": ""}) == expected
+    assert interpolation.interpolate(text, {"A": "1", "E": ""}) == expected
 
 
 @pytest.mark.parametrize(

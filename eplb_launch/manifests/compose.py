@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import dockerfiles, extends, images, sources
-from eplb_launch.manifests.expansion import replace
+from eplb_launch.manifests.interpolation import env_lines, interpolate
 from eplb_launch.manifests.nodes import LIST, MAP, TEXT
 from eplb_launch.manifests.tasks import COMPOSE, File, Task, Variables, Word, misshapen, word
 from eplb_launch.releases import CAP
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
 
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
-
-_VARIABLE = re.compile(
-    r"\$(?:(?P<dollar>\$)|(?P<name>[A-Za-z_]\w*)"
-    r"|\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<operand>(?:[^{}]|\{[^{}]*\})*))?\}"
-    r"|(?P<rest>\{?))"
-)
 
 
 def is_compose(node: Node) -> bool:
@@ -37,7 +30,7 @@ def tasks(source: Source, node: Node) -> Iterator[Task]:
     """Yield what the services of a compose file start."""
     services = node.get("services")
     env = sources.read(os.path.join(source.directory, ".env"), "")
-    defaults = {name: text for name, text, _ in _env_lines(env)}
+    defaults = {name: text for name, text, _ in env_lines(env)}
     files = extends.Files(source, node, lambda at: _text(at, defaults))
     for name, service in services.entries().items() if services is not None else ():
         if service.kind == MAP:
@@ -216,7 +209,7 @@ class _Service:
                 if found is None or found.problem:
                     self.unread.append(f"{os.path.basename(name)} (env_file)")
                     continue
-                for key, text, line in _env_lines(found):
+                for key, text, line in env_lines(found):
                     variables.set(key, text, found, line, f"{key}={CAP}")
         for source, given in self.merged("environment"):
             for key, text, at in self.pairs(given):
@@ -265,45 +258,3 @@ class _Service:
                 if found is not None and not found.problem:
                     files[target] = File(found.text, found)
         return files
-
-
-def interpolate(text: str, defaults: Mapping[str, str]) -> str:
-    """Return a text with `$NAME`, `${NAME}`, `${NAME:-default}` and the like replaced.
-
-    What is not in the .env file takes its default; without one it is UNKNOWN, because whoever
-    starts compose may set it.
-    """
-    if "$" not in text:
-        return text
-
-    def value(match: re.Match[str]) -> str:
-        if match["dollar"]:
-            return "$"
-        name = match["name"] or match["braced"]
-        if not name:
-            return UNKNOWN
-        operator = match["operator"] or ""
-        operand = interpolate(match["operand"] or "", defaults)
-        known = defaults.get(name)
-        if operator.endswith("-"):
-            return operand if known is None or (not known and operator == ":-") else known
-        if operator.endswith("+"):
-            return operand if known else UNKNOWN
-        return UNKNOWN if known is None else known
-
-    return replace(_VARIABLE, value, text)
-
-
-def _env_lines(source: Source | None) -> Iterator[tuple[str, str, int]]:
-    """Yield the variables of an env file, each with its line."""
-    lines = source.text.split("\n") if source is not None and not source.problem else ()
-    for number, line in enumerate(lines, 1):
-        name, equals, text = line.strip().removeprefix("export ").partition("=")
-        if not equals or name.startswith("#"):
-            continue
-        text = text.strip()
-        if text[:1] in ("'", '"') and text.endswith(text[:1]) and len(text) > 1:
-            text = text[1:-1]
-        else:
-            text = text.partition(" #")[0].rstrip()
-        yield name.strip(), UNKNOWN if "$" in text else text, number

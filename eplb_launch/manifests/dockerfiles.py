@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
-import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import images, sources
-from eplb_launch.manifests.expansion import replace
+from eplb_launch.manifests.instructions import (
+    arguments,
+    exec_form,
+    expand,
+    instructions,
+    pairs,
+    unquoted,
+)
 from eplb_launch.manifests.tasks import DOCKERFILE, File, Limit, Task, Variables, Word
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP
@@ -23,17 +28,6 @@ if TYPE_CHECKING:
 
     # From the name of an ARG and its own default to its value.
     _Argument: TypeAlias = Callable[[str, str | None], str]
-
-_VARIABLE = re.compile(
-    r"\\(?P<escaped>.)|\$(?P<name>[A-Za-z_]\w*)"
-    r"|\$\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:[-+])(?P<operand>[^{}]*))?\}"
-)
-_HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
-_PAIR = re.compile(
-    r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
-)
-_QUOTES = re.compile(r"\"|'|\\(?=[\" ])")
-_ESCAPE = re.compile(r"^#\s*escape\s*=\s*(\S)", re.IGNORECASE)
 
 
 class Built(Record):
@@ -105,20 +99,20 @@ def _stages(source: Source, given: Mapping[str, str]) -> list[Built]:
         return given.get(key, defaults.get(key, UNKNOWN) if default is None else default)
 
     reader: _Stage | None = None
-    for line, name, rest in _instructions(source.text):
+    for line, name, rest in instructions(source.text):
         if name == "FROM":
             if reader is not None:
                 stages.append(reader.built())
                 names[reader.name] = stages[-1]
             words = [w for w in rest.split() if not w.startswith("--")]
-            image = _expand(words[0], defaults) if words else ""
+            image = expand(words[0], defaults) if words else ""
             alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
             base = names.get(image.lower()) or _base(image, source)
             reader = _Stage(base, alias, source, line, argument)
         elif reader is None:
             if name == "ARG":
-                for key, value in _arguments(rest):
-                    own = UNKNOWN if value is None else _expand(value, defaults)
+                for key, value in arguments(rest):
+                    own = UNKNOWN if value is None else expand(value, defaults)
                     defaults[key] = given.get(key, own)
         else:
             reader.take(line, name, rest)
@@ -177,22 +171,22 @@ class _Stage:
             self.command = self.words(line, rest)
             self.says = self.said_command = True
         elif name == "SHELL":
-            self.shell = tuple(_json(rest) or self.shell)
+            self.shell = tuple(exec_form(rest) or self.shell)
         elif name == "ENV":
-            for key, value in _pairs(rest, known):
+            for key, value in pairs(rest, known):
                 at = line + rest.rpartition(key)[0].count("\n")
                 self.variables.set(key, value, self.source, at, f"{key}={CAP}")
         elif name == "ARG":
-            for key, default in _arguments(rest):
-                own = None if default is None else _expand(default, known)
+            for key, default in arguments(rest):
+                own = None if default is None else expand(default, known)
                 self.arguments[key] = self.argument(key, own)
         elif name == "WORKDIR":
-            self.directory = posixpath.join(self.directory, _expand(_unquoted(rest), known))
+            self.directory = posixpath.join(self.directory, expand(unquoted(rest), known))
         elif name in ("COPY", "ADD"):
             self.copy(rest, known)
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
-        words = _json(rest)
+        words = exec_form(rest)
         if words is not None:
             return tuple(Word(text, self.source, line) for text in words)
         end = line + rest.count("\n")
@@ -200,10 +194,10 @@ class _Stage:
 
     def copy(self, rest: str, known: Mapping[str, str]) -> None:
         """Note a file that is copied from beside the Dockerfile."""
-        words = _json(rest) or rest.split()
+        words = exec_form(rest) or rest.split()
         if any(word.startswith("--from") for word in words):
             return
-        words = [_expand(word, known) for word in words if not word.startswith("--")]
+        words = [expand(word, known) for word in words if not word.startswith("--")]
         for name in words[:-1]:
             path = os.path.normpath(os.path.join(self.source.directory, name))
             if UNKNOWN in path or not os.path.isfile(path):
@@ -214,89 +208,3 @@ class _Stage:
             found = sources.read(path, "")
             if found is not None and not found.problem:
                 self.files[posixpath.normpath(target)] = File(found.text, found)
-
-
-def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield each instruction: its line, its name, and the rest with its lines joined.
-
-    The newlines stay where a line goes on, behind the escape: a shell reads them the same way, and
-    the lines can be counted.
-    """
-    lines = text.split("\n")
-    match = _ESCAPE.match(lines[0]) if lines else None
-    escape = match[1] if match else "\\"
-    at = 0
-    while at < len(lines):
-        line = lines[at].strip()
-        start = at + 1
-        at += 1
-        if not line or line.startswith("#"):
-            continue
-        pieces = [line]
-        while pieces[-1].endswith(escape) and at < len(lines):
-            pieces[-1] = pieces[-1][: -len(escape)] + "\\"
-            following = lines[at].strip()
-            at += 1
-            # Comments and empty lines inside are dropped; the line goes on.
-            pieces.append("\\" if not following or following.startswith("#") else following)
-        name, _, rest = "\n".join(pieces).partition(" ")
-        for tabs, _, word in (
-            _HEREDOC.findall(rest) if name.upper() in ("RUN", "COPY", "ADD") else ()
-        ):
-            while at < len(lines) and (lines[at].lstrip("\t") if tabs else lines[at]) != word:
-                at += 1
-            at += 1
-        yield start, name.upper(), rest.strip()
-
-
-def _json(rest: str) -> list[str] | None:
-    """Return the words of the exec form; None if it is the shell form."""
-    if not rest.startswith("["):
-        return None
-    try:
-        words = json.loads(rest.replace("\\\n", "\n"))
-    except (ValueError, RecursionError):
-        return None
-    return words if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] else text
-
-
-def _pairs(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what ENV sets: `A=1 B="x y"`, or the old form `A the rest`."""
-    rest = rest.replace("\\\n", " ")
-    first, _, value = rest.partition(" ")
-    if "=" not in first:
-        yield first, _expand(value.strip(), known)
-        return
-    for match in _PAIR.finditer(rest):
-        if match[2] is not None:
-            text = _QUOTES.sub("", match[2])
-            yield match[1], text if match[2].startswith("'") else _expand(text, known)
-
-
-def _arguments(rest: str) -> Iterator[tuple[str, str | None]]:
-    """Yield what ARG names, with its default; None if it has none."""
-    for match in _PAIR.finditer(rest.replace("\\\n", " ")):
-        yield match[1], None if match[2] is None else _QUOTES.sub("", match[2])
-
-
-def _expand(text: str, known: Mapping[str, str]) -> str:
-    """Return a text with the variables of ARG and ENV replaced; UNKNOWN for any other."""
-    if "$" not in text:
-        return text
-
-    def value(match: re.Match[str]) -> str:
-        if match["escaped"]:
-            return match["escaped"]
-        found = known.get(match["name"] or match["braced"])
-        if match["operator"] == ":-":
-            return found or match["operand"]
-        if match["operator"] == ":+":
-            return match["operand"] if found else ""
-        return UNKNOWN if found is None else found
-
-    return replace(_VARIABLE, value, text)

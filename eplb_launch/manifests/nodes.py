@@ -30,9 +30,6 @@ _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 
 
-MENTIONS = 2_000  # nodes that are looked at for a word
-
-
 class Problem(Record):
     """What could not be read, and where."""
 
@@ -115,20 +112,6 @@ class Node:
     def null(self) -> bool:
         """Whether it is no value at all."""
         return self.kind == TEXT and self.plain and self.text in _NULL
-
-
-def mentions(node: Node, text: str) -> bool:
-    """Whether a text stands somewhere in a tree, as far as it is looked at."""
-    todo, seen = [node], {id(node)}
-    while todo:
-        at = todo.pop()
-        if at.kind == TEXT and text in at.text:
-            return True
-        for below in [*at.items, *(value for _, value in at.pairs)]:
-            if len(seen) < MENTIONS and id(below) not in seen:
-                seen.add(id(below))
-                todo.append(below)
-    return False
 
 
 def documents(text: str) -> Iterator[tuple[str, Node | Problem]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests import images, nodes
+from eplb_launch.manifests import images
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
@@ -48,6 +48,7 @@ _DECIDING = frozenset(
 )
 # Of these, what an environment that could not be read may well set.
 _MAY_BE_SET = ("VLLM_ALL2ALL_BACKEND", "VLLM_DP_SIZE")
+_MENTIONS = 2_000  # nodes that are looked at for a word
 _MISSING: Any = object()
 
 
@@ -139,6 +140,20 @@ class File(Record):
     line: int = 1  # where it begins in its source
 
 
+def _mentions(node: Node, text: str) -> bool:
+    """Whether a text stands somewhere in a tree, as far as it is looked at."""
+    todo, seen = [node], {id(node)}
+    while todo:
+        at = todo.pop()
+        if at.kind == TEXT and text in at.text:
+            return True
+        for below in [*at.items, *(value for _, value in at.pairs)]:
+            if len(seen) < _MENTIONS and id(below) not in seen:
+                seen.add(id(below))
+                todo.append(below)
+    return False
+
+
 def misshapen(words: Mapping[str, Node | None], image: str) -> str:
     """Return why commands are none, by their keys: something in one is no text.
 
@@ -148,7 +163,7 @@ def misshapen(words: Mapping[str, Node | None], image: str) -> str:
         items = node.items if node is not None and node.kind == LIST else [node]
         if any(item is not None and item.kind != TEXT for item in items) and (
             images.is_vllm(image)
-            or any(n is not None and nodes.mentions(n, "vllm") for n in words.values())
+            or any(n is not None and _mentions(n, "vllm") for n in words.values())
         ):
             return f"a list or a map stands in its {key}, where a text has to"
     return ""
