@@ -149,6 +149,27 @@ def test_a_value_that_limits_nothing_is_changed_where_it_is(
     assert [(s["verdict"], s["cause"]) for s in servers(path)] == [("ok", "set")]
 
 
+# The file, and the line that is followed by what is to be added, deeper than it or not.
+ADDITIONS = [
+    pytest.param("p.yaml", POD + "    env:\n    - {name: A, value: b}\n", 4, id="env"),
+    pytest.param("compose.yaml", SERVICE + "    environment:\n      A: b\n", 6, id="map"),
+    pytest.param("compose.yaml", SERVICE + "    environment:\n    - A=b\n", 4, id="list"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "indent"), ADDITIONS)
+def test_where_variables_are_set_another_one_is_added(
+    tmp_path: Path, name: str, text: str, indent: int
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    [server] = servers(path)
+    fix = server["fixes"][-1]
+    assert fix["how"] == "or add NCCL_MAX_CTAS to the variables that are set there"
+    path.write_text(text + "".join(f"{' ' * indent}{line}\n" for line in fix["text"].split("\n")))
+    assert [s["cause"] for s in servers(path)] == ["set"]
+
+
 RAY_JOB = f"""\
 apiVersion: ray.io/v1
 kind: RayJob
@@ -168,6 +189,24 @@ def test_a_ray_job_is_given_the_variable_for_all_its_workers(tmp_path: Path) -> 
     # The launcher before it would reach the driver alone.
     [fix] = server["fixes"]
     path.write_text(RAY_JOB + "".join(f"  {line}\n" for line in fix["text"].split("\n")))
+    assert servers(path)[0]["cause"] == "set"
+
+
+@pytest.mark.parametrize(
+    ("text", "indent"),
+    [
+        pytest.param("  runtimeEnvYAML: |\n    env_vars:\n      A: b\n", 6, id="variables"),
+        pytest.param("  runtimeEnvYAML: |\n    pip: [numpy]\n", 4, id="none"),
+    ],
+)
+def test_the_runtime_environment_of_a_ray_job_is_added_to(
+    tmp_path: Path, text: str, indent: int
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(RAY_JOB + text)
+    [fix] = servers(path)[0]["fixes"]
+    lines = [" " * indent + line for line in fix["text"].split("\n")]
+    path.write_text(RAY_JOB + text + "\n".join(lines) + "\n")
     assert servers(path)[0]["cause"] == "set"
 
 

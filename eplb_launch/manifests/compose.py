@@ -11,7 +11,7 @@ from eplb_launch.manifests import dockerfiles, extends, images, sources
 from eplb_launch.manifests.interpolation import env_lines, interpolate
 from eplb_launch.manifests.nodes import LIST, MAP, TEXT
 from eplb_launch.manifests.tasks import COMPOSE, File, Task, Variables, Word, misshapen, word
-from eplb_launch.releases import CAP
+from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -108,7 +108,15 @@ class _Service:
             as_text=not own_entry and self.is_text("entrypoint" if entrypoint else "command"),
             only_arguments=not entrypoint,
             limit=variables.limit,
+            entry=self.entry(),
         )
+
+    def entry(self) -> str:
+        """Return what sets the limit in the `environment` of the service; "" if it has none."""
+        given = self.node.get("environment")
+        if given is None or not (given.items or given.pairs):
+            return ""
+        return f'{VARIABLE}: "{CAP}"' if given.kind == MAP else f"- {VARIABLE}={CAP}"
 
     def unreadable(self, image: str, words: Sequence[Word]) -> str:
         """Return why the command is not known; "" if it is, or seems to be none of vLLM."""

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import Task
 
 _VALUES = {VARIABLE: str(CAP)}
+# Where the variable is set, and how that is written there.
+_PLACES = {
+    KUBERNETES: ("in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n")),
+    RAY: ("in the spec of the job", f'runtimeEnvYAML: |\n  env_vars:\n    {VARIABLE}: "{CAP}"'),
+    COMPOSE: ("in the service", f'environment:\n  {VARIABLE}: "{CAP}"'),
+    DOCKERFILE: ("in the image", f"ENV {VARIABLE}={CAP}"),
+    SYSTEMD: ("in a drop-in", FORMATS["systemd"](_VALUES).rstrip("\n")),
+    SCRIPT: ("before it", FORMATS["shell"](_VALUES).rstrip("\n")),
+}
 _LAST_WINS = (SYSTEMD, SCRIPT)  # what is added there counts, whatever was set before
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
 
@@ -122,16 +131,7 @@ def _program(server: Server) -> list[str]:
 
 
 def _variable(task: Task) -> Fix:
-    how = f"set {VARIABLE}"
-    if task.place == KUBERNETES:
-        return Fix(f"{how} in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n"))
-    if task.place == RAY:
-        text = f'runtimeEnvYAML: |\n  env_vars:\n    {VARIABLE}: "{CAP}"'
-        return Fix(f"{how} in the spec of the job", text)
-    if task.place == COMPOSE:
-        return Fix(f"{how} in the service", f'environment:\n  {VARIABLE}: "{CAP}"')
-    if task.place == DOCKERFILE:
-        return Fix(f"{how} in the image", f"ENV {VARIABLE}={CAP}")
-    if task.place == SYSTEMD:
-        return Fix(f"{how} in a drop-in", FORMATS["systemd"](_VALUES).rstrip("\n"))
-    return Fix(f"{how} before it", FORMATS["shell"](_VALUES).rstrip("\n"))
+    if task.entry:
+        return Fix(f"add {VARIABLE} to the variables that are set there", task.entry)
+    where, text = _PLACES[task.place]
+    return Fix(f"set {VARIABLE} {where}", text)

@@ -10,6 +10,7 @@ from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.manifests.pods import MAX_ENTRIES, expand, files, variables
 from eplb_launch.manifests.tasks import KUBERNETES, Task, Word, misshapen, word
 from eplb_launch.prefixes import SHELLS
+from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -73,6 +74,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
         own_entry=own_entry,
         only_arguments=not command,
         limit=environment.limit,
+        entry=f"- name: {VARIABLE}\n  value: '{CAP}'" if node.list("env") else "",
     )
     if words or unreadable:
         yield task

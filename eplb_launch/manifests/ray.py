@@ -10,7 +10,7 @@ from eplb_launch.manifests.containers import containers
 from eplb_launch.manifests.nodes import MAP, TEXT
 from eplb_launch.manifests.pods import files, variables
 from eplb_launch.manifests.tasks import KUBERNETES, RAY, Task, Variables, Word, word
-from eplb_launch.releases import CAP
+from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -
         environment = variables(found, source, maps)
         image = found.node.string("image")
         mounted = files(found, source, maps)
-    _runtime(environment, spec.get("runtimeEnvYAML"), source)
+    entry_there = _runtime(environment, spec.get("runtimeEnvYAML"), source)
     version, version_source = images.version(image)
     shell = (Word(text, source, entry.line) for text in ("bash", "-c"))
     return Task(
@@ -73,20 +73,28 @@ def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -
         version_source,
         mounted,
         limit=environment.limit,
+        entry=entry_there,
     )
 
 
-def _runtime(environment: Variables, text: Node | None, source: Source) -> None:
-    """Set what the runtime environment of a job sets; it is YAML in a text."""
+def _runtime(environment: Variables, text: Node | None, source: Source) -> str:
+    """Set what the runtime environment of a job sets, which is YAML in a text.
+
+    Returns what would set the limit there; "" if there is none.
+    """
     if text is None or text.kind != TEXT or text.null:
-        return
+        return ""
+    line_of_it = f'{VARIABLE}: "{CAP}"'
+    entry = f"env_vars:\n  {line_of_it}"
     for _, document in nodes.documents(text.text):
         given = document.get("env_vars") if not isinstance(document, nodes.Problem) else None
         if given is None:
             if isinstance(document, nodes.Problem):
                 environment.unread.append("runtimeEnvYAML")
             continue
+        entry = line_of_it
         for name, value in given.entries().items() if given.kind == MAP else ():
             line = text.line + (value.line - 1) * text.block
             known = value.text if value.kind == TEXT else UNKNOWN
-            environment.set(name, known, source, line, f'{name}: "{CAP}"')
+            environment.set(name, known, source, line, line_of_it)
+    return entry
