@@ -194,6 +194,16 @@ def test_an_extends_that_leads_nowhere_is_said(tmp_path: Path, text: str, reason
     assert (finding.verdict, finding.answer.reason) == ("unknown", reason)
 
 
+def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text("services: {web: {image: nginx}}\ninclude:\n- compose.yaml\n- path: x.yaml\n")
+    [trouble] = check([str(path)]).troubles
+    assert (trouble.line, trouble.message) == (
+        4,
+        "it includes a file that is not here, or is no YAML",
+    )
+
+
 def test_no_tag_does_anything(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     done = tmp_path / "done"

@@ -146,6 +146,8 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),
         ("ok", "set", "production/pods.yaml", "args:"),
     ],
+    "include": [("ok", "set", "more/services.yaml", "command:")],
+    "include/compose.yaml": [("ok", "set", "include/more/services.yaml", "command:")],
     "compose.yaml": [
         ("exposed", "no-limit", "command: --model m"),
         ("ok", "set", 'command: ["m", "-dp", "8"'),

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import nodes, sources
-from eplb_launch.manifests.nodes import MAP, TEXT
+from eplb_launch.manifests.nodes import LIST, MAP, TEXT
 from eplb_launch.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
@@ -100,6 +100,36 @@ class Files:
             names.append((file.source.path, name))
             layers.append(Layer(file.source, base))
         return Layers(tuple(layers))
+
+
+def included(files: Sequence[Layer]) -> Iterator[Layer | tuple[Layer, Node]]:
+    """Yield compose files and those that they `include`, each once.
+
+    For one that cannot be read: the file that includes it, and where it says so.
+    """
+    todo = list(files)
+    seen = {os.path.normpath(file.source.path) for file in files}
+    for file in todo:  # which gets longer meanwhile
+        yield file
+        for path in _paths(file.node):
+            place = os.path.normpath(os.path.join(file.source.directory, path.text))
+            if place in seen:
+                continue
+            seen.add(place)
+            found = _read(place) if len(seen) < len(files) + MAX_FILES else None
+            if found is None:
+                yield file, path
+            else:
+                todo.append(found)
+
+
+def _paths(node: Node) -> Iterator[Node]:
+    """Yield the paths that a compose file includes."""
+    for item in node.list("include"):
+        path = item.get("path") if item.kind == MAP else item
+        for at in path.items if path is not None and path.kind == LIST else [path]:
+            if at is not None and at.kind == TEXT:
+                yield at
 
 
 def override_of(path: str) -> str:

@@ -110,7 +110,7 @@ class _Reader:
         self.troubles: list[Trouble] = []
         self.maps = config_maps.ConfigMaps()
         self.objects: list[tuple[Source, Node]] = []
-        self.composed: list[tuple[Source, Node]] = []
+        self.composed: list[extends.Layer] = []
         self.units: list[Source] = []
         self.images: list[Source] = []
         self.scripts: list[Source] = []
@@ -150,9 +150,9 @@ class _Reader:
             return True
         hinted = any(hint in part for hint in _HINTS)
         if compose.is_compose(document):
-            elsewhere = "build" in part or "extends" in part or extends.override_of(source.path)
-            if hinted or elsewhere:
-                self.composed.append((source, document))
+            elsewhere = any(word in part for word in ("build", "extends", "include"))
+            if hinted or elsewhere or extends.override_of(source.path):
+                self.composed.append(extends.Layer(source, document))
             return True
         known = False
         for item in containers.objects(document):
@@ -175,11 +175,13 @@ class _Reader:
         """Yield what the files start."""
         for source, node in self.objects:
             yield from self.bounded(source, kubernetes.tasks(source, node, self.maps))
-        merged = {extends.override_of(source.path) for source, _ in self.composed}
-        for source, node in self.composed:
-            if os.path.normpath(source.path) in merged:
-                continue
-            yield from self.bounded(source, compose.tasks(source, node))
+        merged = {extends.override_of(file.source.path) for file in self.composed}
+        for file in extends.included(self.composed):
+            if isinstance(file, tuple):
+                message = "it includes a file that is not here, or is no YAML"
+                self.troubles.append(Trouble(file[0].source.path, file[1].line, message))
+            elif os.path.normpath(file.source.path) not in merged:
+                yield from self.bounded(file.source, compose.tasks(file.source, file.node))
         for unit in systemd.units(self.units):
             yield from self.bounded(unit[0], systemd.tasks(unit))
         for source in self.images:
