@@ -10,7 +10,7 @@ from eplb_launch.command import UNKNOWN
 from eplb_launch.export import FORMATS
 from eplb_launch.manifests import engines
 from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, RAY, SCRIPT, SYSTEMD, Limit
-from eplb_launch.manifests.verdicts import lacks_dashes
+from eplb_launch.manifests.verdicts import FIXABLE, OK, WRONG_VALUES, lacks_dashes
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from eplb_launch.command import Server
     from eplb_launch.manifests.tasks import Task
+    from eplb_launch.manifests.verdicts import Answer
+    from eplb_launch.plans import Plan
 
 _VALUES = {VARIABLE: str(CAP)}
 # Where the variable is set, and how that is written there.
@@ -41,8 +43,26 @@ class Fix(Record):
     text: str
 
 
-def fix(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
-    """Return the ways: to wrap the command, and to set the variable, which is `current` there."""
+def ways(task: Task, server: Server, plan: Plan, answer: Answer) -> tuple[Fix, ...]:
+    """Return the ways to put right what an answer says of a server; () if there is none."""
+    if answer.cause in WRONG_VALUES:
+        change = _change(task, plan.current)
+        return (change,) if change is not None else ()
+    if answer.verdict == OK or answer.cause not in FIXABLE:
+        return ()
+    found = _wrap_or_set(task, server, plan.current)
+    codes = {warning.code for warning in plan.warnings}
+    if engines.run_of(server) is not None:
+        return found
+    if "ray-workers" in codes and len(found) > 1:
+        # What is set for the launcher's own child does not reach them.
+        return (found[1].replace(how=found[1].how.removeprefix("or ")),)
+    # With the second, the variable set outside would not arrive.
+    return found[:1] if "variable-dropped" in codes else found
+
+
+def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
+    """Return both ways: to wrap the command, and to set the variable, which is `current` there."""
     program = _program(server)
     if lacks_dashes(server.prefixes):
         return (_dashes(task, server, program),)
@@ -50,18 +70,18 @@ def fix(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
     if run is not None:
         started = run.entry or " ".join(program) or "…"
         return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
-    ways: list[Fix] = []
+    found: list[Fix] = []
     if program or not task.only_arguments:  # else it is the image's, which nothing tells
-        ways.append(_wrapped(task, server, program))
+        found.append(_wrapped(task, server, program))
     if task.takes_away:
-        return tuple(ways)
+        return tuple(found)
     variable = _change(task, current)
     if variable is None and task.limit is None and (current is None or task.place in _LAST_WINS):
         variable = _variable(task)
     if variable is not None:
-        how = f"or {variable.how}" if ways else variable.how
-        ways.append(variable.replace(how=how))
-    return tuple(ways)
+        how = f"or {variable.how}" if found else variable.how
+        found.append(variable.replace(how=how))
+    return tuple(found)
 
 
 def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
@@ -74,12 +94,6 @@ def in_shell(task: Task, server: Server) -> bool:
     """Whether the words before a server are those of a line, and not of a list."""
     shell = any(prefix.name == "sh" for prefix in server.prefixes)
     return shell or task.as_text or task.place in (SCRIPT, SYSTEMD)
-
-
-def correct(task: Task, current: str | None) -> tuple[Fix, ...]:
-    """Return the way to make a limit of a value that is `current` and is none; () if unsure."""
-    change = _change(task, current)
-    return (change,) if change is not None else ()
 
 
 def _change(task: Task, current: str | None) -> Fix | None:

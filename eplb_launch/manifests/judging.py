@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import tempfile
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests import engines, images, scripts, sourced, sources
-from eplb_launch.manifests.fixes import Fix, correct, fix
+from eplb_launch.manifests import engines, images, scripts, sourced
+from eplb_launch.manifests.files import root, with_config_files, with_script
+from eplb_launch.manifests.fixes import Fix, ways
 from eplb_launch.manifests.pods import from_secrets_only
-from eplb_launch.manifests.tasks import SCRIPT, File, Word, environment
-from eplb_launch.manifests.verdicts import (
-    EXPOSED,
-    FIXABLE,
-    NOT_KNOWN,
-    OK,
-    WRONG_VALUES,
-    Answer,
-    answer,
-)
+from eplb_launch.manifests.tasks import SCRIPT, environment
+from eplb_launch.manifests.verdicts import EXPOSED, FIXABLE, NOT_KNOWN, OK, Answer, answer
 from eplb_launch.plans import plan
-from eplb_launch.prefixes import SHELLS
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
-from eplb_launch.roots import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eplb_launch.command import Server
-    from eplb_launch.manifests.tasks import Task
+    from eplb_launch.manifests.grammar import Command
+    from eplb_launch.manifests.tasks import Task, Word
     from eplb_launch.plans import Plan, PlanWarning
 
-_CONFIG = re.compile(r"--config[\s\\]+([\w./-]+\.[\w-]+)")
 _ORDER = (EXPOSED, NOT_KNOWN, OK)
-_NOWHERE = "/dev/null"  # nothing is below it: the files of this machine are not the deployment's
-_MAX_FILE = 1 << 20
-_MAX_FILES = 100
 _MAX_COMMANDS = 64  # of one script
 _MAX_READ = 500_000  # characters, in all readings of one script
 _MAX_OTHERS = 8  # further servers of one command: calls of a function
@@ -74,8 +56,8 @@ class Finding(Record):
 def judge(task: Task, vllm_version: str | None) -> list[Finding]:
     """Return the servers that a task starts, in the order of its lines, each with its verdict."""
     task = with_config_files(task)
-    with _root(task.files) as root:
-        judged = _Judge(_with_script(task), vllm_version, root)
+    with root(task.files) as folder:
+        judged = _Judge(with_script(task), vllm_version, folder)
         worst: dict[tuple[str, int], Finding] = {}
         for finding in judged.findings():
             key = finding.file, finding.line
@@ -101,47 +83,51 @@ class _Judge:
             yield self.finding(self.task.source.path, self.task.line, found)
             return
         at = scripts.shell_index(words)
-        if not at:
+        if at:
+            yield from self.script(words, at)
+        else:
             yield from self.command(words, self.task.source.path, self.task.line)
-            return
+
+    def script(self, words: list[str], at: int) -> Iterator[Finding]:
+        """Yield the findings of a command with a script, which is `words[at]`."""
         path = self.task.words[at].source.path
         guessed = _line(self.task.words[at], scripts.guess_line(words[at]))
         if len(words[at]) > scripts.MAX_LENGTH:
-            found = Answer(NOT_KNOWN, "script-too-large", "the script is too large to be read")
-            yield self.finding(path, guessed, found)
+            answered = Answer(NOT_KNOWN, "script-too-large", "the script is too large to be read")
+            yield self.finding(path, guessed, answered)
             return
         script = scripts.read(words[at])
         if script is not None and script.evaluated:
             words[at] = scripts.with_exports(words[at], script, self.launched_in(words, at))
             script = scripts.read(words[at])
-        commands = script.commands if script is not None else ()
-        count = 0
+        found = list(self.commands(words, at, script.commands if script is not None else ()))
+        if script is None:
+            note = scripts.MISSING
+            self.task = self.task.replace(notes=(*self.task.notes, note))
+        if not found:
+            found = list(self.command(words, path, guessed))
+        broken = script is not None and script.broken
+        if not found and broken and scripts.seems_to_serve(words[at]):
+            reason = "bash's grammar cannot read the script to its end"
+            found = [self.finding(path, guessed, Answer(NOT_KNOWN, "not-a-script", reason))]
+        yield from found
+
+    def commands(self, words: list[str], at: int, commands: Sequence[Command]) -> Iterator[Finding]:
+        """Yield the findings of single commands of a script, which is `words[at]`."""
+        word = self.task.words[at]
         # Each is one more reading of the script.
         most = min(_MAX_COMMANDS, max(4, _MAX_READ // (len(words[at]) + 1)))
-        if len(commands) > most:
-            reason = f"more than {most} commands that may be a server: from here they are not read"
-            line = _line(self.task.words[at], commands[most].line)
-            yield self.finding(path, line, Answer(NOT_KNOWN, "too-many-commands", reason))
         for command in commands[:most]:
-            line = _line(self.task.words[at], command.line)
             if command.text:
                 changed = ["bash", "-c", command.text]
             else:
                 others = [other for other in commands if other is not command]
                 changed = [*words[:at], scripts.without(words[at], others), *words[at + 1 :]]
-            for finding in self.command(changed, path, line):
-                count += 1
-                yield finding
-        if script is None:
-            note = scripts.MISSING
-            self.task = self.task.replace(notes=(*self.task.notes, note))
-        if not count:
-            whole = list(self.command(words, path, guessed))
-            broken = script is not None and script.broken
-            if not whole and broken and scripts.seems_to_serve(words[at]):
-                reason = "bash's grammar cannot read the script to its end"
-                whole = [self.finding(path, guessed, Answer(NOT_KNOWN, "not-a-script", reason))]
-            yield from whole
+            yield from self.command(changed, word.source.path, _line(word, command.line))
+        if len(commands) > most:
+            reason = f"more than {most} commands that may be a server: from here they are not read"
+            answered = Answer(NOT_KNOWN, "too-many-commands", reason)
+            yield self.finding(word.source.path, _line(word, commands[most].line), answered)
 
     def launched_in(self, words: Sequence[str], at: int) -> Callable[[str, str], str | None]:
         """Return the `value` for `scripts.with_exports`; the script is `words[at]`."""
@@ -229,17 +215,6 @@ class _Judge:
         found = answer(task.replace(unread=unread), decided, server)
         if found.verdict == NOT_KNOWN:
             found = found.replace(unread=(*found.unread, *unread))
-        fixes: tuple[Fix, ...] = ()
-        if found.verdict != OK and found.cause in FIXABLE:
-            fixes = fix(task, server, decided.current)
-        elif found.cause in WRONG_VALUES:
-            fixes = correct(task, decided.current)
-        codes = {warning.code for warning in decided.warnings}
-        if "ray-workers" in codes and run is None and len(fixes) > 1:
-            # What is set for the launcher's own child does not reach them.
-            fixes = (fixes[1].replace(how=fixes[1].how.removeprefix("or ")),)
-        if run is None and "variable-dropped" in codes:
-            fixes = fixes[:1]  # the variable set outside would not arrive
         source = images.version(run.image)[1] if run and not task.version else task.version_source
         notes = task.notes
         if task.takes_away and found.verdict != OK:
@@ -256,7 +231,7 @@ class _Judge:
                 if warning.code not in ("variable-dropped", "config-unreadable")
                 or found.cause not in FIXABLE
             ),
-            fixes=fixes,
+            fixes=ways(task, server, decided, found),
         )
 
     def finding(self, path: str, line: int, found: Answer) -> Finding:
@@ -281,78 +256,8 @@ def _line(word: Word, offset: int) -> int:
     return word.line + scripts.guess_line("\n".join(lines))
 
 
-def _with_script(task: Task) -> Task:
-    """Return a task with a script that it names in the place of that name, where it is known.
-
-    `/scripts/run.sh ARGUMENTS` and `bash /scripts/run.sh ARGUMENTS` become `bash -c TEXT ..`.
-    """
-    texts = [word.text for word in task.words]
-    for index in range(min(len(texts), 2)):
-        if index and texts[0].rpartition("/")[2] not in SHELLS:
-            break
-        path = os.path.normpath(os.path.join(task.directory, texts[index]))
-        file = task.files.get(path)
-        if file is None or (not index and "sh" not in file.text.partition("\n")[0]):
-            continue
-        first = task.words[index]
-        end = file.line + file.text.count("\n")
-        script = Word(file.text, file.source, file.line, end, block=True)
-        shell = [first.replace(text=text) for text in ("bash", "-c")]
-        return task.replace(words=(*shell, script, first, *task.words[index + 1 :]))
-    return task
-
-
 def _script_name(task: Task, words: Sequence[str]) -> str:
     """Return the script that an image with vLLM starts and that is not here; "" if it does not."""
     if task.place == SCRIPT or not images.is_vllm(task.image):
         return ""
     return next((word for word in words[:2] if word.endswith(".sh") and " " not in word), "")
-
-
-def with_config_files(task: Task) -> Task:
-    """Return a task with the files that `--config` names, where they are beside what names them.
-
-    What a path means on the machine that it is for is not known here. A file of that name beside
-    the manifest, as configMapGenerator and COPY have it, is taken to be it.
-    """
-    files = dict(task.files)
-    texts = [word.text for word in task.words]
-    for index, word in enumerate(task.words):
-        names = _CONFIG.findall(word.text)[:_MAX_FILES]
-        for name in [*names, *(texts[index + 1 : index + 2] if word.text == "--config" else ())]:
-            path = os.path.normpath(os.path.join(task.directory, name))
-            folder = word.source.directory
-            beside = [os.path.join(folder, name.lstrip("/")), os.path.join(folder, path[1:])]
-            beside.append(os.path.join(folder, os.path.basename(name)))
-            for place in beside if path not in files else ():
-                found = sources.read(place, sources.YAML) if os.path.isfile(place) else None
-                if found is not None and not found.problem:
-                    files[path] = File(found.text, found)
-                    break
-    return task.replace(files=files)
-
-
-@contextmanager
-def _root(files: Mapping[str, File]) -> Iterator[str]:
-    """Give a folder that looks to a Plan as the root of the container, with its small files."""
-    wanted = {
-        path: file.text
-        for path, file in files.items()
-        if path.startswith("/") and UNKNOWN not in path and len(file.text) <= _MAX_FILE
-    }
-    if not wanted:
-        yield _NOWHERE
-        return
-    folder = tempfile.mkdtemp(prefix="eplb-launch-")
-    try:
-        for path, text in list(wanted.items())[:_MAX_FILES]:
-            place = folder + resolve(path, folder)
-            try:
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                with open(place, "w", encoding="utf-8", errors="surrogatepass") as file:
-                    file.write(text)
-            except (OSError, ValueError):
-                continue  # a name that cannot be a file's: the Plan will not find it
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
