@@ -9,10 +9,10 @@ REAL := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test e2e ray lint format bench build pyz clean
+.PHONY: help setup run test e2e ray lint format bench build dist-test release-check pyz clean
 
 help: ## List these targets
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.dev ## Make .venv with the project and its development tools
 
@@ -28,10 +28,11 @@ e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ra
 ray: $(VENV)/.dev ## Test with real Ray only
 	$(BIN)/pytest -n0 -v tests/e2e/test_ray.py $(PYTEST)
 
-lint: $(VENV)/.dev ## Check style and types
+lint: $(VENV)/.dev ## Check style, types and the workflows of CI
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/actionlint -shellcheck= .github/workflows/*.yml
 
 format: $(VENV)/.dev ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix
@@ -42,6 +43,14 @@ bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figure
 
 build: $(VENV)/.build ## Build the sdist and the wheel into dist/
 	$(BIN)/python -m hatchling build -d dist
+
+dist-test: $(VENV)/.dev build ## Test what is in dist/, installed for each Python that is found
+	$(BIN)/pytest tests/test_dist.py --release dist --timeout 600 $(PYTEST)
+
+release-check: ## Check that TAG=vX.Y.Z is the version of the sources and of the changelog
+	@grep -qxF "__version__ = \"$${TAG#v}\"" eplb_launch/_version.py && \
+	  grep -qF "## [$${TAG#v}] - " CHANGELOG.md || \
+	  { echo "$$TAG: not what eplb_launch/_version.py and CHANGELOG.md say" >&2; exit 1; }
 
 pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with it
 	@$(PYTHON) .ci/single_file.py dist

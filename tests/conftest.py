@@ -33,6 +33,11 @@ STATUS = re.compile(
 COMPILER = shutil.which("cc")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make dist-test` name the files of a release; it takes minutes and a package index."""
+    parser.addoption("--release", metavar="FOLDER", help="see tests/test_dist.py")
+
+
 def pytest_report_header() -> str:
     """Say which probe looks at the processes."""
     if COMPILER:
