@@ -1,0 +1,67 @@
+"""The workflow of CI and the changelog: what else a release rests on."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import yaml
+
+REPOSITORY = os.path.dirname(os.path.dirname(__file__))
+
+
+def text(*path: str) -> str:
+    with open(os.path.join(REPOSITORY, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+def workflow() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(text(".github", "workflows", "ci.yml"))
+    return loaded
+
+
+def test_the_changelog_has_this_version_with_its_day() -> None:
+    headings = re.findall(r"^## \[(.+?)\](?: - (\S+))?$", text("CHANGELOG.md"), re.MULTILINE)
+    released = [(version, day) for version, day in headings if version != "Unreleased"]
+    version = re.findall(r'__version__ = "(.+)"', text("eplb_launch", "_version.py"))
+    assert [released[0][0]] == version
+    assert all(re.fullmatch(r"20\d\d-[01]\d-[0-3]\d", day) for _, day in released)
+
+
+def test_ci_runs_the_tests_on_each_python_that_is_promised() -> None:
+    jobs = workflow()["jobs"]
+    promised = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text("pyproject.toml"))
+    assert jobs["test"]["strategy"]["matrix"]["python"] == promised
+    (setup,) = [step for step in jobs["build"]["steps"] if "python-version" in step.get("with", {})]
+    assert setup["with"]["python-version"].split() == promised
+
+
+def test_ci_runs_targets_that_are_there() -> None:
+    """A workflow that runs what nobody runs by hand breaks unseen."""
+    jobs = workflow()["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert commands
+    targets = re.findall(r"^([a-z-]+):.* ## ", text("Makefile"), re.MULTILINE)
+    for command in commands:
+        words = command.split()
+        assert words[0] == "make", command
+        assert {word for word in words[1:] if "=" not in word} <= set(targets), command
+
+
+def test_only_the_job_that_publishes_may_act_as_the_project() -> None:
+    jobs = workflow()["jobs"]
+    assert workflow()["permissions"] == {"contents": "read"}
+    asking = {name: job.get("permissions") for name, job in jobs.items()}
+    assert {name for name, permissions in asking.items() if permissions} == {"publish"}
+    assert asking["publish"] == {"id-token": "write"}
+    publish = jobs["publish"]
+    assert publish["if"] == "github.event_name == 'push' && startsWith(github.ref, 'refs/tags/v')"
+    assert set(publish["needs"]) == set(jobs) - {"publish"}
+
+
+def test_actions_are_pinned_to_a_commit() -> None:
+    used = re.findall(r"uses: *(\S.*)", text(".github", "workflows", "ci.yml"))
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
