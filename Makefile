@@ -9,7 +9,10 @@ REAL := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test e2e ray lint format bench build dist-test release-check pyz clean
+.PHONY: help setup run test e2e ray lint format bench overhead build dist-test release-check pyz clean
+
+help: ## List these targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +43,9 @@ format: $(VENV)/.dev ## Rewrite the sources in the project's style
 
 bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figures
 	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
+
+overhead: $(VENV)/.build ## Measure beside other launchers, into benchmarks/results and README.md
+	$(BIN)/python benchmarks/overhead.py --rounds $(ROUNDS)
 
 build: $(VENV)/.build ## Build the sdist and the wheel into dist/
 	$(BIN)/python -m hatchling build -d dist

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.join(os.path.dirname(HERE), "tests", "data", "manifests")
@@ -66,6 +67,27 @@ def script(folder: str) -> None:
         file.write('vllm serve m -dp "$DP"\n' * 10_000)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What one process took, and the last line that it wrote."""
+
+    seconds: float
+    megabytes: int
+    last: str
+
+
+def measure(command: Sequence[str], folder: str) -> Run:
+    """Run the command on the folder."""
+    start = time.monotonic()
+    with subprocess.Popen([*command, folder], stdout=subprocess.PIPE, text=True) as process:
+        output = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
+    last = output.rstrip().rpartition("\n")[2]
+    return Run(seconds, usage.ru_maxrss >> 10, last)
+
+
 def main() -> None:
     """Measure each, and print a line for it."""
     command = [sys.executable, "-m", "eplb_launch", "check"]
@@ -81,14 +103,8 @@ def main() -> None:
         folder = tempfile.mkdtemp(prefix="eplb-launch-")
         try:
             write(folder)
-            start = time.monotonic()
-            with subprocess.Popen([*command, folder], stdout=subprocess.PIPE, text=True) as process:
-                output = process.stdout.read() if process.stdout else ""
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-            seconds = time.monotonic() - start
-            last = output.rstrip().rpartition("\n")[2]
-            print(f"{name:34} {seconds:5.1f} s {usage.ru_maxrss >> 10:5} MB  {last}")
+            run = measure(command, folder)
+            print(f"{name:34} {run.seconds:5.1f} s {run.megabytes:5} MB  {run.last}")
         finally:
             shutil.rmtree(folder)
 

@@ -1,4 +1,4 @@
-"""Measure `eplb-launch ps` as a whole process, on a machine with thousands of other processes.
+"""Measure `eplb-launch ps` beside `ps aux`, on a machine with thousands of other processes.
 
 They are really there: `sleep`, 5,000 of them by default, which are ended again.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import sysconfig
 import time
 
-PS = (os.path.join(sysconfig.get_path("scripts"), "eplb-launch"), "ps")
+SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 START = "i=0; while [ $i -lt $0 ]; do sleep 600 & i=$((i+1)); done; echo; wait"
 
 
@@ -28,16 +29,31 @@ def start(count: int) -> subprocess.Popen[bytes]:
     return shell
 
 
-def measure(rounds: int) -> list[float]:
-    """Return the seconds that each of `rounds` runs took."""
-    taken = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        ended = subprocess.run(PS, stdout=subprocess.DEVNULL, check=False)
-        taken.append(time.perf_counter() - begin)
-        if ended.returncode > 1:
-            sys.exit(f"eplb-launch ps: exit status {ended.returncode}")
-    return taken
+def measure_among(
+    processes: int, rounds: int, script: str = SCRIPT
+) -> tuple[int, dict[str, list[float]]]:
+    """Return how many processes there are with so many more, and the seconds of each round.
+
+    `ps aux` is not in what is returned if there is no `ps` here.
+    """
+    commands = {"eplb-launch ps": [script, "ps"], "ps aux": ["ps", "aux"]}
+    if shutil.which("ps") is None:
+        del commands["ps aux"]
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    shell = start(processes)
+    there = sum(name.isdigit() for name in os.listdir("/proc"))
+    try:
+        for _ in range(rounds):
+            for name, command in commands.items():
+                begin = time.perf_counter()
+                ended = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+                taken[name].append(time.perf_counter() - begin)
+                if ended.returncode > 1:
+                    sys.exit(f"{name}: exit status {ended.returncode}")
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+    return there, taken
 
 
 def main() -> None:
@@ -47,17 +63,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
     for count in (0, options.processes):
-        shell = start(count)
-        there = sum(name.isdigit() for name in os.listdir("/proc"))
-        try:
-            taken = measure(options.rounds)
-        finally:
-            os.killpg(shell.pid, signal.SIGKILL)
-            shell.wait()
-        print(
-            f"{there:6} processes: median {statistics.median(taken):.3f} s, "
-            f"most {max(taken):.3f} s of {len(taken)}"
-        )
+        there, taken = measure_among(count, options.rounds)
+        for name, seconds in taken.items():
+            print(
+                f"{there:6} processes, {name:14}: median {statistics.median(seconds):.3f} s, "
+                f"most {max(seconds):.3f} s of {len(seconds)}"
+            )
 
 
 if __name__ == "__main__":
