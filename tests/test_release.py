@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+import pytest
 import yaml
 
 REPOSITORY = os.path.dirname(os.path.dirname(__file__))
@@ -14,6 +15,14 @@ REPOSITORY = os.path.dirname(os.path.dirname(__file__))
 def text(*path: str) -> str:
     with open(os.path.join(REPOSITORY, *path), encoding="utf-8") as file:
         return file.read()
+
+
+TARGETS = set(re.findall(r"^([a-z-]+):.* ## ", text("Makefile"), re.MULTILINE))
+
+
+def asked_for(command: str) -> set[str]:
+    """Return the targets of a command line that begins with "make"."""
+    return {word for word in command.split()[1:] if "=" not in word}
 
 
 def workflow() -> dict[str, Any]:
@@ -42,11 +51,17 @@ def test_ci_runs_targets_that_are_there() -> None:
     jobs = workflow()["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert commands
-    targets = re.findall(r"^([a-z-]+):.* ## ", text("Makefile"), re.MULTILINE)
     for command in commands:
-        words = command.split()
-        assert words[0] == "make", command
-        assert {word for word in words[1:] if "=" not in word} <= set(targets), command
+        assert command.startswith("make "), command
+        assert asked_for(command) <= TARGETS, command
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_documents_name_targets_that_are_there(document: str) -> None:
+    named = re.findall(r"(?:`|^\$ )(?:[A-Z]+=\S+ )?(make [^`\n]+)", text(document), re.MULTILINE)
+    assert named
+    for command in named:
+        assert asked_for(command) <= TARGETS, command
 
 
 def test_only_the_job_that_publishes_may_act_as_the_project() -> None:
