@@ -35,7 +35,8 @@ def _style(colours: dict[str, str]) -> str:
         f"text{{fill:{text}}}text.faint{{fill:{colours['faint']}}}"
         "text.title{font-size:15px}text.title,text.ours{font-weight:bold}"
         f"rect.peer{{fill:{peer}}}rect.ours{{fill:{colours['ours']}}}"
-        f".quartiles{{stroke:{text};stroke-width:1.5}}.grid{{stroke:{peer};stroke-width:.5}}"
+        f".quartiles{{stroke:{text};stroke-width:1.5}}"
+        f".grid{{stroke:{peer};stroke-width:.5;stroke-opacity:.5}}"
     )
 
 

@@ -140,3 +140,19 @@ def test_a_launcher_of_ours_that_does_not_do_its_work_is_not_measured(
     launcher = load("overhead_peers").Launcher("eplb-launch", [shutil.which(program)], "")
     with pytest.raises(SystemExit, match=said):
         load("overhead").watch(launcher, environ)
+
+
+def test_who_is_missing_is_not_measured_and_not_forgotten(load: Any) -> None:
+    launcher = load("overhead_peers").Launcher
+    env = shutil.which("env")
+    found = [
+        launcher("env", [env], "1"),
+        launcher("tini", None, ""),
+        launcher("python -c, only execs", [env, "-u", "A"], "2"),
+    ]
+    first, second, third = load("overhead").measure_launchers(found, 3)
+    assert (second.name, second.milliseconds) == ("tini", None)
+    assert (first.to_env, third.to_python) == (1, 1)
+    for row in (first, third):
+        low, middle, high = row.milliseconds
+        assert 0 < low <= middle <= high
