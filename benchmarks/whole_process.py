@@ -124,7 +124,6 @@ def machine() -> str:
     """Return what the figures depend on."""
     with open("/proc/cpuinfo") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return (
-        f"{models[0] if models else platform.machine()}, {os.cpu_count()} CPUs,"
-        f" {platform.system()} {platform.release()}, load {os.getloadavg()[0]:.2f}"
-    )
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    model = models[0] if models else platform.machine()
+    return f"{model}, {os.cpu_count()} CPUs, {system}, load {os.getloadavg()[0]:.2f}"
