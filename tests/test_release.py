@@ -17,7 +17,7 @@ def text(*path: str) -> str:
         return file.read()
 
 
-TARGETS = set(re.findall(r"^([a-z-]+):.* ## ", text("Makefile"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):.* ## ", text("Makefile"), re.MULTILINE))
 
 
 def asked_for(command: str) -> set[str]:
