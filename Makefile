@@ -9,7 +9,7 @@ REAL := .venv-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test e2e ray lint format bench overhead build dist-test release-check pyz clean
+.PHONY: help setup run test e2e ray lint actionlint format bench overhead build dist-test release-check pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,10 +28,13 @@ e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ra
 ray: $(VENV)/.dev ## Test with real Ray only
 	$(BIN)/pytest -n0 -v tests/e2e/test_ray.py $(PYTEST)
 
-lint: $(VENV)/.dev ## Check style, types and the workflows of CI
+lint: $(VENV)/.dev ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+actionlint: $(VENV)/.dev ## Check the workflows of CI; opt-in, installs a program built by others
+	$(PIP) install --group actionlint
 	$(BIN)/actionlint -shellcheck= .github/workflows/*.yml
 
 format: $(VENV)/.dev ## Rewrite the sources in the project's style
