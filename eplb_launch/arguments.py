@@ -122,7 +122,7 @@ def read(
     """
     pairs: list[Word] = list(zip(words, positions, strict=True))
     if serve:
-        pairs = _move_model(pairs)
+        pairs = _move_model(pairs, minor)
     complete = True
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
@@ -131,13 +131,14 @@ def read(
     return reading if complete else reading.replace(complete=False)
 
 
-def _move_model(pairs: list[Word]) -> list[Word]:
+def _move_model(pairs: list[Word], minor: int | None) -> list[Word]:
     for index, (word, _) in enumerate(pairs):
         if word == "--model":
             if index + 1 == len(pairs):
                 raise RefusedError("--model has no value")
             return [pairs[index + 1], *pairs[:index], *pairs[index + 2 :]]
-        if word.startswith("--model=") and word != "--model=":
+        # An empty one counts up to 0.16.
+        if word.startswith("--model=") and (word != "--model=" or (minor or 99) < 17):
             return [(word[8:], pairs[index][1]), *pairs[:index], *pairs[index + 1 :]]
     return pairs
 
@@ -271,7 +272,8 @@ def value_of(text: str, release: Release) -> Any:
     if text.isascii():
         if text.isdigit() and (text[0] != "0" or text == "0") and len(text) < 10:
             return int(text)
-        if text[:1].isalpha() and text not in ("NaN", "Infinity"):
+        # JSON may be followed by blanks.
+        if text[:1].isalpha() and text.rstrip() not in (*_LITERALS, "NaN", "Infinity"):
             return text
     from eplb_launch.values import parse_dotted
 
@@ -322,15 +324,25 @@ def _parse(pairs: list[Word], dotted: Mapping[str, Given], minor: int | None) ->
                 raise RefusedError(f"{name} has no value")
             value = pairs[index + 1][0]
         given[setting] = Given(value, _where(source, word if equals else f"{written} {value}"))
-    # What stands after "--" is no option any more, and these stand last.
-    for written, entry in dotted.items() if ended == len(pairs) else ():
-        name = _option(written, minor)
-        if name is not None:
-            setting, takes, _ = OPTIONS[name]
-            if takes is not JSON:
-                raise RefusedError(f"{name} takes no keys")
-            given[setting] = entry
+    if ended == len(pairs):  # what stands after "--" is no option any more, and these stand last
+        _parse_dotted(dotted, given, minor)
     return Reading(given, complete, {})
+
+
+def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], minor: int | None) -> None:
+    """Do as argparse does with the dotted options: each is two words, its name and its JSON."""
+    for written, entry in dotted.items():
+        if written == "--":  # of `--.x`
+            break
+        name = _option(written, minor)
+        if name is None:
+            continue
+        setting, takes, _ = OPTIONS[name]
+        given[setting] = entry
+        if takes is VALUE:
+            given[setting] = entry.replace(value=_json(entry.value))
+        elif takes is not JSON:  # its JSON is a word by itself, which may pass for the model
+            given[setting] = entry.replace(value=takes)
 
 
 _OF_MODEL = {

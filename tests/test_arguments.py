@@ -95,6 +95,20 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["-dp", "2", "--", "--enable-eplb"],
         {"data_parallel_size": "2"},
     ),
+    "keys for a switch": (["--enable-eplb.a=1"], {"enable_eplb": True}),
+    "keys for a plain value": (
+        ["--data-parallel-address.a=1"],
+        {"data_parallel_address": '{"a": 1}'},
+    ),
+    "blanks after a dotted value": (["--eplb-config.a", "true "], {"eplb_config": {"a": True}}),
+    "a dotted option without a name ends the options": (
+        ["--.x=1", "--eplb-config.a=1"],
+        {},
+    ),
+    "and those before it are read": (
+        ["--eplb-config.a=1", "--.x=1"],
+        {"eplb_config": {"a": 1}},
+    ),
     "dotted options stand after --": (["--eplb-config.a=1", "--", "m"], {}),
     "no abbreviation of -dp": (["-dpq", "8"], {}),
     "no -dp8": (["-dp8"], {}),
@@ -123,8 +137,6 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an option for a value": (["-dp", "--enable-eplb"], "-dp has no value"),
     "-- for a value": (["-dp", "--", "8"], "-dp has no value"),
     "a value for a switch": (["--enable-eplb=true"], "--enable-eplb takes no value"),
-    "keys for a switch": (["--enable-eplb.a=1"], "--enable-eplb takes no keys"),
-    "keys for a plain value": (["--all2all-backend.a=1"], "--all2all-backend takes no keys"),
     "a dotted option at the end": (["--eplb-config.a"], "a dotted option has no value"),
     "--config twice": (["--config", "a.yaml", "--config", "b.yaml"], "--config is given twice"),
     "--config at the end": (["--config"], "--config has no file"),
@@ -245,6 +257,13 @@ def test_a_file_needs_a_model_from_somewhere() -> None:
     }
 
 
+def test_an_empty_model_is_one_up_to_0_16() -> None:
+    words = ("--config", "c.yaml", "--model=", "-dp=2")
+    assert given_by(*words, config={}, release="0.16.0") == {"data_parallel_size": "2"}
+    with pytest.raises(RefusedError, match="no model is given"):
+        reading(*words, config={}, release="0.17.1")
+
+
 def test_endless_aliases_in_a_file_cost_nothing() -> None:
     bomb: Any = ["x"]
     for _ in range(64):
@@ -290,7 +309,18 @@ def test_a_number_with_a_suffix_is_one_from_0_20(text: str, old: object, new: ob
 
 
 # The dotted values that are told without json are what json says.
-@given(st.one_of(st.text(max_size=12), st.integers().map(str), st.floats().map(str)))
+@given(
+    st.one_of(
+        st.text(max_size=12),
+        st.integers().map(str),
+        st.floats().map(str),
+        st.tuples(
+            st.text(" \t\n\xa0", max_size=1),
+            st.sampled_from(["true", "false", "null", "NaN", "Infinity", "1", "a"]),
+            st.text(" \t\n\xa0", max_size=2),
+        ).map("".join),
+    )
+)
 def test_a_dotted_value_is_json_or_text(text: str) -> None:
     found = given_by("m", f"--eplb-config.a={text}", release="0.16.0")["eplb_config"]["a"]
     try:
