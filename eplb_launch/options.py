@@ -355,10 +355,14 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
 )
 
 
+def newest() -> int:
+    """Return N of the newest release 0.N of the table: it brought options, or lacks some."""
+    return max(since if until is None else until + 1 for since, until, _ in OPTIONS)
+
+
 def options(minor: int | None) -> frozenset[str]:
     """Return the option strings of vLLM 0.`minor`; None, or newer than known: the newest."""
-    newest = max(since for since, _, _ in OPTIONS)
-    release = newest if minor is None else min(minor, newest)
+    release = newest() if minor is None else min(minor, newest())
     return frozenset(
         name
         for since, until, names in OPTIONS
