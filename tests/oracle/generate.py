@@ -1,7 +1,8 @@
 """Command lines for `vllm serve`, random but seeded: every spelling that vLLM takes, and some more.
 
-A row is what an oracle answers: `argv` (what follows `vllm`), `env`, `files` (name to text, in the
-working directory) and `nixl` (whether NIXL is installed).
+A row is what real vLLM answers: `argv` (what follows `vllm`), `env`, `files` (name to text, in the
+working directory) and `nixl` (whether NIXL is installed). Half of the rows are aimed: the rule of
+the release is meant to hold, however odd the spelling.
 """
 
 from __future__ import annotations
@@ -9,322 +10,255 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from oracle import words
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from random import Random
 
-MODELS = ["deepseek-ai/DeepSeek-V3", "/models/Qwen3-30B-A3B", "m"]
-TRUE = ["true", "True", "TRUE", "yes", "on", "1", "t", "y", "Y"]
-FALSE = ["false", "False", "no", "off", "0", "f", "N"]
-ODD_BOOLEANS = [
-    "01",
-    "+1",
-    " 1",
-    "1 ",
-    "1.0",
-    "0.0",
-    "maybe",
-    "2",
-    "null",
-    '"true"',
-    "0k",
-    "1_0",
-    "",
-]
-BACKENDS = [
-    *(["deepep_low_latency"] * 6),
-    "deepep_high_throughput",
-    "allgather_reducescatter",
-    "naive",
-    "pplx",
-    "nixl_ep",
-    "mori_low_latency",
-    "flashinfer_all2allv",
-    "None",
-    "deepep-low-latency",
-    "DEEPEP_LOW_LATENCY",
-]
-COMMUNICATORS = ["torch_nccl", "pynccl", "torch_nccl", "pynccl", "torch_gloo", "nixl", "null"]
-MOE = ["deep_gemm_mega_moe", "deep-gemm-mega-moe", "DEEP_GEMM_MEGA_MOE", "triton", "auto"]
-SIZES = ["2", "4", "8", "16", "8", "1"]
-ODD_SIZES = ["0", "-1", "+2", " 4", "4 ", "0x4", "1_6", "08", "٨", "4.0", "", "2k", "-2"]
-CURRENT = [
-    "",
-    "0",
-    "8",
-    "08",
-    "4",
-    "16",
-    "64",
-    "0x8",
-    " 8",
-    "8 ",
-    "-1",
-    "abc",
-    "٨",
-    "²",
-    "+8",
-    "1_0",
-]
-# Other options, with values that try to look like something else.
-NOISE: list[list[str]] = [
-    ["--trust-remote-code"],
-    ["--async-scheduling"],
-    ["--enable-prefix-caching"],
-    ["--no-enable-prefix-caching"],
-    ["--enforce-eager"],
-    ["--enable-dbo"],
-    ["--max-model-len", "16k"],
-    ["--max-num-seqs", "256"],
-    ["--gpu-memory-utilization", "0.9"],
-    ["--gpu-memory-util=.85"],
-    ["--seed", "-1"],
-    ["--port", "8000"],
-    ["--host", "::"],
-    ["--api-key", "secret one"],
-    ["--api-key=--no-enable-eplb"],
-    ["--served-model-name", "a", "b", "c"],
-    ["--served-model-name", "deepep_low_latency"],
-    ["--quantization", "fp8"],
-    ["-O3"],
-    ["-O", "2"],
-    ["-O=1"],
-    ["-O0"],
-    ["-tp", "8"],
-    ["-tp=2"],
-    ["--tensor_parallel_size", "2"],
-    ["-n1"],
-    ["-cc.cudagraph_mode", "NONE"],
-    ["--compilation-config", '{"cudagraph_mode":"FULL_DECODE_ONLY"}'],
-    ["--compilation-config.cudagraph_capture_sizes+", "1,2"],
-    ["--hf-overrides", '{"all2all_backend":"deepep_low_latency"}'],
-    ["--additional-config", '{"note":"--enable-eplb --data-parallel-size 64"}'],
-    ["--additional-config.a.b", "--enable-eplb"],
-    ["--speculative-config.num_speculative_tokens", "1", "--speculative-config.method", "mtp"],
-    ["--kv-transfer-config", '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'],
-    ["--data-parallel-size-local", "1"],
-    ["-dpl", "0"],
-    ["--data-parallel-address", "10.0.0.1"],
-    ["--data-parallel-rpc-port=13345"],
-    ["--data-parallel-backend", "mp"],
-    ["--data-parallel-backend", "ray"],
-    ["--distributed-executor-backend", "mp"],
-    ["--headless"],
-    ["--chat-template", "- not an option"],
-    ["--chat-template", "-"],
-]
-ODD_NOISE: list[list[str]] = [
-    ["--api-key", "--enable-eplb-not"],
-    ["--api-key", "--enable-eplb"],
-    ["--chat-template", "--", "x"],
-    ["-dp8"],
-    ["--repetition.penalty"],
-    ["-0.5"],
-    ["--eplb-config."],
-    ["--model"],
-]
+    Option = list[str]  # the words of one
 
 
 class Generator:
     """Rows from one random source."""
 
-    def __init__(self, random: Random, minor: int, *, odd: float = 0.1) -> None:
-        """Make rows for vLLM 0.`minor`; `odd` is the chance of a spelling that it may refuse."""
+    def __init__(
+        self, random: Random, minor: int, options: Iterable[str], *, odd: float = 0.12
+    ) -> None:
+        """Make rows for vLLM 0.`minor`, whose parser has these option strings.
+
+        `odd` is the chance of a spelling that vLLM may refuse, at each of its places.
+        """
         self.random = random
         self.minor = minor
+        self.options = sorted(options)
+        self.base = odd
         self.odd = odd
+        self.aimed = True
+        self.noise = [option for option in words.NOISE if self._has(option[0])]
+        # Which of the two rules: the one of low latency, and from 0.23 that of mega MoE.
+        self.rules = ["low latency"] * (minor <= 23) + ["mega moe"] * (minor >= 23)
+        self.rule = self.rules[0]
+
+    def _has(self, word: str) -> bool:
+        name = word.partition("=")[0].partition(".")[0].replace("_", "-")
+        return name in self.options or (word[:2] in self.options and word[1] != "-") or name == "-O"
 
     def chance(self, probability: float) -> bool:
         """Toss a coin."""
         return self.random.random() < probability
 
-    def pick(self, usual: list[str], odd: list[str] | None = None) -> str:
+    def pick(self, usual: Sequence[str], odd: Sequence[str] = ()) -> str:
         """Pick one of the usual values, or now and then an odd one."""
         return self.random.choice(odd if odd and self.chance(self.odd) else usual)
 
     def name(self, option: str) -> str:
-        """Spell an option: with underscores, partly, or abbreviated."""
+        """Spell an option: with underscores, partly, or abbreviated about as far as it goes."""
+        if self.chance(0.15):
+            option = self._abbreviated(option)
         if self.chance(0.25):
-            option = option.replace("-", "_").replace("__", "--", 1)
+            option = "--" + option[2:].replace("-", "_")
         elif self.chance(0.1):
             head, _, tail = option[2:].rpartition("-")
             option = "--" + (head.replace("-", "_") + "-" + tail if head else tail)
-        if self.chance(self.odd / 2):
-            option = option[: self.random.randint(max(3, len(option) - 8), len(option))]
         return option
 
-    def valued(self, option: str, value: str) -> list[str]:
+    def _abbreviated(self, option: str) -> str:
+        unique = next(
+            (
+                end
+                for end in range(3, len(option))
+                if sum(name.startswith(option[:end]) for name in self.options) == 1
+            ),
+            len(option),
+        )
+        shortest = unique - 1 if self.chance(self.odd) else unique
+        return option[: self.random.randint(shortest, min(unique + 3, len(option)))]
+
+    def valued(self, option: str, value: str) -> Option:
         """Spell an option with a value."""
         return [f"{option}={value}"] if self.chance(0.4) else [option, value]
 
-    def size(self) -> list[list[str]]:
+    def size(self) -> list[Option]:
         """Spell --data-parallel-size."""
-        if self.chance(0.08):
+        if not self.aimed and self.chance(0.1):
             return []
-        value = self.pick(SIZES, ODD_SIZES)
+        value = self.pick(words.SIZES, words.ODD_SIZES)
+        if not self.aimed and self.chance(self.odd):
+            value = self.random.choice(words.WRONG_SIZES)
         name = "-dp" if self.chance(0.35) else self.name("--data-parallel-size")
         return [self.valued(name, value)]
 
-    def eplb(self) -> list[list[str]]:
-        """Spell --enable-eplb."""
-        if self.chance(0.07):
-            return []
+    def eplb(self) -> list[Option]:
+        """Spell --enable-eplb, and sometimes its inverse."""
         result = [[self.name("--enable-eplb")]]
-        if self.chance(0.06):
-            result.append([self.name("--no-enable-eplb")])
-        if self.chance(0.04 if self.minor >= 33 else self.odd / 16):
-            result.append([self.name("--disable-eplb")])
-        if self.chance(self.odd / 8):
-            result.append(["--enable-eplb=true"])
+        if not self.aimed and self.chance(0.25):
+            inverses = ["--no-enable-eplb", *["--disable-eplb"] * (self.minor >= 33)]
+            result.append([self.name(self.random.choice(inverses))])
+        if not self.aimed and self.chance(0.1):
+            del result[0]
         return result
 
     def eplb_keys(self) -> dict[str, str]:
         """Choose keys of EPLBConfig with their values as JSON."""
-        keys = {}
-        if self.chance(0.8):
-            value = self.pick(TRUE if self.chance(0.75) else FALSE, ODD_BOOLEANS)
-            keys["use_async"] = value
-        if self.chance(0.45 if self.minor >= 20 else self.odd / 4):
-            keys["communicator"] = self.random.choice(COMMUNICATORS)
-        if self.chance(0.3):
-            keys["window_size"] = self.pick(["100", "1000"], ["1k", "1K", "0"])
-        if self.chance(0.2):
-            keys["num_redundant_experts"] = self.pick(["0", "32"], ["1.5"])
-        if self.chance(self.odd / 4):
-            keys[self.random.choice(["async", "use-async", "policy"])] = "default"
-        return keys
-
-    def backends(self) -> list[str]:
-        """Return the all2all backends that this release has, the one of the rule most often."""
-        since = {"nixl_ep": 20, "mori_low_latency": 22}
-        return [b for b in BACKENDS[:13] if since.get(b, 0) <= self.minor]
+        keys: dict[str, str] = {}
+        async_ = self.rule == "low latency" or (self.minor == 23 and self.chance(0.5))
+        if not self.aimed:
+            async_ = self.chance(0.6)
+        if self.aimed or self.chance(0.8):
+            odd = [*words.ODD_BOOLEANS] if not self.aimed or self.chance(0.1) else ()
+            keys["use_async"] = self.pick(words.TRUE if async_ else words.FALSE, odd)
+        if self.minor >= 20 and (self.aimed or self.chance(0.5)):
+            usual = words.COMMUNICATORS[:2] if self.aimed else words.COMMUNICATORS
+            keys["communicator"] = self.pick(usual, words.ODD_COMMUNICATORS)
+        for key, values in words.KEYS:
+            if self.chance(0.12):
+                keys[key] = self.random.choice(values[: None if self.chance(self.odd) else 2])
+        if self.chance(self.odd / 6):
+            keys[self.random.choice(words.ODD_KEYS)] = "true"
+        return dict(self.random.sample(sorted(keys.items()), len(keys)))
 
     def as_json(self, keys: dict[str, str]) -> str:
         """Write keys as a JSON object, in one of its layouts."""
         parts = []
         for key, value in keys.items():
-            bare = value in ("true", "false", "null", "0", "1", "1.0", "0.0") or value.isdecimal()
-            quoted = not bare or self.chance(0.2)
-            if value in ("1k", "1K", "0k") and self.chance(0.5):
-                quoted = False
-            if value == "null":
-                quoted = False
-            text = json.dumps(value) if quoted and not value.startswith('"') else value
-            parts.append(f'"{key}":{" " if self.chance(0.5) else ""}{text}')
-            if self.chance(self.odd / 6):
-                parts.append(f'"{key}": {self.random.choice(["true", "false", "null"])}')
+            try:
+                json.loads(value)
+                quoted = not value.startswith('"') and value != "null" and self.chance(0.2)
+            except ValueError:
+                quoted = not (value[-1:] in ("k", "K") and self.chance(0.5))
+            text = json.dumps(value, ensure_ascii=self.chance(0.5)) if quoted else value
+            name = json.dumps(key)
+            if self.chance(self.odd / 4):
+                name = name.replace("_", "\\u005f")
+            if self.chance(self.odd / 4):
+                parts.append(f"{name}: {self.random.choice(['true', 'false', 'null', '{}'])}")
+            parts.append(f"{name}:{' ' if self.chance(0.5) else ''}{text}")
         text = "{" + self.random.choice([",", ", ", ",\n "]).join(parts) + "}"
-        if self.chance(self.odd / 6):
-            text = self.random.choice(
-                [text[:-1], f" {text} ", f"[{text}]", "null", "{}", text + ","]
-            )
-        return text
+        if self.chance(self.odd / 8):
+            broken = [text[:-1], f"[{text}]", "null", "{}", text[:-1] + ",}", "\ufeff" + text, ""]
+            text = self.random.choice([*broken, text.replace('"', "'")])
+        return f" {text}\t" if self.chance(self.odd / 6) else text
 
-    def eplb_config(self) -> list[list[str]]:
+    def eplb_config(self) -> list[Option]:
         """Spell --eplb-config, as JSON or as dotted options, or both."""
-        result: list[list[str]] = []
+        result: list[Option] = []
         for _ in range(2 if self.chance(0.15) else 1):
             keys = self.eplb_keys()
             if not keys:
                 continue
+            name = self.name("--eplb-config")
             if self.chance(0.5):
-                result.append(self.valued(self.name("--eplb-config"), self.as_json(keys)))
+                result.append(self.valued(name, self.as_json(keys)))
             else:
-                name = self.name("--eplb-config")
                 result += [self.valued(f"{name}.{key}", value) for key, value in keys.items()]
         return result
 
-    def moe(self) -> list[list[str]]:
-        """Spell --moe-backend or --kernel-config."""
-        result: list[list[str]] = []
-        if self.minor < 20 and not self.chance(self.odd / 4):
+    def moe(self) -> list[Option]:
+        """Spell --moe-backend and --kernel-config."""
+        result: list[Option] = []
+        aimed = self.aimed and self.rule == "mega moe"
+        if "--moe-backend" not in self.options or not (aimed or self.chance(0.25)):
             return result
-        if self.chance(0.4):
-            result.append(self.valued(self.name("--moe-backend"), self.random.choice(MOE)))
-        if self.chance(0.12):
-            value = json.dumps({"moe_backend": self.random.choice(MOE)})
-            result.append(self.valued(self.name("--kernel-config"), value))
-        elif self.chance(0.05):
-            result.append(self.valued("--kernel-config.moe_backend", self.random.choice(MOE)))
-        if self.chance(0.12):
-            result.append([self.name("--enable-elastic-ep")])
+        value = self.random.choice(words.MEGA if aimed or self.chance(0.4) else words.MOE)
+        way = self.random.random()
+        if way < 0.6:
+            result.append(self.valued(self.name("--moe-backend"), value))
+        if way < 0.1 or 0.6 <= way < 0.8:
+            text = json.dumps({"moe_backend": value if way > 0.1 else "triton"})
+            result.append(self.valued(self.name("--kernel-config"), text))
+        elif way >= 0.8:
+            result.append(self.valued(f"{self.name('--kernel-config')}.moe_backend", value))
         return result
+
+    def elastic(self) -> list[Option]:
+        """Spell --enable-elastic-ep, where the release has it."""
+        if "--enable-elastic-ep" not in self.options or not self.chance(0.08):
+            return []
+        return [[self.name("--enable-elastic-ep")]]
+
+    def all2all(self) -> list[Option]:
+        """Spell --all2all-backend."""
+        if self.aimed and self.rule == "low latency":
+            value = "deepep_low_latency"
+        elif self.chance(0.5):
+            return []
+        else:
+            value = self.pick(["deepep_low_latency", *words.BACKENDS], words.ODD_BACKENDS)
+        return [self.valued(self.name("--all2all-backend"), value)]
+
+    def expert_parallel(self) -> list[Option]:
+        """Spell --enable-expert-parallel, which EPLB asks for."""
+        if not self.aimed and self.chance(0.1):
+            return []
+        short = "-ep" in self.options and self.chance(0.5)
+        return [["-ep" if short else self.name("--enable-expert-parallel")]]
 
     def config(self) -> str:
         """Write a YAML file."""
         lines: list[str] = []
-        entries: list[tuple[str, str]] = [
-            (
-                "data-parallel-size",
-                self.pick(["2", "8", "1"], ["0x8", "0o10", "1_6", "2.0", '"4"', "~"]),
-            ),
-            ("enable-eplb", self.pick(["true", "false"], ["yes", "on", "True", '"true"', "1"])),
-            (
-                "all2all-backend",
-                self.pick(["deepep_low_latency", '"deepep_low_latency"'], ["naive", "~"]),
-            ),
-            (
-                "eplb-config",
-                self.pick(
-                    [
-                        "{use_async: true}",
-                        '{"use_async": true, "communicator": "torch_nccl"}',
-                        "'{\"use_async\": true}'",
-                        "\n  use_async: true\n  window_size: 100",
-                        "{use_async: false, communicator: pynccl}",
-                    ],
-                    ["[1]", "true", "~", "{use_async: yes}"],
-                ),
-            ),
-            ("enable-expert-parallel", "true"),
-            ("served-model-name", '["x", "y"]'),
-            *([("moe-backend", self.random.choice(MOE))] if self.minor >= 20 else []),
-            ("eplb-config.use_async", self.pick(['"true"', "1"], ["true"])),
-            ("max-model-len", "4096"),
-        ]
-        for key, value in entries:
-            if self.chance(0.35):
+        for key, usual, odd in words.YAML:
+            if "--" + key.partition(".")[0] in self.options and self.chance(0.2):
                 spelled = key.replace("-", "_") if self.chance(0.3) else key
-                lines.append(f"{spelled}: {value}")
-        if self.chance(0.1):
-            lines.append(f"model: {self.random.choice(MODELS)}")
-        if self.chance(self.odd / 6):
-            lines.append(self.random.choice(["? x", "a: b: c", "1: 2", "\tx: 1", "- a"]))
+                lines.append(f"{spelled}: {self.pick(usual, odd)}")
+        if self.chance(self.odd / 3):
+            lines.append(self.random.choice(words.ODD_LINES))
         self.random.shuffle(lines)
-        return "\n".join(lines) + "\n"
+        return ("\r\n" if self.chance(self.odd / 6) else "\n").join([*lines, ""])
+
+    def environment(self) -> dict[str, str]:
+        """Choose variables."""
+        env: dict[str, str] = {}
+        if self.chance(0.25):
+            env["NCCL_MAX_CTAS"] = self.random.choice(words.CURRENT)
+        if self.chance(0.15):
+            usual = words.BACKEND_VARIABLE[: 1 if self.aimed else None]
+            env["VLLM_ALL2ALL_BACKEND"] = self.pick(usual, words.ODD_BACKEND_VARIABLE)
+        for name, usual, odd in words.VARIABLES:
+            if self.chance(0.1 if name == "VLLM_DP_SIZE" else 0.01):
+                env[name] = self.pick(usual, odd)
+        return env
 
     def row(self) -> dict[str, Any]:
         """Make one row."""
-        options = [*self.size(), *self.eplb(), *self.eplb_config(), *self.moe()]
-        if self.chance(0.9):
-            value = self.pick(self.backends(), BACKENDS)
-            options.append(self.valued(self.name("--all2all-backend"), value))
-        if self.chance(0.93):
-            ways = ["-ep", self.name("--enable-expert-parallel")]
-            options.append([self.random.choice(ways)])
-        options += self.random.choices(NOISE, k=self.random.randint(0, 6))
-        if self.chance(self.odd / 8):
-            options.append(self.random.choice(ODD_NOISE))
+        self.aimed = self.chance(0.5)
+        self.rule = self.random.choice(self.rules)
+        self.odd = self.base * self.random.choice((0, 1, 2))
+        options = [*self.size(), *self.eplb(), *self.eplb_config(), *self.moe(), *self.elastic()]
+        options += self.all2all() + self.expert_parallel()
+        options += self.random.choices(self.noise, k=self.random.choice((0, 0, 1, 1, 2, 4)))
+        if self.chance(self.odd / 2):
+            options.append(self.random.choice(words.ODD_NOISE))
         if self.chance(0.1):
             options += self.size() + self.eplb()
+        # Some leave out what the others need.
+        if not self.aimed and self.chance(0.3) and options:
+            options = self.random.sample(options, self.random.randint(0, len(options)))
         files: dict[str, str] = {}
         if self.chance(0.2):
             name = self.random.choice(["serve.yaml", "serve.yml"])
             files[name] = self.config()
-            options.append(["--config", name] if self.chance(0.93) else [f"--config={name}"])
+            options.append(["--config", name])
+            if self.aimed and self.chance(0.5):
+                options = self.random.sample(options, len(options) - 1)
         self.random.shuffle(options)
-        argv = [word for option in options for word in option]
-        model = self.random.choice(MODELS)
-        if self.chance(0.15):
+        return {
+            "argv": ["serve", *self._with_model(options)],
+            "env": self.environment(),
+            "files": files,
+            "nixl": self.chance(0.35),
+        }
+
+    def _with_model(self, options: list[Option]) -> list[str]:
+        model = self.pick(words.MODELS, words.ODD_MODELS)
+        way = self.random.random()
+        if way < 0.1:
             place = self.random.randrange(len(options) + 1)
             options.insert(place, self.valued("--model", model))
-            argv = [word for option in options for word in option]
-        elif not (files and self.chance(0.1)):
-            argv = [model, *argv] if self.chance(0.97) else [*argv, "--", model]
-        env: dict[str, str] = {}
-        if self.chance(0.3):
-            env["NCCL_MAX_CTAS"] = self.random.choice(CURRENT)
-        if self.chance(0.2):
-            env["VLLM_ALL2ALL_BACKEND"] = self.pick(self.backends(), [*BACKENDS, "", "x"])
-        if self.chance(0.12):
-            env["VLLM_DP_SIZE"] = self.pick(["1", "8"], ["", "x", "0"])
-        return {"argv": ["serve", *argv], "env": env, "files": files, "nixl": self.chance(0.35)}
+        elif way < 0.12:
+            options.append(["--", model])
+        elif way < 0.15:
+            options.append([model])
+        elif way > 0.16:
+            options.insert(0, [model])
+        return [word for option in options for word in option]

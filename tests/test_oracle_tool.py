@@ -1,0 +1,241 @@
+"""What `make oracle` is made of, without vLLM and without a network."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import option_table, rows, shrink, sources
+from oracle.compare import differences
+from oracle.generate import Generator
+
+from eplb_launch.options import newest, options
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = ROOT / "eplb_launch" / "options.py"
+ACCEPTED = {
+    "accepted": True,
+    "nccl_max_ctas": None,
+    "data_parallel_size": 1,
+    "enable_eplb": False,
+    "use_async": True,
+    "all2all_backend": "allgather_reducescatter",
+    "communicator": None,
+    "moe_backend": "auto",
+}
+
+
+def generated(seed: str, minor: int, number: int) -> list[dict[str, Any]]:
+    generator = Generator(Random(seed), minor, options(minor))
+    return [generator.row() for _ in range(number)]
+
+
+@pytest.mark.parametrize("minor", [12, 20, 33])
+def test_the_same_seed_makes_the_same_rows(minor: int) -> None:
+    first = generated("a", minor, 200)
+    assert first == generated("a", minor, 200)
+    assert first != generated("b", minor, 200)
+
+
+@pytest.mark.parametrize("minor", [12, 23, 33])
+def test_rows_are_of_every_sort(minor: int) -> None:
+    made = generated("sorts", minor, 2000)
+    words = [word for row in made for word in row["argv"]]
+    for pattern in (
+        r"--data_parallel_size=.+",
+        r"--eplb.*\.use_async(=.+)?",
+        r"--eplb.* ?",
+        r'\{.*"use_async".*\}',
+        r"--[a-z-]+\..+\+(=.+)?",
+        r"-dp=.+",
+        "--",
+        "--config",
+        "",
+    ):
+        assert any(re.fullmatch(pattern, word) for word in words), pattern
+    for option in ("--enable-eplb", "--all2all-backend"):
+        beginnings = {word for word in words if option.startswith(word) and len(word) > 3}
+        unique = {b for b in beginnings if sum(o.startswith(b) for o in options(minor)) == 1}
+        assert unique - {option}
+        assert beginnings - unique
+    assert all(row["argv"][0] == "serve" for row in made)
+    assert {len(row["files"]) for row in made} == {0, 1}
+    assert {"NCCL_MAX_CTAS", "VLLM_DP_SIZE", "VLLM_ALL2ALL_BACKEND"} <= {
+        name for row in made for name in row["env"]
+    }
+    # What a release lacks is not drawn, but for the odd ones.
+    assert ("-ep" in words) == ("-ep" in options(minor))
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([12, 16, 20, 23, 33]))
+def test_no_generated_row_is_too_much_for_the_plan(random: Any, minor: int) -> None:
+    row = {**Generator(random, minor, options(minor)).row(), "vllm": {"accepted": False}}
+    # As vLLM refuses it, whatever is decided is right; only it has to be decided.
+    assert differences(json.loads(rows.line(row)), f"0.{minor}.0", Path.cwd()) == []
+
+
+def test_shrinking_leaves_what_matters() -> None:
+    row = {
+        "argv": [
+            "serve",
+            "model",
+            "--seed",
+            "1",
+            "-dp",
+            "16",
+            "--enable-eplb",
+            "--config",
+            "a.yaml",
+        ],
+        "env": {"A": "1", "VLLM_DP_SIZE": "88"},
+        "files": {"a.yaml": "x: 1\ny: 2\n"},
+        "nixl": True,
+    }
+
+    def pair(tried: dict[str, Any]) -> bool:
+        words = tried["argv"]
+        return any(a == "-dp" and b.isdigit() for a, b in itertools.pairwise(words))
+
+    found = shrink.shrink(row, pair)
+    assert (found["argv"], found["env"], found["files"]) == (["serve", "-dp", "6"], {}, {})
+    assert not found["nixl"]
+    found = shrink.shrink(row, lambda tried: "8" in tried["env"].get("VLLM_DP_SIZE", ""))
+    assert (found["argv"], found["env"]) == (["serve"], {"VLLM_DP_SIZE": "8"})
+    found = shrink.shrink(row, lambda tried: "y" in "".join(tried["files"].values()))
+    assert found["files"] == {"a.yaml": "y"}
+    found = shrink.shrink(row, lambda tried: tried["nixl"] and "--enable-eplb" in tried["argv"])
+    assert (found["argv"], found["nixl"]) == (["serve", "--enable-eplb"], True)
+
+
+@given(st.randoms(use_true_random=False))
+def test_every_candidate_is_smaller(random: Any) -> None:
+    row = Generator(random, 33, options(33)).row()
+    size = shrink.size(row)
+    for candidate in shrink.candidates(row):
+        assert shrink.size(candidate) < size
+
+
+def answer_by_size(row: dict[str, Any]) -> dict[str, Any]:
+    """Answer as a vLLM would that fires for even lengths and refuses every third."""
+    words = len(row["argv"])
+    return {**ACCEPTED, "accepted": words % 3 != 0, "nccl_max_ctas": "8" if words % 2 else None}
+
+
+def test_the_rows_kept_are_balanced_short_and_different() -> None:
+    drawn = iter([row for row in generated("c", 33, 4000) for _ in range(2)])
+    kept = rows.balanced(lambda: next(drawn), answer_by_size, "0.33.0")
+    kinds = [rows.kind(row, "0.33.0") for row in kept]
+    assert {name: kinds.count(name) for name in rows.QUOTA} == rows.QUOTA
+    asked = [rows.line({**row, "vllm": None}) for row in kept]
+    assert len(set(asked)) == 200
+    assert max(map(len, asked)) <= rows.LONGEST + len(', "vllm": null')
+
+
+def test_too_few_rows_of_a_kind_are_told() -> None:
+    made = itertools.cycle(generated("d", 33, 4))
+    with pytest.raises(SystemExit, match=r"still wanted: \{.*'refused': 30"):
+        rows.balanced(lambda: next(made), lambda _: ACCEPTED, "0.33.0")
+
+
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    made = [*generated("e", 12, 300), {"argv": ["serve", "\udcff", "٨", "\u2028", "\x85"]}]
+    rows.write(tmp_path / "rows.jsonl", made)
+    assert list(rows.read(tmp_path / "rows.jsonl")) == made
+
+
+def test_a_difference_is_seen(tmp_path: Path) -> None:
+    row = {"argv": ["serve", "m", "-dp", "2"], "env": {}, "files": {}, "nixl": False}
+    right = {**ACCEPTED, "data_parallel_size": 2}
+    assert differences({**row, "vllm": right}, "0.33.0", tmp_path) == []
+    for name, value in {**ACCEPTED, "data_parallel_size": 4, "nccl_max_ctas": "8"}.items():
+        if right[name] != value:
+            wrong = {**right, name: value}
+            assert differences({**row, "vllm": wrong}, "0.33.0", tmp_path), name
+    assert differences({**row, "vllm": {"accepted": False}}, "0.33.0", tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_committed_table_of_options_is_as_it_is_written() -> None:
+    text = OPTIONS.read_text()
+    assert option_table.render(option_table.known(), text) == text
+
+
+def test_a_release_that_brings_and_drops_options(tmp_path: Path) -> None:
+    path = tmp_path / "options.py"
+    path.write_text(OPTIONS.read_text())
+    minor, before = newest() + 2, options(newest())
+    gone = "--enable-eplb"
+    changed = option_table.bring_up_to_date(path, minor, (before - {gone}) | {"--brought"})
+    assert changed == ["+--brought", f"-{gone}"]
+    module: dict[str, Any] = {}
+    exec(path.read_text(), module)  # the written table, as a module
+    assert module["newest"]() == minor
+    assert module["options"](minor) == (before - {gone}) | {"--brought"}
+    assert module["options"](minor - 1) == before
+    for known in range(12, newest() + 1):
+        assert module["options"](known) == options(known)
+    assert f"to 0.{minor}, one release" in path.read_text()
+
+
+def test_an_option_that_comes_back() -> None:
+    one, both = frozenset(("-a",)), frozenset(("-a", "--b"))
+    assert option_table.spans({12: both, 13: one, 14: both}) == {
+        (12, 12): ["--b"],
+        (12, None): ["-a"],
+        (14, None): ["--b"],
+    }
+
+
+def test_which_releases_there_are() -> None:
+    names = [
+        "vllm-0.11.0.tar.gz",
+        "vllm-0.15.1-cp38-abi3-manylinux_2_31_aarch64.whl",
+        "vllm-0.15.1-cp38-abi3-manylinux_2_31_x86_64.whl",
+        "vllm-0.33.0rc1.tar.gz",
+        "vllm-0.9.2.tar.gz",
+        "vllm-0.100.0.tar.gz",
+        "vllm-0.20.1-1-cp38-abi3-manylinux_2_35_x86_64.whl",
+        "vllm-0.20.1.tar.gz",
+        "vllm-0.20.1-cp38-abi3-manylinux_2_35_x86_64.whl",
+        "vllm-1.0.0.tar.gz",
+    ]
+    files = [{"filename": name} for name in names]
+    files.append({"filename": "vllm-0.21.0.tar.gz", "yanked": "broken"})
+    found = sources.releases(files)
+    assert [(version, file["filename"]) for version, file in found.items()] == [
+        ("0.15.1", "vllm-0.15.1-cp38-abi3-manylinux_2_31_x86_64.whl"),
+        ("0.20.1", "vllm-0.20.1.tar.gz"),
+        ("0.100.0", "vllm-0.100.0.tar.gz"),
+        ("1.0.0", "vllm-1.0.0.tar.gz"),
+    ]
+
+
+MEMBERS = {"vllm/a.py": b"1", "vllm/_C.so": b"2", "tests/b.py": b"3", "vllm/../../c.py": b"4"}
+
+
+def test_only_python_files_of_vllm_are_unpacked(tmp_path: Path) -> None:
+    wheel, archive = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as zipped, tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, content in MEMBERS.items():
+            zipped.writestr(name, content)
+            member = tarfile.TarInfo(f"vllm-0.1/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    archive.seek(0)
+    for folder in ("wheel", "archive"):
+        (tmp_path / folder).mkdir()
+    sources.from_wheel(wheel, str(tmp_path / "wheel"))
+    sources.from_archive(archive, str(tmp_path / "archive"))
+    for folder in ("wheel", "archive"):
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and folder in path.parts]
+        assert [(path.name, path.read_bytes()) for path in files] == [("a.py", b"1")]
