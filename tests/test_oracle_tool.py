@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import re
-import tarfile
-import zipfile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -218,24 +215,3 @@ def test_which_releases_there_are() -> None:
         ("0.100.0", "vllm-0.100.0.tar.gz"),
         ("1.0.0", "vllm-1.0.0.tar.gz"),
     ]
-
-
-MEMBERS = {"vllm/a.py": b"1", "vllm/_C.so": b"2", "tests/b.py": b"3", "vllm/../../c.py": b"4"}
-
-
-def test_only_python_files_of_vllm_are_unpacked(tmp_path: Path) -> None:
-    wheel, archive = io.BytesIO(), io.BytesIO()
-    with zipfile.ZipFile(wheel, "w") as zipped, tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        for name, content in MEMBERS.items():
-            zipped.writestr(name, content)
-            member = tarfile.TarInfo(f"vllm-0.1/{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    archive.seek(0)
-    for folder in ("wheel", "archive"):
-        (tmp_path / folder).mkdir()
-    sources.from_wheel(wheel, str(tmp_path / "wheel"))
-    sources.from_archive(archive, str(tmp_path / "archive"))
-    for folder in ("wheel", "archive"):
-        files = [path for path in tmp_path.rglob("*") if path.is_file() and folder in path.parts]
-        assert [(path.name, path.read_bytes()) for path in files] == [("a.py", b"1")]

@@ -63,7 +63,9 @@ def load(name: str) -> Any:
             if lost:
                 setattr(sys.modules[lost[2]], lost[1], _stand_in(lost[1]))
                 missing = f"{lost[2]}.{lost[1]}"
-            elif isinstance(error, ModuleNotFoundError) and missing != name:
+            elif isinstance(error, ModuleNotFoundError) and not f"{name}.".startswith(
+                f"{missing}."
+            ):
                 sys.modules[missing] = _module(missing)
             else:
                 raise

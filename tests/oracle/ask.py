@@ -34,8 +34,10 @@ class Release:
     def close(self) -> None:
         """End the process: its input ends."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
     def answer(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return what vLLM makes of a row: see tests/data/oracle/README.md."""
@@ -48,6 +50,7 @@ class Release:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
+            self.close()
             raise SystemExit(f"vLLM ended: see {self.log}")
         answer: dict[str, Any] = json.loads(line)
         return answer

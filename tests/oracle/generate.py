@@ -242,12 +242,35 @@ class Generator:
             if self.aimed and self.chance(0.5):
                 options = self.random.sample(options, len(options) - 1)
         self.random.shuffle(options)
+        argv = self._with_model(options)
+        if self.chance(self.odd):
+            argv = self._misplaced(argv)
+        if argv and self.chance(self.odd):
+            place = self.random.randrange(len(argv))
+            argv[place] = self._mistyped(argv[place])
+        if self.chance(self.odd):
+            files = {name: self._mistyped(text) for name, text in files.items()}
         return {
-            "argv": ["serve", *self._with_model(options)],
+            "argv": ["serve", *argv],
             "env": self.environment(),
             "files": files,
             "nixl": self.chance(0.35),
         }
+
+    def _misplaced(self, argv: list[str]) -> list[str]:
+        """Move a word, leave one out or write one twice."""
+        if not argv:
+            return argv
+        place, to = (self.random.randrange(len(argv)) for _ in range(2))
+        word = argv[place]
+        rest = argv[:place] + argv[place + 1 :]
+        return self.random.choice([rest, [*argv, word], [*rest[:to], word, *rest[to:]]])
+
+    def _mistyped(self, text: str) -> str:
+        """Put a character in, leave one out or change one."""
+        place = self.random.randint(0, len(text))
+        after = text[place + self.random.choice((0, 1)) :]
+        return text[:place] + self.random.choice(words.CHARACTERS) + after
 
     def _with_model(self, options: list[Option]) -> list[str]:
         model = self.pick(words.MODELS, words.ODD_MODELS)

@@ -235,6 +235,15 @@ ODD_NOISE: list[list[str]] = [
     ["--data-parallel-size", "\udcff"],
 ]
 
+CHARACTERS: list[str] = [
+    "",
+    "",
+    *"-_=.+:,{}[]\"'\\#&*!~0189tnkKE \t\n\r",
+    "\u0668",
+    "\u00e9",
+    "\xa0",
+]
+
 # Of the YAML file: what stands for an option's value, usual and odd.
 YAML: list[tuple[str, list[str], list[str]]] = [
     (
