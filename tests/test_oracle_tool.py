@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import tempfile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -64,7 +65,8 @@ def test_rows_are_of_every_sort(minor: int) -> None:
         beginnings = {word for word in words if option.startswith(word) and len(word) > 3}
         unique = {b for b in beginnings if sum(o.startswith(b) for o in options(minor)) == 1}
         assert unique - {option}
-        assert beginnings - unique
+        if option == "--enable-eplb":  # of many words
+            assert beginnings - unique
     assert all(row["argv"][0] == "serve" for row in made)
     assert {len(row["files"]) for row in made} == {0, 1}
     assert {"NCCL_MAX_CTAS", "VLLM_DP_SIZE", "VLLM_ALL2ALL_BACKEND"} <= {
@@ -78,7 +80,8 @@ def test_rows_are_of_every_sort(minor: int) -> None:
 def test_no_generated_row_is_too_much_for_the_plan(random: Any, minor: int) -> None:
     row = {**Generator(random, minor, options(minor)).row(), "vllm": {"accepted": False}}
     # As vLLM refuses it, whatever is decided is right; only it has to be decided.
-    assert differences(json.loads(rows.line(row)), f"0.{minor}.0", Path.cwd()) == []
+    with tempfile.TemporaryDirectory() as folder:
+        assert differences(json.loads(rows.line(row)), f"0.{minor}.0", Path(folder)) == []
 
 
 def test_shrinking_leaves_what_matters() -> None:
