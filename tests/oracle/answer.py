@@ -57,7 +57,7 @@ def load(name: str) -> Any:
     for _ in range(MAX_STAND_INS):
         try:
             return importlib.import_module(name)
-        except ImportError as error:  # also where vLLM tries it: then it is not seen here
+        except ImportError as error:  # not one that vLLM is prepared for: it catches these
             missing = str(error.name)
             lost = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
             if lost:
