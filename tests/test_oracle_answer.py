@@ -43,6 +43,8 @@ class ParallelConfig:
         from vllm.platforms import current_platform
         if not current_platform.is_cuda_alike() or current_platform.device_count() < 8:
             raise ValueError("no GPU")
+        if "VLLM_PLUGINS" not in os.environ or "PATH" not in os.environ:
+            raise ValueError("the environment is lost")
         if data_parallel_size > 64:
             raise ValueError("64 ranks\\nat most\\nhere\\nand no more")
         self.data_parallel_size = data_parallel_size

@@ -109,6 +109,8 @@ def test_shrinking_leaves_what_matters() -> None:
     found = shrink.shrink(row, pair)
     assert (found["argv"], found["env"], found["files"]) == (["serve", "-dp", "6"], {}, {})
     assert not found["nixl"]
+    found = shrink.shrink(row, lambda tried: {"model", "--enable-eplb"} <= {*tried["argv"]})
+    assert found["argv"] == ["serve", "model", "--enable-eplb"]
     found = shrink.shrink(row, lambda tried: "8" in tried["env"].get("VLLM_DP_SIZE", ""))
     assert (found["argv"], found["env"]) == (["serve"], {"VLLM_DP_SIZE": "8"})
     found = shrink.shrink(row, lambda tried: "y" in "".join(tried["files"].values()))
