@@ -64,7 +64,8 @@ def load(path: str, root: str = "") -> Mapping[object, Any]:
         raise ConfigFileError("not UTF-8") from None
     except RecursionError:
         raise ConfigFileError("nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
+    # PyYAML's own, and what it raises of a scalar that is not of its tag, such as `!!bool x`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigFileError(f"not valid YAML{where}") from None

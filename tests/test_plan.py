@@ -160,6 +160,13 @@ TROUBLE = {
     "no file": ("", "the --config file is unreadable: No such file or directory"),
     "no YAML": ("a: b: c\n", "the --config file is not valid YAML at line 1"),
     "a list": ("- a\n", "the --config file is not a YAML map"),
+    "no boolean": ("a: !!bool x\n", "the --config file is not valid YAML"),
+    "no date": ("a: !!timestamp x\n", "the --config file is not valid YAML"),
+    "no number": ("a: !!int ''\n", "the --config file is not valid YAML"),
+    "too large a number": (
+        "a: !!float 99" + ":1" * 200 + "\n",
+        "the --config file is not valid YAML",
+    ),
     "empty": (" ", "the --config file is not a YAML map"),
     "a tag": ("a: !!python/object:os.system {}\n", "the --config file is not valid YAML at line 1"),
     "deep": ("[" * 20000, "the --config file is nested too deeply"),
