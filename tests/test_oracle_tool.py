@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import option_table, rows, shrink, sources
+from oracle import compare, option_table, rows, shrink, sources
 from oracle.compare import differences
 from oracle.generate import Generator
 
@@ -164,6 +164,15 @@ def test_a_difference_is_seen(tmp_path: Path) -> None:
             wrong = {**right, name: value}
             assert differences({**row, "vllm": wrong}, "0.33.0", tmp_path), name
     assert differences({**row, "vllm": {"accepted": False}}, "0.33.0", tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"argv": ["serve"], "env": {}, "files": {"a": ""}, "nixl": False}
+    monkeypatch.setattr(compare, "plan", lambda *_, **__: int("x"))
+    for vllm in (ACCEPTED, {"accepted": False}):
+        found = differences({**row, "vllm": vllm}, "0.33.0", tmp_path)
+        assert found[0].startswith("plan() raises ValueError")
     assert list(tmp_path.iterdir()) == []
 
 

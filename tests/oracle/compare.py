@@ -50,6 +50,8 @@ def differences(row: dict[str, Any], version: str, folder: Path) -> list[str]:
     command = ["env", "-C", str(folder), "vllm", *row["argv"]]
     try:
         decided = plan(command, row["env"], vllm_version=version, nixl=row["nixl"])
+    except Exception as error:  # noqa: BLE001 - whatever it is, this row is wanted
+        return [f"plan() raises {error!r}"]
     finally:
         for name in row["files"]:
             (folder / name).unlink()
