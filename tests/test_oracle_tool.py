@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import compare, option_table, rows, shrink, sources
 from oracle.compare import differences
@@ -76,6 +76,7 @@ def test_rows_are_of_every_sort(minor: int) -> None:
     assert ("-ep" in words) == ("-ep" in options(minor))
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from([12, 16, 20, 23, 33]))
 def test_no_generated_row_is_too_much_for_the_plan(random: Any, minor: int) -> None:
     row = {**Generator(random, minor, options(minor)).row(), "vllm": {"accepted": False}}
@@ -119,6 +120,23 @@ def test_shrinking_leaves_what_matters() -> None:
     assert (found["argv"], found["nixl"]) == (["serve", "--enable-eplb"], True)
 
 
+def test_json_stays_json_while_it_shrinks() -> None:
+    word = '--eplb-config={"window_size": 7, "use_async": "on", "policy": "default"}'
+
+    def is_async(tried: dict[str, Any]) -> bool:
+        try:
+            return "use_async" in json.loads(tried["argv"][-1].partition("=")[2])
+        except ValueError:
+            return False
+
+    found = shrink.shrink(
+        {"argv": ["serve", word], "env": {}, "files": {}, "nixl": False}, is_async
+    )
+    # What is left of the value is what is shorter letter by letter, and still JSON.
+    assert re.fullmatch(r'=\{"use_async":("")\}|="use_async"', found["argv"][-1])
+
+
+@settings(deadline=None, max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_every_candidate_is_smaller(random: Any) -> None:
     row = Generator(random, 33, options(33)).row()

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "oracle"
 OPTIONS = ROOT / "eplb_launch" / "options.py"
-SHOWN = 20  # kinds of differences of which one is shown; all are counted
 
 
 def main() -> int:
@@ -107,21 +106,27 @@ def report(vllm: Release, version: str, answered: Iterable[Row]) -> int:
         folder = Path(temporary)
         for row in answered:
             kinds[rows.kind(row, version)] += 1
-            if found := differences(row, version, folder):
-                wrong.setdefault(re.sub(r"\d+", "N", found[0]), []).append(row)
+            if found := kinds_of(differences(row, version, folder)):
+                wrong.setdefault(found[0], []).append(row)
+        for what, alike in wrong.items():
 
-        def differs(row: Row) -> bool:
-            return bool(differences({**row, "vllm": vllm.answer(row)}, version, folder))
+            def differs(row: Row, what: str = what) -> bool:
+                answered = {**row, "vllm": vllm.answer(row)}
+                return what in kinds_of(differences(answered, version, folder))
 
-        for alike in list(wrong.values())[:SHOWN]:
             small = shrink(min(alike, key=size), differs)
             small["vllm"] = vllm.answer(small)
-            print(f"{len(alike)} such as", shown(small))
-            print(*differences(small, version, folder), sep="\n")
+            print(f"{what}: {len(alike)} such as\n    {shown(small)}")
+            print(*(f"    {text}" for text in differences(small, version, folder)), sep="\n")
     counts = ", ".join(f"{kinds[name]} {name}" for name in rows.QUOTA)
     differ = sum(map(len, wrong.values()))
     print(f"vLLM {version}: {kinds.total()} rows ({counts}), {differ} differ")
     return 1 if wrong else 0
+
+
+def kinds_of(found: list[str]) -> list[str]:
+    """Return what differs, without how: the setting, or the code of the warning."""
+    return [re.split(" is |: ", text)[0] for text in found]
 
 
 def shown(row: Row) -> str:

@@ -43,7 +43,7 @@ def candidates(row: Row) -> Iterator[Row]:
         for lines in _shorter(text.splitlines(keepends=True)):
             yield {**row, "files": {**row["files"], name: "".join(lines)}}
     for index, word in enumerate(row["argv"][1:], 1):
-        for letters in _shorter(word):
+        for letters in _shorter_word(word):
             yield {**row, "argv": [*row["argv"][:index], letters, *row["argv"][index + 1 :]]}
     for kind in ("env", "files"):
         for name, text in row[kind].items():
@@ -53,6 +53,16 @@ def candidates(row: Row) -> Iterator[Row]:
 
 def _without(mapping: dict[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in mapping.items() if key != name}
+
+
+def _shorter_word(word: str) -> Iterator[str]:
+    """Return a word without a part: of JSON, a key and its value first."""
+    head, start, rest = word.partition("{")
+    inner, end, tail = rest.rpartition("}")
+    if start and inner:
+        for parts in _shorter(inner.split(",")):
+            yield head + start + ",".join(parts) + end + tail
+    yield from _shorter(word)
 
 
 def _shorter(whole: Any) -> Iterator[Any]:
