@@ -184,7 +184,8 @@ def _config_words(key: str, value: object, release: Release) -> Iterable[str]:
     if isinstance(value, list):
         return (option, *map(_text, value)) if value else ()
     if isinstance(value, dict):
-        return (option, _json(value) if release.nested_config else "{'")  # str(dict) is no JSON
+        # Else it is str(dict): no JSON, but for an empty one.
+        return (option, _json(value) if release.nested_config or not value else "{'")
     return (option, str(value))
 
 

@@ -243,6 +243,12 @@ def test_a_map_in_the_file_is_json_from_0_16() -> None:
             assert not is_json
 
 
+def test_an_empty_map_in_the_file_is_json_in_every_release() -> None:
+    for release in ("0.12.0", "0.16.0"):
+        found = given_by("m", "--config", "c.yaml", config={"eplb-config": {}}, release=release)
+        assert found == {"eplb_config": "{}"}
+
+
 @pytest.mark.parametrize("config", [{1: "x"}, {None: True}, {("a",): 1}], ids=repr)
 def test_a_file_with_keys_that_are_no_strings_is_refused(config: dict[Any, Any]) -> None:
     with pytest.raises(RefusedError, match="not a string"):
