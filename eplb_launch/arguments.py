@@ -335,7 +335,8 @@ def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], minor: i
     for written, entry in dotted.items():
         if written == "--":  # of `--.x`
             break
-        name = _option(written, minor)
+        # "-", of `-.x`, is a word and no option.
+        name = _option(written, minor) if written != "-" else None
         if name is None:
             continue
         setting, takes, _ = OPTIONS[name]

@@ -105,6 +105,7 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["--.x=1", "--eplb-config.a=1"],
         {},
     ),
+    "a dotted - is a word": (["-.x=1", "--eplb-config.a=1"], {"eplb_config": {"a": 1}}),
     "and those before it are read": (
         ["--eplb-config.a=1", "--.x=1"],
         {"eplb_config": {"a": 1}},
