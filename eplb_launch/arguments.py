@@ -73,8 +73,8 @@ PLACEMENT = frozenset(
         *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
     )
 )
-# All that may abbreviate one of them, or another option that begins alike.
-_BEGINNINGS = frozenset(name[:end] for name in OPTIONS for end in range(1, len(name)))
+# All that may abbreviate one of them, or another option that begins alike. "-" is a word.
+_BEGINNINGS = frozenset(name[:end] for name in OPTIONS for end in range(2, len(name)))
 
 
 class Given(Record):
@@ -335,8 +335,7 @@ def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], minor: i
     for written, entry in dotted.items():
         if written == "--":  # of `--.x`
             break
-        # "-", of `-.x`, is a word and no option.
-        name = _option(written, minor) if written != "-" else None
+        name = _option(written, minor)
         if name is None:
             continue
         setting, takes, _ = OPTIONS[name]

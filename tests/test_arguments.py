@@ -106,6 +106,7 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
         {},
     ),
     "a dotted - is a word": (["-.x=1", "--eplb-config.a=1"], {"eplb_config": {"a": 1}}),
+    "- with = is a word": (["-= ", "-dp=2"], {"data_parallel_size": "2"}),
     "and those before it are read": (
         ["--eplb-config.a=1", "--.x=1"],
         {"eplb_config": {"a": 1}},
