@@ -126,6 +126,11 @@ def read(
     complete = True
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
+    if any([word[:1] == UNKNOWN for word in words]):
+        from eplb_launch.unknown_words import may_be_options
+
+        takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
+        complete = complete and not may_be_options(words, minor, takes_model=takes_model)
     pairs, dotted = _join_dotted(_normalized(pairs, minor), release)
     reading = _parse(pairs, dotted, minor).replace(model=_model(pairs, dotted, serve=serve))
     return reading if complete else reading.replace(complete=False)
