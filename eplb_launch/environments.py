@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from eplb_launch.command import UNKNOWN
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,8 +54,9 @@ def _project_environment(
             name = environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
             return os.path.join(folder, name)
     # Without a project uv takes what is active, else a .venv nearby.
-    if environ.get("VIRTUAL_ENV"):
-        return environ["VIRTUAL_ENV"]
+    active = environ.get("VIRTUAL_ENV")
+    if active and UNKNOWN not in active:
+        return active
     for folder in _upwards(start):
         if os.path.isfile(f"{root}{folder}/.venv/pyvenv.cfg"):
             return f"{folder}/.venv"

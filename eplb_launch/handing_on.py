@@ -8,7 +8,7 @@ Imported only for a command that can hang and that has such programs.
 
 from __future__ import annotations
 
-from eplb_launch.command import find_server
+from eplb_launch.command import UNKNOWN, find_server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def dropping(server: Server, environ: Mapping[str, str], name: str) -> list[Pref
             found.clear()
         elif _drops(prefix, environ, name):
             found.append(prefix)
+    if found and found[-1].name not in DROPS and server.environ.get(name, UNKNOWN) != UNKNOWN:
+        found.clear()  # its table says that nothing of ours arrives: this is set behind it
     return found
 
 

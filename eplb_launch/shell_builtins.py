@@ -75,7 +75,7 @@ def _as_list(known: Value, position: int) -> list[Field]:
 def declare(items: list[Item], state: State, position: int) -> None:
     """`export`, `declare`, `typeset`, `local`, `readonly`."""
     command = "" if isinstance(items[0], Array) else literal(items[0])
-    letters = ""
+    letters = taken = ""
     for item in items[1:]:
         name = assigned(item)
         names = [name]
@@ -86,6 +86,8 @@ def declare(items: list[Item], state: State, position: int) -> None:
         for text in names:
             if text.startswith("-"):
                 letters += text[1:]
+            elif text.startswith("+"):
+                taken += text[1:]
             if not is_name(text):
                 continue
             if command in ("local", "declare", "typeset"):
@@ -93,8 +95,11 @@ def declare(items: list[Item], state: State, position: int) -> None:
             export = command == "export" or "x" in letters
             if name:
                 assign(item, state, position, export=export)
-            elif export:
+            elif export and "n" not in letters:
                 state.export(text)
+            # `export -n`, `declare +x`: it stays a variable of the shell.
+            if "x" in taken or (command == "export" and "n" in letters):
+                state.environ.changes[text] = None
             # Some letters change a value as it is assigned; a bare local is unset, but not in dash.
             if set(letters).intersection("inluA") or (command == "local" and not name):
                 state.doubt({text: False})

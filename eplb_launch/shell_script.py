@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eplb_launch.command import NOTHING, UNKNOWN
-from eplb_launch.prefixes import READERS
+from eplb_launch.command import NOTHING, UNKNOWN, VLLM
+from eplb_launch.prefixes import PREFIXES, READERS
 from eplb_launch.search import MARKS, search
 from eplb_launch.shell import COMMAND, Array, literal, tokens
 from eplb_launch.shell_blocks import Blocks
@@ -81,6 +81,7 @@ class _Follower(Blocks):
             first += 1
         rest = words[first:]
         if rest and isinstance(rest[0], list) and literal(rest[0]) in DECLARE:
+            self.note_sourced(rest[0][0][1], [], rest)
             declare(rest, state, position)
             self.sure = True
             return
@@ -116,8 +117,8 @@ class _Follower(Blocks):
             fields, words = fields[1:], words[1:]
         name = words[0][0]
         self.sure = name in SURE
-        if name in ("eval", "source", "."):
-            self.note_sourced(fields, given)
+        if name in ("env", "eval", "source", "."):
+            self.note_sourced(name, fields, given)
         if name in BUILTINS:
             if [text for text, _ in words[:2]] == ["unset", "-f"]:
                 self.undefine(words[2:])
@@ -125,22 +126,22 @@ class _Follower(Blocks):
         elif name in self.functions or name == "eval":
             self.call(name, fields, assignments)
         elif name not in READERS:
-            self.look(words, gap, assignments)
+            self.look(fields, words, gap, assignments)
             if name == "exit" or (name == "exec" and len(words) > 1):
                 if self.certain():
                     raise _Stop
                 self.sure = False
 
-    def note_sourced(self, fields: list[Field], given: list[Item]) -> None:
-        """Note what is read and run here: the file, or the command of `eval "$(..)"`."""
+    def note_sourced(self, name: str, fields: list[Field], given: list[Item]) -> None:
+        """Note what sets variables here: a file, the command of `eval "$(..)"`, `export $(..)`."""
         found = [
             f"$({text.strip()})"
             for item in given
             if isinstance(item, list)
-            for kind, text, _ in item
-            if kind == COMMAND
+            for at, (kind, text, _) in enumerate(item)
+            if kind == COMMAND and (not at or name == "eval")
         ]
-        if not found and fields[0][0] != "eval":
+        if not found and name in ("source", "."):
             found = [UNKNOWN if text in (GAP, ABSENT) else text for text, _ in fields[1:2]]
         way = self.state.way
         if found and len(way.sourced) < SOURCED:
@@ -184,8 +185,10 @@ class _Follower(Blocks):
         self.maybe -= maybe
         state.doubt(temporary)
 
-    def look(self, words: list[Field], gap: int, assignments: list[Item]) -> None:
-        """Look for a server in a command."""
+    def look(
+        self, fields: list[Field], words: list[Field], gap: int, assignments: list[Item]
+    ) -> None:
+        """Look for a server in a command; `words` are `fields` without those not known."""
         state = self.state
         way = state.way.branch()
         way.gap = gap
@@ -197,7 +200,14 @@ class _Follower(Blocks):
             state.restore(mark)
             if isinstance(value, str):
                 way.environ.changes[assigned(item)] = UNKNOWN if value == ABSENT else value
-        server = search([text for text, _ in words], [at for _, at in words], way)
+        server = search([text for text, _ in words], [at for _, at in words], way.branch())
+        name = words[0][0].rpartition("/")[2]
+        if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
+            # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
+            one = elements(fields)
+            way.gap = max([index for index, (text, _) in enumerate(one) if text == GAP], default=-1)
+            texts = [UNKNOWN if text == GAP else text for text, _ in one]
+            server = search(texts, [at for _, at in one], way) or server
         if server is not None:
             self.found.append((server, words[0][0] == "exec"))
             if len(self.found) > SERVERS:

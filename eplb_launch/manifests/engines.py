@@ -53,16 +53,15 @@ def _env_files(words: tuple[str, ...]) -> list[str]:
 def fixes(run: Run, server: Server, program: str) -> tuple[tuple[str, str], ...]:
     """Return what to do, and the text for it: an option, or the launcher inside the image.
 
-    `program` is what starts the server there.
+    `program` is what starts the server there, "" if that is not known.
     """
-    option = f"-e {VARIABLE}={CAP}"
+    option = (f"give {run.engine} this option, before the image", f"-e {VARIABLE}={CAP}")
+    if not program:
+        return (option,)
     image = run.image or "IMAGE"
     words = (word for prefix in server.prefixes for word in prefix.words)
     named = any(word.startswith("--entrypoint") for word in words)
     wrapped = f"{image} eplb-launch -- {program} …"
     if named or not server.entry:
         wrapped = f"--entrypoint eplb-launch {image} -- {program} …"
-    return (
-        (f"give {run.engine} this option, before the image", option),
-        ("or, with eplb-launch in the image, let it start the server", wrapped),
-    )
+    return (option, ("or, with eplb-launch in the image, let it start the server", wrapped))

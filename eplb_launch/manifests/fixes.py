@@ -68,7 +68,7 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
         return (_dashes(task, server, program),)
     run = engines.run_of(server)
     if run is not None:
-        started = run.entry or " ".join(program) or "…"
+        started = run.entry or " ".join(program)
         return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
     found: list[Fix] = []
     if program or not task.only_arguments:  # else it is the image's, which nothing tells

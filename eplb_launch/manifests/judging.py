@@ -165,7 +165,8 @@ class _Judge:
             found_all = self.servers(decided, decided.server, path, line)
             worst = min(found_all, key=lambda finding: finding.rank)
             # Options without a program are half a command, of which nothing follows.
-            if worst.entry or worst.verdict != OK or task.place != SCRIPT:
+            named = worst.entry or engines.run_of(decided.server)
+            if named or worst.verdict != OK or task.place != SCRIPT:
                 yield worst
 
     def plan_again(self, words: Sequence[str], decided: Plan, server: Server) -> Plan | None:

@@ -31,12 +31,13 @@ LAUNCHERS = ("eplb-launch", "eplb_launch")
 def unread(sourced: Sequence[str]) -> tuple[str, ...]:
     """Return those of a server's `sourced` that may set the variable, each with how it is read.
 
-    Of a command only the program: the rest may hold a secret.
+    Of a command only the program: the rest, and what is assigned before it, may hold a secret.
     """
     found = []
     for item in sourced:
         if item.startswith("$("):
-            program = "".join(split(item[2:-1])[:1]).rpartition("/")[2]
+            words = [word for word in split(item[2:-1]) if "=" not in word]
+            program = "".join(words[:1]).rpartition("/")[2]
             if program not in _COMMANDS:
                 found.append(f"$({program} …) (evaluated by the shell)")
         elif item not in _FILES and item.rpartition("/")[2] not in _FILES:

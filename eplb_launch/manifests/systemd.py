@@ -134,15 +134,17 @@ def _environment(
             unread.append(f"{path or '?'} (EnvironmentFile=)")
         else:
             environ.update(env_file(found.text))
-    for name in _unset(settings):
-        environ.pop(name, None)
+    for word in _unset(settings):
+        name, equals, value = word.partition("=")
+        if not equals or environ.get(name) == value:
+            environ.pop(name, None)
     return environ, tuple(unread)
 
 
 def _unset(settings: Mapping[str, list[Setting]]) -> list[str]:
-    """Return the names that UnsetEnvironment= takes away, after all others have set them."""
+    """Return what UnsetEnvironment= takes away after all others have set it: NAME or NAME=VALUE."""
     values = [setting.value for setting in settings.get("UnsetEnvironment", [])]
-    return [word.partition("=")[0] for value in values for word in split(value)]
+    return [word for value in values for word in split(value)]
 
 
 def _environment_file(path: str, unit: Source) -> Source | None:
