@@ -126,7 +126,7 @@ def read(
     complete = True
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
-    if any([word[:1] == UNKNOWN for word in words]):
+    if any(word[:1] == UNKNOWN for word in words):
         from eplb_launch.unknown_words import may_be_options
 
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)

@@ -1,4 +1,4 @@
-"""Arguments that cannot be known without running the command: may one of them be an option?
+"""Whether an argument that cannot be known without running the command may be an option.
 
 Imported only for a command that has such words.
 """

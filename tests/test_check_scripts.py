@@ -26,6 +26,7 @@ EXPOSED = ("exposed", "no-limit")
 SET = ("ok", "set")
 WRAPPED = ("ok", "wrapped")
 UNREAD = ("unknown", "environment-not-read")
+DOUBT = ("unknown", "limit-not-known")
 MISUSED = ("exposed", "launcher-misused")
 
 
@@ -78,6 +79,46 @@ def findings(folder: Path, script: str) -> list[Finding]:
         (f"python3 -m eplb_launch --max-ctas 4 -- {SERVE}", [WRAPPED]),
         (f"python3 /opt/eplb-launch.pyz -- {SERVE}", [WRAPPED]),
         (f"uvx eplb-launch -- {SERVE}", [WRAPPED]),
+        # The launcher with options.
+        (f"eplb-launch --max-ctas 4 -- {SERVE}", [WRAPPED]),
+        (f"eplb-launch --max-ctas fit --sms 132 -- {SERVE}", [WRAPPED]),
+        (f"eplb-launch --max-ctas $N --strict -- {SERVE}", [WRAPPED]),
+        (f"eplb-launch --max-ctas 64 -- {SERVE}", [("exposed", "value-too-high")]),
+        (f"eplb-launch --max-ctas 64 -- {SERVE} -dp $1", [("unknown", "value-too-high")]),
+        ("eplb-launch --max-ctas 64 -- vllm serve m", [("ok", "wrapped")]),
+        (f"eplb-launch --max-ctas zero -- {SERVE}", [MISUSED]),
+        (f"eplb-launch --vllm-version 0.24.0 -- {SERVE}", [WRAPPED]),
+        # Words that may be anything.
+        ('vllm serve m -dp 8 "$FLAG"', [("unknown", "settings-not-known")]),
+        ('vllm serve m -dp 8 -ep "$(cat flags)"', [("unknown", "settings-not-known")]),
+        ('vllm serve "$MODEL" -dp 8 --port "$PORT"', [("ok", "not-needed")]),
+        (f'{SERVE} "$FLAG"', [EXPOSED]),
+        # What is not known of the limit, and of other variables.
+        (f'export NCCL_MAX_CTAS=8\n[ "$X" ] && export NCCL_MIN_NCHANNELS=32\n{SERVE}', [DOUBT]),
+        (f"export NCCL_MIN_P2P_NCHANNELS=$N\neplb-launch -- {SERVE}", [DOUBT]),
+        ("export NCCL_MIN_P2P_NCHANNELS=$N\nvllm serve m", [("ok", "not-needed")]),
+        (f"export $(grep -v '#' .env | xargs)\n{SERVE}", [UNREAD]),
+        (f"export HOST=$(hostname)\n{SERVE}", [EXPOSED]),
+        (f"env $(cat .env) {SERVE}", [UNREAD]),
+        (f"env HOST=$(hostname) {SERVE}", [EXPOSED]),
+        (f"export NCCL_MAX_CTAS=8\ndeclare +x NCCL_MAX_CTAS\n{SERVE}", [EXPOSED]),
+        (f"export NCCL_MAX_CTAS=8\nexport -n NCCL_MAX_CTAS\n{SERVE}", [EXPOSED]),
+        # Operands that are not known.
+        (f'for h in $(cat hosts); do\n  ssh $h "{SERVE}" &\ndone', [EXPOSED]),
+        (f'ssh -p 22 $h "{SERVE}"', [EXPOSED]),
+        (f"ssh $h {SERVE}", [EXPOSED]),
+        (f"ssh $h 'NCCL_MAX_CTAS=8 {SERVE}'", [SET]),
+        (f'ssh $h "export NCCL_MAX_CTAS=8; {SERVE}"', [SET]),
+        (f"NCCL_MAX_CTAS=8 ssh $h '{SERVE}'", [EXPOSED]),
+        (f"NCCL_MAX_CTAS=8 sudo {SERVE}", [("exposed", "variable-dropped")]),
+        (f'{RUN} $IMAGE bash -c "{SERVE}"', [EXPOSED]),
+        (f"{RUN} $OPTIONS $IMAGE {SERVE}", [EXPOSED]),
+        (f"{RUN} $IMAGE --model m {RULE}", [EXPOSED]),
+        (f"{RUN} -e NCCL_MAX_CTAS=8 $IMAGE --model m {RULE}", [SET]),
+        # Runners of Python.
+        (f"uv run {SERVE}", [EXPOSED]),
+        (f"uv run --project /app eplb-launch -- {SERVE}", [WRAPPED]),
+        ("VIRTUAL_ENV=/v uv run vllm serve m", [("ok", "not-needed")]),
         # Containers.
         (f"{RUN} {IMAGE} --model m {RULE}", [EXPOSED]),
         (f"{RUN} -e NCCL_MAX_CTAS=8 {IMAGE} --model m {RULE}", [SET]),
@@ -114,6 +155,17 @@ def test_the_line_stays_the_one_of_the_server_where_an_eval_has_several(tmp_path
     assert [finding.line for finding in findings(tmp_path, script)] == [4]
 
 
+def test_a_launcher_that_is_told_another_release_than_runs_does_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "start.sh"
+    path.write_text(f"eplb-launch --vllm-version 0.24.0 -- {SERVE}\n")
+    [finding] = check([str(path)], "0.16.0").findings
+    assert (finding.verdict, finding.answer.cause) == EXPOSED
+    assert "told of a release" in finding.answer.reason
+    path.write_text(f"eplb-launch --vllm-version 0.15.0 -- {SERVE}\n")
+    [finding] = check([str(path)], "0.16.0").findings
+    assert (finding.verdict, finding.answer.cause) == WRAPPED
+
+
 def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
     [old, new, own] = findings(
         tmp_path,
@@ -134,6 +186,8 @@ def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
         (f"{RUN} {IMAGE} --model m {RULE}", f"{RUN} {{1}} --model m {RULE}"),
         (f"podman run img {SERVE}", f"podman run {{1}} m {RULE}"),
         (f"podman run --entrypoint vllm img serve m {RULE}", f"podman run {{1}} m {RULE}"),
+        (f"{RUN} $IMAGE {SERVE}", f"{RUN} {{0}} $IMAGE {SERVE}"),
+        (f"{RUN} $IMAGE --model m {RULE}", f"{RUN} {{0}} $IMAGE --model m {RULE}"),
         (SERVE, f"{{0}} m {RULE}"),
         (SERVE, f"{{1}}\n{SERVE}"),
         (f"eplb-launch {SERVE}", f"{{0}} m {RULE}"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable
 
 LONGEST = 256 * 1024  # twice what the kernel takes as one argument (MAX_ARG_STRLEN)
@@ -24,6 +24,17 @@ def replace(pattern: re.Pattern[str], value: Callable[[re.Match[str]], str], tex
         if size > LONGEST:
             return UNKNOWN
     return "".join([*pieces, text[end:]])
+
+
+_PLACEHOLDER = re.compile(r"\$(?:\{[A-Za-z_][^{}]*\}|\0)")  # of `${{NAME}}` see `templates`
+
+
+def placeholders(text: str) -> str:
+    """Return a text with each `${NAME}` as UNKNOWN.
+
+    Kubernetes leaves them alone: envsubst, OpenShift's templates and Flux put something in there.
+    """
+    return _PLACEHOLDER.sub(UNKNOWN, text)
 
 
 def templates(text: str) -> str:

@@ -46,9 +46,10 @@ class Fix(Record):
 def ways(task: Task, server: Server, plan: Plan, answer: Answer) -> tuple[Fix, ...]:
     """Return the ways to put right what an answer says of a server; () if there is none."""
     if answer.cause in WRONG_VALUES:
-        change = _change(task, plan.current)
+        change = _change(task, plan.current) if plan.current is not None else None
         return (change,) if change is not None else ()
-    if answer.verdict == OK or answer.cause not in FIXABLE:
+    refused = answer.cause == "launcher-misused" and not lacks_dashes(server.prefixes)
+    if answer.verdict == OK or answer.cause not in FIXABLE or refused:
         return ()
     found = _wrap_or_set(task, server, plan.current)
     codes = {warning.code for warning in plan.warnings}

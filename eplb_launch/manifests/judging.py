@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.manifests import engines, images, scripts, sourced
+from eplb_launch.manifests.expansion import placeholders
 from eplb_launch.manifests.files import root, with_config_files, with_script
 from eplb_launch.manifests.fixes import Fix, ways
 from eplb_launch.manifests.pods import from_secrets_only
-from eplb_launch.manifests.tasks import SCRIPT, environment
-from eplb_launch.manifests.verdicts import EXPOSED, FIXABLE, NOT_KNOWN, OK, Answer, answer
+from eplb_launch.manifests.tasks import KUBERNETES, SCRIPT, environment
+from eplb_launch.manifests.verdicts import (
+    EXPOSED,
+    FIXABLE,
+    NOT_KNOWN,
+    OK,
+    Answer,
+    answer,
+    launcher_options,
+)
 from eplb_launch.plans import plan
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
@@ -86,6 +95,8 @@ class _Judge:
         if at:
             yield from self.script(words, at)
         else:
+            if self.task.place == KUBERNETES:
+                words = [placeholders(word) for word in words]
             yield from self.command(words, self.task.source.path, self.task.line)
 
     def script(self, words: list[str], at: int) -> Iterator[Finding]:
@@ -151,8 +162,8 @@ class _Judge:
         unread = bool(task.unread) and not from_secrets_only(task.unread)
         environ = environment(task.environ, unread=unread)
         decided = self.plan(words, environ, task.directory)
-        if decided is not None and decided.server is not None and not unread:
-            decided = self.plan_again(words, decided, decided.server)
+        if decided is not None and decided.server is not None:
+            decided = self.plan_again(words, decided, decided.server, unread=unread)
         if decided is None:
             found = Answer(NOT_KNOWN, "failed", "eplb-launch failed to make sense of it")
             yield self.finding(path, line, found)
@@ -169,16 +180,32 @@ class _Judge:
             if named or worst.verdict != OK or task.place != SCRIPT:
                 yield worst
 
-    def plan_again(self, words: Sequence[str], decided: Plan, server: Server) -> Plan | None:
-        """Return the Plan with what only the server found tells: its image, what sets variables."""
+    def plan_again(
+        self, words: Sequence[str], decided: Plan, server: Server, *, unread: bool
+    ) -> Plan | None:
+        """Return the Plan with what only the server found tells.
+
+        That is its image, what sets variables on the way, and the options of the launcher.
+        """
         task = self.task
         run = engines.run_of(server)
         version = None if run is None or self.version else images.version(run.image)[0]
-        unread = bool(sourced.unread(server.sourced) or (run is not None and run.unread))
-        if version is None and not unread:
+        if self.version is None and version is None:
+            version = (launcher_options(server.prefixes) or {}).get("vllm_version")
+        more = bool(sourced.unread(server.sourced) or (run is not None and run.unread))
+        if version is None and not more:
             return decided
-        environ = environment(task.environ, unread=unread)
+        environ = environment(task.environ, unread=unread or more)
         return self.plan(words, environ, task.directory, version)
+
+    def is_idle(self, decided: Plan, server: Server) -> bool:
+        """Whether the launcher is told of a release for which it sets nothing."""
+        told = (launcher_options(server.prefixes) or {}).get("vllm_version")
+        if told is None or told == decided.vllm_version:
+            return False
+        directory = server.directory or self.task.directory
+        there = self.plan(_command_of(server), server.environ, directory, told)
+        return there is not None and not there.variables
 
     def servers(self, decided: Plan, server: Server, path: str, line: int) -> Iterator[Finding]:
         """Yield the findings of all servers that one command starts."""
@@ -201,7 +228,7 @@ class _Judge:
             return plan(
                 words,
                 environ,
-                vllm_version=self.version or version,
+                vllm_version=version or self.version,
                 directory=directory,
                 root=self.root,
             )
@@ -213,7 +240,8 @@ class _Judge:
         task = self.task
         run = engines.run_of(server)
         unread = (*task.unread, *sourced.unread(server.sourced), *(run.unread if run else ()))
-        found = answer(task.replace(unread=unread), decided, server)
+        idle = self.is_idle(decided, server)
+        found = answer(task.replace(unread=unread), decided, server, idle=idle)
         if found.verdict == NOT_KNOWN:
             found = found.replace(unread=(*found.unread, *unread))
         source = images.version(run.image)[1] if run and not task.version else task.version_source

@@ -18,6 +18,7 @@ from eplb_launch.manifests import (
     reports,
     sources,
     systemd,
+    units,
 )
 from eplb_launch.manifests.judging import judge
 from eplb_launch.manifests.tasks import SCRIPT, Task, Word
@@ -182,7 +183,7 @@ class _Reader:
                 self.troubles.append(Trouble(file[0].source.path, file[1].line, message))
             elif os.path.normpath(file.source.path) not in merged:
                 yield from self.bounded(file.source, compose.tasks(file.source, file.node))
-        for unit in systemd.units(self.units):
+        for unit in units.units(self.units):
             yield from self.bounded(unit[0], systemd.tasks(unit))
         for source in self.images:
             yield from self.bounded(source, dockerfiles.tasks(source))

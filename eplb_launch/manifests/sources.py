@@ -1,4 +1,4 @@
-"""From the paths of a command line to texts, within bounds. Links and devices are not followed."""
+"""From the paths of a command line to texts, within bounds. Links to folders are not followed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def kind_of(path: str) -> str:
     low = name.lower()
     if low.startswith(("dockerfile", "containerfile")):
         return DOCKERFILE
-    if low.endswith(".conf") and os.path.dirname(path).endswith(".service.d"):
+    folder = os.path.basename(os.path.dirname(path))
+    if low.endswith(".conf") and (folder.endswith(".service.d") or folder == "service.d"):
         return UNIT
     return _SUFFIXES.get(os.path.splitext(low)[1], "")
 

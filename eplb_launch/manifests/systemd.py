@@ -10,6 +10,7 @@ from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import sources
 from eplb_launch.manifests.expansion import replace
 from eplb_launch.manifests.tasks import SYSTEMD, Task, Word
+from eplb_launch.manifests.units import UNIT_FOLDERS
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
 
@@ -24,8 +25,6 @@ _ESCAPES = {
     **dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ", strict=True)),
     **{char: char for char in "\\\"'"},
 }
-# Folders of units on a system: above them is its root, which EnvironmentFile= is meant in.
-_UNIT_FOLDERS = re.compile(r"(?:^|/)(?:etc|run|lib|usr/lib|usr/local/lib)/systemd/(?:system|user)$")
 
 
 class Setting(Record):
@@ -36,26 +35,6 @@ class Setting(Record):
     source: Source
     line: int
     end: int
-
-
-def units(found: Sequence[Source]) -> Iterator[list[Source]]:
-    """Yield units, each with its drop-ins; a drop-in that has no unit here is one by itself."""
-    main = {source.path: source for source in found if source.path.endswith(".service")}
-    drop_ins: dict[str, list[Source]] = {}
-    alone: list[Source] = []
-    for source in found:
-        unit = source.directory.removesuffix(".d")
-        if source.path in main:
-            continue
-        if unit in main:
-            drop_ins.setdefault(unit, []).append(source)
-        else:
-            alone.append(source)
-    for path, source in main.items():
-        parts = sorted(drop_ins.get(path, []), key=lambda part: os.path.basename(part.path))
-        yield [source, *parts]
-    for source in alone:
-        yield [source]
 
 
 def tasks(parts: Sequence[Source]) -> Iterator[Task]:
@@ -156,7 +135,7 @@ def _environment_file(path: str, unit: Source) -> Source | None:
         return None
     directory = os.path.abspath(unit.directory)
     places = [os.path.join(directory, os.path.basename(path))]
-    match = _UNIT_FOLDERS.search(directory)
+    match = UNIT_FOLDERS.search(directory)
     if match:
         places.insert(0, directory[: match.start()] + path)
     for place in places:

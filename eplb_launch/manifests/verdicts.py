@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from eplb_launch.__main__ import launch_options
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests.engines import ENGINES
 from eplb_launch.manifests.pods import from_secrets_only
+from eplb_launch.nccl import MIN_P2P, MINIMA
 from eplb_launch.record import Record
-from eplb_launch.releases import VARIABLE, release_of, stays
+from eplb_launch.releases import CAP, VARIABLE, release_of, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,8 @@ FIXABLE = frozenset(
 # Where the variable is set, and another value of it would.
 WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
 _LAUNCHERS = ("eplb-launch", "eplb_launch", "eplb-launch.pyz")
+# With a high value, they make a limit void.
+_DEFEATS = (*MINIMA, MIN_P2P)
 # Warnings of a Plan that say that a cap which is there does not hold.
 _VOID = frozenset(
     (
@@ -57,11 +61,16 @@ class Answer(Record):
     unread: tuple[str, ...] = ()
 
 
-def answer(task: Task, plan: Plan, server: Server) -> Answer:
-    """Return the verdict on a server of a task, by its Plan."""
+def answer(task: Task, plan: Plan, server: Server, *, idle: bool = False) -> Answer:
+    """Return the verdict on a server of a task, by its Plan.
+
+    `idle`: the launcher, if it stands there, is told of a release for which it sets nothing.
+    """
     wrapped = is_wrapped(server.prefixes)
-    if wrapped and lacks_dashes(server.prefixes):
-        reason = 'eplb-launch starts nothing without "--" before its command'
+    if wrapped and launcher_options(server.prefixes) is None:
+        reason = "eplb-launch refuses its options, and starts nothing"
+        if lacks_dashes(server.prefixes):
+            reason = 'eplb-launch starts nothing without "--" before its command'
         return Answer(EXPOSED, "launcher-misused", reason)
     if any(warning.code == "config-unreadable" for warning in plan.warnings):
         reason = "its --config file is not among the files that are checked, or is not valid YAML"
@@ -69,7 +78,20 @@ def answer(task: Task, plan: Plan, server: Server) -> Answer:
     if not plan.settings:
         return Answer(NOT_KNOWN, "command-not-understood", plan.reason)
     if plan.verdict is not None:
-        return _of_rule(task, plan, plan.verdict, wrapped=wrapped)
+        found = _of_rule(task, plan, plan.verdict, wrapped=wrapped and not idle)
+        number = (launcher_options(server.prefixes) or {}).get("max_ctas", CAP)
+        if found.cause == "wrapped" and isinstance(number, int) and number > CAP:
+            state = EXPOSED if plan.verdict.holds else NOT_KNOWN
+            reason = f"{plan.reason}; eplb-launch sets {VARIABLE}={number}, more than {CAP}"
+            found = Answer(state, "value-too-high", reason)
+        elif wrapped and idle and found.verdict != OK:
+            told = "eplb-launch is told of a release for which it sets nothing"
+            found = found.replace(reason=f"{found.reason}; {told}")
+        doubtful = [name for name in _DEFEATS if UNKNOWN in (server.environ.get(name) or "")]
+        if found.verdict == OK and doubtful:
+            reason = f"{plan.reason}; {doubtful[0]} may make the limit void: its value is not known"
+            found = Answer(NOT_KNOWN, "limit-not-known", reason, tuple(doubtful))
+        return found
     if wrapped:
         return Answer(OK, "wrapped", f"eplb-launch stands before it ({plan.reason})")
     return Answer(OK, "not-needed", plan.reason)
@@ -139,6 +161,17 @@ def is_wrapped(prefixes: Sequence[Prefix]) -> bool:
 def lacks_dashes(prefixes: Sequence[Prefix]) -> bool:
     """Whether the launcher is there, and the "--" is not that it wants before its command."""
     return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
+
+
+def launcher_options(prefixes: Sequence[Prefix]) -> dict[str, Any] | None:
+    """Return the options that the launcher is given; None where it refuses them."""
+    found: dict[str, Any] | None = {}
+    for prefix in filter(_is_launcher, prefixes):
+        names = [word.rpartition("/")[2] for word in prefix.words]
+        start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
+        if not any(UNKNOWN in word for word in prefix.words[start:]):
+            found = launch_options([*prefix.words[start:], "command"])
+    return found
 
 
 def _is_launcher(prefix: Prefix) -> bool:

@@ -1,0 +1,132 @@
+"""`eplb-launch check` on systemd units: which drop-ins count, and what of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.manifests.run import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULE = "-dp 8 --enable-eplb --eplb-config.use_async=true --all2all-backend=deepep_low_latency"
+LIMIT, HIGH = "Environment=NCCL_MAX_CTAS=8", "Environment=NCCL_MAX_CTAS=64"
+SYSTEM = "etc/systemd/system"
+VENDOR = "usr/lib/systemd/system"
+
+
+def write(root: Path, path: str, *lines: str) -> None:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(["[Service]", *lines, ""]))
+
+
+def verdicts(root: Path, path: str = ".") -> list[str]:
+    review = check([str(root / path)])
+    assert not review.troubles
+    return [finding.verdict for finding in review.findings]
+
+
+@pytest.mark.parametrize(
+    ("unit", "drop_in", "counts"),
+    [
+        (f"{SYSTEM}/v.service", f"{SYSTEM}/v.service.d/10.conf", True),
+        (f"{VENDOR}/v.service", f"{SYSTEM}/v.service.d/10.conf", True),
+        (f"{VENDOR}/v.service", "run/systemd/system/v.service.d/10.conf", True),
+        (f"{SYSTEM}/v.service", f"{SYSTEM}/service.d/10.conf", True),
+        (f"{SYSTEM}/v-prefill.service", f"{SYSTEM}/v-.service.d/10.conf", True),
+        ("units/v.service", "units/v.service.d/10.conf", True),
+        (f"{SYSTEM}/v.service", f"{SYSTEM}/w.service.d/10.conf", False),
+        (f"{SYSTEM}/v.service", f"{SYSTEM}/v-.service.d/10.conf", False),
+        (f"{SYSTEM}/v-prefill.service", f"{SYSTEM}/v.service.d/10.conf", False),
+        (f"a/{SYSTEM}/v.service", f"b/{SYSTEM}/v.service.d/10.conf", False),
+        ("a/v.service", "b/v.service.d/10.conf", False),
+    ],
+)
+def test_which_drop_ins_count(tmp_path: Path, unit: str, drop_in: str, counts: bool) -> None:
+    write(tmp_path, unit, LIMIT, f"ExecStart=vllm serve m {RULE}")
+    assert verdicts(tmp_path) == ["ok"]
+    write(tmp_path, drop_in, HIGH)
+    assert verdicts(tmp_path) == ["exposed" if counts else "ok"]
+
+
+def test_an_instance_of_a_template_is_a_unit_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, f"{SYSTEM}/v@.service", LIMIT, f"ExecStart=vllm serve m {RULE}")
+    write(
+        tmp_path, f"{SYSTEM}/v@1.service.d/10.conf", "ExecStart=", f"ExecStart=vllm serve n {RULE}"
+    )
+    write(tmp_path, f"{SYSTEM}/v@1.service.d/20.conf", HIGH)
+    assert verdicts(tmp_path) == ["ok", "exposed"]
+
+
+def test_drop_ins_are_read_by_name_and_one_of_etc_hides_that_of_a_package(tmp_path: Path) -> None:
+    write(tmp_path, f"{VENDOR}/v.service", f"ExecStart=vllm serve m {RULE}")
+    write(tmp_path, f"{VENDOR}/v.service.d/20.conf", HIGH)
+    assert verdicts(tmp_path) == ["exposed"]
+    write(tmp_path, f"{SYSTEM}/v.service.d/10.conf", LIMIT)
+    assert verdicts(tmp_path) == ["exposed"]
+    write(tmp_path, f"{SYSTEM}/v.service.d/20.conf", LIMIT)
+    assert verdicts(tmp_path) == ["ok"]
+    write(tmp_path, f"{VENDOR}/v.service.d/30.conf", HIGH)
+    assert verdicts(tmp_path) == ["exposed"]
+
+
+def test_options_of_a_drop_in_in_another_folder_count(tmp_path: Path) -> None:
+    write(tmp_path, f"{VENDOR}/v.service", "Environment=ARGS=", "ExecStart=vllm serve m $ARGS")
+    assert verdicts(tmp_path) == ["ok"]
+    write(tmp_path, f"{SYSTEM}/v.service.d/10.conf", f'Environment="ARGS={RULE}"')
+    assert verdicts(tmp_path) == ["exposed"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict"),
+    [
+        (("EnvironmentFile=/etc/vllm.env", "ExecStart=vllm serve m $ARGS"), "unknown"),
+        (("ExecStart=vllm serve m ${ARGS}",), "unknown"),
+        (("ExecStart=vllm serve $MODEL",), "ok"),
+        (("ExecStart=vllm serve m --port $PORT",), "ok"),
+        ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=4", f"ExecStart=vllm serve m {RULE}"), "ok"),
+        ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=8", f"ExecStart=vllm serve m {RULE}"), "exposed"),
+    ],
+)
+def test_what_is_not_known_in_a_unit(tmp_path: Path, lines: tuple[str, ...], verdict: str) -> None:
+    write(tmp_path, "v.service", *lines)
+    assert verdicts(tmp_path) == [verdict]
+
+
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  containers:
+  - name: c
+    image: vllm/vllm-openai:v0.16.0
+    args: [%s]
+"""
+COMPOSE = "services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    command: %s\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "verdict"),
+    [
+        (POD, 'm, "-dp", "8", "$(EPLB)"', "unknown"),
+        (POD, 'm, "-dp", "8", "{{ .EPLB }}"', "unknown"),
+        (POD, 'm, "-dp", "8", "${EPLB}"', "unknown"),
+        (POD, 'm, "-dp", "8", "${EPLB:=--enable-eplb}"', "unknown"),
+        (POD, 'm, "-dp", "8", "${{EPLB}}"', "unknown"),
+        (POD, f'm, {", ".join(RULE.split()[:-1])}, "--all2all-backend=${{BACKEND}}"', "unknown"),
+        (POD, 'm, "-dp", "8", "--port", "$(PORT)"', "ok"),
+        (POD, '"$(MODEL)", "-dp", "8"', "ok"),
+        (POD, 'm, "-dp", "8", "$$(EPLB)"', "ok"),
+        (COMPOSE, "--model m -dp 8 --enable-expert-parallel ${ARGS}", "unknown"),
+        (COMPOSE, '[m, "-dp", "8", "${EPLB}"]', "unknown"),
+        (COMPOSE, '["${MODEL}", "-dp", "8"]', "ok"),
+        (COMPOSE, '[m, "-dp", "8", "$${EPLB}"]', "ok"),
+    ],
+)
+def test_words_that_may_be_anything(tmp_path: Path, text: str, words: str, verdict: str) -> None:
+    (tmp_path / "x.yaml").write_text(text % words)
+    assert verdicts(tmp_path) == [verdict]
