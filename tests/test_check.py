@@ -70,6 +70,20 @@ def test_the_exit_status(
     assert result.exit_code == status, result.output
 
 
+@pytest.mark.parametrize("path", [".", "./", "x/..", "../{}"])
+def test_a_script_that_a_service_runs_is_said_once(folder: Path, path: str) -> None:
+    """By itself it is exposed: with what the service sets it is not."""
+    (folder / "x").mkdir()
+    (folder / "run.sh").write_text(EXPOSED)
+    (folder / "compose.yaml").write_text(
+        "services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    entrypoint: [bash, /run.sh]\n"
+        "    volumes: ['./run.sh:/run.sh']\n    environment: {NCCL_MAX_CTAS: 8}\n"
+    )
+    given = path.format(folder.name)
+    servers = json.loads(check("--json", given).output)["servers"]
+    assert [(s["file"], s["verdict"]) for s in servers] == [(os.path.join(given, "run.sh"), "ok")]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

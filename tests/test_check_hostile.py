@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import subprocess
@@ -118,6 +119,30 @@ CASES = [
     pytest.param(
         "Dockerfile", "FROM x\nENV A=aa\n" + "ENV A=$A$A\n" * 80 + "CMD vllm $A", None, id="ENV"
     ),
+    pytest.param(
+        "Dockerfile",
+        "FROM x\nENV " + " ".join(f"A{i}=1" for i in range(90_000)) + "\nCMD vllm serve m\n",
+        "more than 5,000 variables in a stage",
+        id="variables in one ENV",
+    ),
+    pytest.param(
+        "Dockerfile",
+        "FROM x\n" + "".join(f"ENV A{i % 4_000}=1\n" for i in range(80_000)) + "CMD vllm serve m\n",
+        None,
+        id="ENV, many times",
+    ),
+    pytest.param(
+        "Dockerfile",
+        "FROM x AS a\nENV "
+        + " ".join(f"A{i}=1" for i in range(4_000))
+        + "\n"
+        + "FROM a AS b\n" * 50_000,
+        "more than 200 stages",
+        id="stages",
+    ),
+    pytest.param(
+        "Dockerfile", "FROM x\n" + "COPY z.sh /z\n" * 60_000 + "CMD vllm", None, id="COPY"
+    ),
     pytest.param("Dockerfile", "FROM x\nRUN " + "\\\n" * 200_000, None, id="a long line"),
     pytest.param("Dockerfile", "FROM x\nCMD " + "[" * 100_000, None, id="JSON"),
     pytest.param("a.service", "[Service]\nExecStart=vllm " + "\\\n" * 200_000, None, id="unit"),
@@ -202,6 +227,46 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
         4,
         "it includes a file that is not here, or is no YAML",
     )
+
+
+FAILS = ValueError("--api-key hunter2")
+
+
+@pytest.mark.parametrize(
+    ("target", "file", "text"),
+    [
+        pytest.param("nodes.documents", "a.yaml", "kind: Pod\n", id="YAML"),
+        pytest.param("kubernetes.containers", "a.yaml", HEAD + "  - image: vllm\n", id="an object"),
+        pytest.param("compose.env_lines", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"),
+        pytest.param("extends.included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"),
+        pytest.param("dockerfiles.instructions", "Dockerfile", "FROM vllm\n", id="a Dockerfile"),
+        pytest.param("systemd.split", "a.service", "[Service]\nExecStart=vllm\n", id="a unit"),
+        pytest.param("systemd.units", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
+        pytest.param("judging.with_script", "Dockerfile", "FROM x\nCMD vllm\n", id="a command"),
+    ],
+)
+def test_a_reader_that_fails_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, file: str, text: str
+) -> None:
+    module, _, name = target.partition(".")
+    works = getattr(importlib.import_module(f"eplb_launch.manifests.{module}"), name)
+    calls = []
+
+    def fails(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise FAILS
+        return works(*arguments)
+
+    monkeypatch.setattr(f"eplb_launch.manifests.{target}", fails)
+    (tmp_path / file).write_text(text)
+    (tmp_path / "z.sh").write_text("eplb-launch -- vllm serve m\n")
+    review = check([str(tmp_path)])
+    assert [(t.file, t.message) for t in review.troubles] == [
+        (str(tmp_path / file), "eplb-launch failed to read it, a bug of its own (ValueError)")
+    ]
+    assert [f.verdict for f in review.findings] == ["ok"]
+    assert review.status() == 125
 
 
 def test_no_tag_does_anything(tmp_path: Path) -> None:

@@ -48,6 +48,29 @@ def test_the_release_by_the_image(image: str, version: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "environ", "line"),
+    [
+        pytest.param("ENV\nENV NCCL_MAX_CTAS=8\n", {"NCCL_MAX_CTAS": "8"}, 3, id="empty"),
+        pytest.param("ENV \nENV NCCL_MAX_CTAS 8\n", {"NCCL_MAX_CTAS": "8"}, 3, id="blank"),
+        pytest.param(
+            "ENV A=1 \\\n  B=NCCL_MAX_CTAS \\\n  NCCL_MAX_CTAS=8 \\\n  C=NCCL_MAX_CTAS\n",
+            {"A": "1", "B": "NCCL_MAX_CTAS", "NCCL_MAX_CTAS": "8", "C": "NCCL_MAX_CTAS"},
+            4,
+            id="lines",
+        ),
+        pytest.param(
+            "ENV A=1\nENV A=2 NCCL_MAX_CTAS=$A\n", {"A": "2", "NCCL_MAX_CTAS": "1"}, 3, id="before"
+        ),
+    ],
+)
+def test_an_env_of_a_dockerfile(text: str, environ: dict[str, str], line: int) -> None:
+    built = dockerfiles.final(Source("Dockerfile", text=f"FROM x\n{text}"))
+    assert built is not None
+    assert built.limit is not None
+    assert (built.environ, built.limit.line) == (environ, line)
+
+
+@pytest.mark.parametrize(
     ("image", "program"),
     [
         ("vllm/vllm-openai:v0.11.0", images.MODULE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections import ChainMap
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
@@ -16,7 +17,15 @@ from eplb_launch.manifests.instructions import (
     pairs,
     unquoted,
 )
-from eplb_launch.manifests.tasks import DOCKERFILE, File, Limit, Task, Variables, Word
+from eplb_launch.manifests.tasks import (
+    DOCKERFILE,
+    File,
+    Limit,
+    Task,
+    TooMuch,
+    Variables,
+    Word,
+)
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP
 
@@ -28,6 +37,12 @@ if TYPE_CHECKING:
 
     # From the name of an ARG and its own default to its value.
     _Argument: TypeAlias = Callable[[str, str | None], str]
+
+
+# A stage begins with all variables of the one that it is made from.
+_MAX_STAGES = 200
+_MAX_VARIABLES = 5_000
+_MAX_COPIES = 1_000
 
 
 class Built(Record):
@@ -98,17 +113,20 @@ def _stages(source: Source, given: Mapping[str, str]) -> list[Built]:
         """Return the value of an ARG of a stage."""
         return given.get(key, defaults.get(key, UNKNOWN) if default is None else default)
 
+    read: dict[str, Source | None] = {}  # what COPY names, each file once
     reader: _Stage | None = None
     for line, name, rest in instructions(source.text):
         if name == "FROM":
             if reader is not None:
                 stages.append(reader.built())
                 names[reader.name] = stages[-1]
+            if len(stages) >= _MAX_STAGES:
+                raise TooMuch(line, f"more than {_MAX_STAGES} stages")
             words = [w for w in rest.split() if not w.startswith("--")]
             image = expand(words[0], defaults) if words else ""
             alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
             base = names.get(image.lower()) or _base(image, source)
-            reader = _Stage(base, alias, source, line, argument)
+            reader = _Stage(base, alias, source, line, argument=argument, read=read)
         elif reader is None:
             if name == "ARG":
                 for key, value in arguments(rest):
@@ -128,7 +146,14 @@ class _Stage:
     """A stage that is being read."""
 
     def __init__(
-        self, base: Built, name: str, source: Source, line: int, argument: _Argument
+        self,
+        base: Built,
+        name: str,
+        source: Source,
+        line: int,
+        *,
+        argument: _Argument,
+        read: dict[str, Source | None],
     ) -> None:
         self.source = source
         self.base = base
@@ -137,6 +162,7 @@ class _Stage:
         self.variables = Variables(base.environ, base.limit)
         self.arguments: dict[str, str] = {}
         self.argument = argument
+        self.read = read
         self.entrypoint = base.entrypoint
         self.command = base.command
         self.directory = base.directory
@@ -161,7 +187,7 @@ class _Stage:
 
     def take(self, line: int, name: str, rest: str) -> None:
         """Do what an instruction does."""
-        known = {**self.arguments, **self.variables.known}
+        known = ChainMap(self.variables.known, self.arguments)
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)
             self.says = True
@@ -173,9 +199,10 @@ class _Stage:
         elif name == "SHELL":
             self.shell = tuple(exec_form(rest) or self.shell)
         elif name == "ENV":
-            for key, value in pairs(rest, known):
-                at = line + rest.rpartition(key)[0].count("\n")
-                self.variables.set(key, value, self.source, at, f"{key}={CAP}")
+            for key, value, offset in list(pairs(rest, known)):
+                self.variables.set(key, value, self.source, line + offset, f"{key}={CAP}")
+            if len(self.variables.known) > _MAX_VARIABLES:
+                raise TooMuch(line, f"more than {_MAX_VARIABLES:,} variables in a stage")
         elif name == "ARG":
             for key, default in arguments(rest):
                 own = None if default is None else expand(default, known)
@@ -200,11 +227,14 @@ class _Stage:
         words = [expand(word, known) for word in words if not word.startswith("--")]
         for name in words[:-1]:
             path = os.path.normpath(os.path.join(self.source.directory, name))
-            if UNKNOWN in path or not os.path.isfile(path):
+            if UNKNOWN in path:
+                continue
+            if path not in self.read and len(self.read) < _MAX_COPIES:
+                self.read[path] = sources.read(path, "") if os.path.isfile(path) else None
+            found = self.read.get(path)
+            if found is None or found.problem:
                 continue
             target = posixpath.join(self.directory, words[-1])
             if words[-1].endswith(("/", ".")) or len(words) > 2:
                 target = posixpath.join(target, os.path.basename(name))
-            found = sources.read(path, "")
-            if found is not None and not found.problem:
-                self.files[posixpath.normpath(target)] = File(found.text, found)
+            self.files[posixpath.normpath(target)] = File(found.text, found)

@@ -5,6 +5,8 @@ docs.docker.com/reference/dockerfile.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING
@@ -77,17 +79,23 @@ def unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] else text
 
 
-def pairs(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what ENV sets: `A=1 B="x y"`, or the old form `A the rest`."""
-    rest = rest.replace("\\\n", " ")
+def pairs(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
+    """Yield what ENV sets: `A=1 B="x y"`, or the old form `A the rest`.
+
+    Each with its line, counted from 0. What is set is seen by the instructions that follow.
+    """
+    lines = rest.split("\\\n")
+    ends = list(itertools.accumulate(len(line) + 1 for line in lines))
+    rest = " ".join(lines)
     first, _, value = rest.partition(" ")
-    if "=" not in first:
-        yield first, expand(value.strip(), known)
+    if first and "=" not in first:
+        yield first, expand(value.strip(), known), 0
         return
     for match in _PAIR.finditer(rest):
         if match[2] is not None:
             text = _QUOTES.sub("", match[2])
-            yield match[1], text if match[2].startswith("'") else expand(text, known)
+            value = text if match[2].startswith("'") else expand(text, known)
+            yield match[1], value, bisect.bisect_right(ends, match.start())
 
 
 def arguments(rest: str) -> Iterator[tuple[str, str | None]]:

@@ -52,6 +52,15 @@ _MENTIONS = 2_000  # nodes that are looked at for a word
 _MISSING: Any = object()
 
 
+class TooMuch(Exception):  # noqa: N818
+    """More of something than any real deployment has, and where."""
+
+    def __init__(self, line: int, message: str) -> None:
+        """Say what there is too much of, at a line."""
+        super().__init__(message)
+        self.line = line
+
+
 class Environment(dict[str, str]):
     """An environment of which only a part is known: the rest is UNKNOWN to a script."""
 
