@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n"
+CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata:\n"
+VOLUME = "  volumes: [{name: s, configMap: {name: s}}]\n"
+MOUNTS = "".join(f"{{name: s, mountPath: /m{i}}}, " for i in range(90))
 DOUBLING = "".join(f"    - {{name: e{i + 1}, value: '$(e{i})$(e{i})'}}\n" for i in range(40))
 LAUGHS = "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
@@ -61,6 +64,54 @@ CASES = [
         + "".join(f"  s{i}: {{image: vllm, command: *x79}}\n" for i in range(900)),
         None,
         id="commands of lists of lists",
+    ),
+    pytest.param(
+        "a.yaml",
+        CONFIG_MAP
+        + "".join(f"  k{i}: v\n" for i in range(100_000))
+        + f"---\n{HEAD}  - {{image: vllm, args: [m], volumeMounts: [{MOUNTS * 200}]}}\n{VOLUME}",
+        "more than 10,000 files in one container",
+        id="a ConfigMap of many keys, mounted many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        f"{CONFIG_MAP}  a: {'x' * 1_000_000}\n---\n{HEAD}"
+        f"  - {{image: vllm, args: [m], volumeMounts: &m [{MOUNTS}]}}\n"
+        + "  - {image: vllm, args: [/m1/a], volumeMounts: *m}\n" * 900
+        + VOLUME,
+        None,
+        id="a large ConfigMap, mounted many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        "x: &s |\n"
+        + "".join(
+            f'  X{i}=$X{i - 1}y; if [ "$X{i}" = z ]; then vllm serve m $X{i} {"-tp 1 " * 22}; fi\n'
+            for i in range(1_000)
+        )
+        + HEAD
+        + "  - {image: vllm, command: [bash, -c, *s]}\n" * 30,
+        None,
+        id="a script, many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        "vllm: 1\n"
+        + "".join(
+            f"a{i}: &a{i} {{<<: [{', '.join(f'*a{j}' for j in range(max(0, i - 20), i))}]}}\n"
+            for i in range(900)
+        ),
+        "more than 400,000 values",
+        id="merged, and merged again",
+    ),
+    pytest.param(
+        "a.yaml",
+        "vllm: &a {"
+        + "".join(f"b{i}: {{<<: *a}}, " for i in range(500))
+        + "".join(f"c{i}: 1, " for i in range(100_000))
+        + "}\n",
+        "more than 400,000 values",
+        id="merged into its own values",
     ),
     pytest.param(
         "a.yaml",
@@ -305,6 +356,31 @@ def test_the_same_file_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "a.sh"
     path.write_text("vllm serve m\n")
     assert check([str(path), str(tmp_path), str(path)]).files == 1
+
+
+def test_no_folder_is_left_where_it_is_ended(tmp_path: Path) -> None:
+    folders = tmp_path / "tmp"
+    folders.mkdir()
+    path = tmp_path / "a.yaml"
+    lines = (f'  X{i}=$X{i - 1}; [ "$X{i}" ] && vllm serve $X{i} -dp 2\n' for i in range(2_000))
+    path.write_text(
+        f"{CONFIG_MAP}  a: b\n---\nx: &s |\n{''.join(lines)}{HEAD}"
+        + "".join(
+            f"  - {{image: vllm, command: [bash, -c, *s], env: [{{name: A, value: {i}}}], "
+            "volumeMounts: [{name: s, mountPath: /m}]}\n"
+            for i in range(100)
+        )
+        + VOLUME
+    )
+    command = [sys.executable, "-m", "eplb_launch", "check", str(path)]
+    environ = {**os.environ, "TMPDIR": str(folders)}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 20
+        while not os.listdir(folders) and time.monotonic() < until:
+            time.sleep(0.01)
+        seen = os.listdir(folders)
+        process.terminate()
+    assert (len(seen), os.listdir(folders), process.returncode) == (1, [], 143)
 
 
 TOO_LARGE = "larger than 8 MB: not read"

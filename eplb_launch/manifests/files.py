@@ -1,28 +1,19 @@
-"""The files of a task: the script that it names, the `--config` files, a root with all of them."""
+"""The files of a task: the script that it names, and the `--config` files."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import sources
 from eplb_launch.manifests.tasks import File, Word
 from eplb_launch.prefixes import SHELLS
-from eplb_launch.roots import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from eplb_launch.manifests.tasks import Task
 
 _CONFIG = re.compile(r"--config[\s\\]+([\w./-]+\.[\w-]+)")
-_NOWHERE = "/dev/null"  # nothing is below it: the files of this machine are not the deployment's
-_MAX_FILE = 1 << 20
 _MAX_FILES = 100
 
 
@@ -68,29 +59,3 @@ def with_config_files(task: Task) -> Task:
                     files[path] = File(found.text, found)
                     break
     return task.replace(files=files)
-
-
-@contextmanager
-def root(files: Mapping[str, File]) -> Iterator[str]:
-    """Give a folder that looks to a Plan as the root of the container, with its small files."""
-    wanted = {
-        path: file.text
-        for path, file in files.items()
-        if path.startswith("/") and UNKNOWN not in path and len(file.text) <= _MAX_FILE
-    }
-    if not wanted:
-        yield _NOWHERE
-        return
-    folder = tempfile.mkdtemp(prefix="eplb-launch-")
-    try:
-        for path, text in list(wanted.items())[:_MAX_FILES]:
-            place = folder + resolve(path, folder)
-            try:
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                with open(place, "w", encoding="utf-8", errors="surrogatepass") as file:
-                    file.write(text)
-            except (OSError, ValueError):
-                continue  # a name that cannot be a file's: the Plan will not find it
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

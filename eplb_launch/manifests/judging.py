@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.manifests import engines, images, scripts, sourced
 from eplb_launch.manifests.expansion import placeholders
-from eplb_launch.manifests.files import root, with_config_files, with_script
+from eplb_launch.manifests.files import with_config_files, with_script
 from eplb_launch.manifests.fixes import Fix, ways
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.manifests.tasks import KUBERNETES, SCRIPT, environment
@@ -19,7 +19,6 @@ from eplb_launch.manifests.verdicts import (
     answer,
     launcher_options,
 )
-from eplb_launch.plans import plan
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eplb_launch.command import Server
+    from eplb_launch.manifests.decisions import Decisions
     from eplb_launch.manifests.grammar import Command
     from eplb_launch.manifests.tasks import Task, Word
     from eplb_launch.plans import Plan, PlanWarning
@@ -62,27 +62,26 @@ class Finding(Record):
         return _ORDER.index(self.verdict)
 
 
-def judge(task: Task, vllm_version: str | None) -> list[Finding]:
+def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
     """Return the servers that a task starts, in the order of its lines, each with its verdict."""
-    task = with_config_files(task)
-    with root(task.files) as folder:
-        judged = _Judge(with_script(task), vllm_version, folder)
-        worst: dict[tuple[str, int], Finding] = {}
-        for finding in judged.findings():
-            key = finding.file, finding.line
-            if key not in worst or finding.rank < worst[key].rank:
-                worst[key] = finding
+    task = with_script(with_config_files(task))
+    decisions.enter(task)
+    worst: dict[tuple[str, int], Finding] = {}
+    for finding in _Judge(task, vllm_version, decisions).findings():
+        key = finding.file, finding.line
+        if key not in worst or finding.rank < worst[key].rank:
+            worst[key] = finding
     return sorted(worst.values(), key=lambda finding: finding.line)
 
 
 class _Judge:
     """A task that is being judged."""
 
-    def __init__(self, task: Task, vllm_version: str | None, root: str) -> None:
+    def __init__(self, task: Task, vllm_version: str | None, decisions: Decisions) -> None:
         self.task = task
         self.given = vllm_version is not None
         self.version = vllm_version or task.version
-        self.root = root
+        self.decisions = decisions
 
     def findings(self) -> Iterator[Finding]:
         """Yield the findings, a line may have several."""
@@ -107,10 +106,10 @@ class _Judge:
             answered = Answer(NOT_KNOWN, "script-too-large", "the script is too large to be read")
             yield self.finding(path, guessed, answered)
             return
-        script = scripts.read(words[at])
+        script = self.decisions.read(words[at])
         if script is not None and script.evaluated:
             words[at] = scripts.with_exports(words[at], script, self.launched_in(words, at))
-            script = scripts.read(words[at])
+            script = self.decisions.read(words[at])
         found = list(self.commands(words, at, script.commands if script is not None else ()))
         if script is None:
             note = scripts.MISSING
@@ -223,17 +222,8 @@ class _Judge:
         directory: str,
         version: str | None = None,
     ) -> Plan | None:
-        """Return the Plan; None for a bug of ours: the other files are still to be checked."""
-        try:
-            return plan(
-                words,
-                environ,
-                vllm_version=version or self.version,
-                directory=directory,
-                root=self.root,
-            )
-        except Exception:  # noqa: BLE001
-            return None
+        """Return the Plan; None for a bug of ours."""
+        return self.decisions.plan(words, environ, directory, version or self.version)
 
     def of_plan(self, decided: Plan, server: Server, path: str, line: int) -> Finding:
         """Return the finding that a Plan makes."""

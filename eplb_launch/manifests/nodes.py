@@ -22,6 +22,7 @@ DEPTH = 100  # libyaml itself would go on to 10,000 and more
 NODES = 400_000  # of one file; the largest bundles of CRDs have about 100,000
 
 _DOCUMENT_COSTS = 20  # as many nodes as it takes time to begin one
+_CIRCLE_COSTS = 50_000  # as many as a map may have that is merged into one of its own values
 
 MAP, LIST, TEXT = "map", "list", "text"
 
@@ -40,7 +41,7 @@ class Problem(Record):
 class Node:
     """A value of a document and the line that it begins at."""
 
-    __slots__ = ("block", "end", "items", "kind", "line", "pairs", "plain", "tag", "text")
+    __slots__ = ("block", "end", "items", "kind", "line", "merged", "pairs", "plain", "tag", "text")
 
     def __init__(self, kind: str, line: int) -> None:
         """Begin an empty one at `line`, counted from 1."""
@@ -53,6 +54,7 @@ class Node:
         self.tag = ""  # as it is written, "!reset"
         self.items: list[Node] = []
         self.pairs: list[tuple[Node, Node]] = []
+        self.merged = 0  # how many pairs those have that are merged into this map, at most
 
     def maps(self) -> Iterator[Node]:
         """Yield this map and those merged into it (`<<`), each once; the first one wins."""
@@ -64,7 +66,7 @@ class Node:
             seen.add(id(node))
             yield node
             for key, value in reversed(node.pairs):
-                if key.text == "<<" and key.plain:
+                if key.merges:
                     todo += reversed(value.items if value.kind == LIST else [value])
 
     def get(self, name: str) -> Node | None:
@@ -80,7 +82,8 @@ class Node:
         found: dict[str, Node] = {}
         for node in self.maps():
             own = {key.text: value for key, value in node.pairs if key.kind == TEXT}
-            found = {**own, **found}
+            for name, value in own.items():
+                found.setdefault(name, value)
         found.pop("<<", None)
         return found
 
@@ -107,6 +110,11 @@ class Node:
         """Return the elements of the list at a path of keys; none if there is none."""
         node = self.at(*names)
         return node.items if node is not None and node.kind == LIST else []
+
+    @property
+    def merges(self) -> bool:
+        """Whether it is the key that merges other maps into the one that it stands in."""
+        return self.text == "<<" and self.plain
 
     @property
     def null(self) -> bool:
@@ -200,13 +208,27 @@ class _Builder:
         self.keys.pop()
         node = self.stack.pop()
         node.end = self.first + _line(event.end_mark)
+        if node.kind == MAP:
+            self.merge(node)
         return node
+
+    def merge(self, node: Node) -> None:
+        """Count what is merged into a map: it is looked through for each key."""
+        for key, value in node.pairs:
+            for other in (value.items or [value]) if key.merges else ():
+                circle = any(other is above for above in self.stack)
+                node.merged += _CIRCLE_COSTS if circle else len(other.pairs) + other.merged
+        self.take(node.merged, node.line)
+
+    def take(self, count: int, line: int) -> None:
+        """Take from what there may be in a file."""
+        self.left[0] -= count
+        if self.left[0] < 0:
+            raise _TooMuch(line, f"more than {NODES:,} values in it: not read on from here")
 
     def add(self, event: yaml.NodeEvent) -> Node:
         line = self.first + _line(event.start_mark)
-        self.left[0] -= 1
-        if self.left[0] < 0:
-            raise _TooMuch(line, f"more than {NODES:,} values in it: not read on from here")
+        self.take(1, line)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
                 raise _TooMuch(line, "not valid YAML: an alias that nothing stands for")

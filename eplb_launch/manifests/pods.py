@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests.expansion import replace
 from eplb_launch.manifests.nodes import TEXT
-from eplb_launch.manifests.tasks import Variables
+from eplb_launch.manifests.tasks import TooMuch, Variables
 from eplb_launch.releases import CAP
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import File
 
 MAX_FILES = 100  # of one generator
+_MAX_MOUNTED = 10_000
 MAX_ENTRIES = 2_000  # of a list in one container; an alias may repeat it in others
 _REFERENCE = re.compile(r"\$(\$|\(([A-Za-z_.-][\w.-]*)\))")
 _SECRET = "Secret"  # noqa: S105 - a kind
@@ -105,6 +106,8 @@ def files(found: Container, source: Source, maps: ConfigMaps) -> dict[str, File]
         for name, file in _volume(volume, source, maps) if volume is not None and path else ():
             if not part or part == name:
                 result[path if part else posixpath.join(path, name)] = file
+            if len(result) > _MAX_MOUNTED:
+                raise TooMuch(mount.line, f"more than {_MAX_MOUNTED:,} files in one container")
     return result
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from eplb_launch.launch import LAUNCHER_FAILED, say
 from eplb_launch.manifests import reports, sources
+from eplb_launch.manifests.decisions import Decisions
 from eplb_launch.manifests.judging import judge
 from eplb_launch.manifests.reader import Reader
 from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN
@@ -53,16 +54,17 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
     def judged(tasks: Iterator[Task]) -> Iterator[Finding]:
         for task in tasks:
             with reader.guard(task.source):
-                for finding in judge(task, vllm_version):
+                for finding in judge(task, vllm_version, decisions):
                     yield finding.replace(file=reader.name(finding.file))
 
     findings: dict[tuple[str, int, str], Finding] = {}
-    for finding in judged(reader.tasks()):
-        findings.setdefault((finding.file, finding.line, finding.name), finding)
-    covered = {(file, line) for file, line, _ in findings}
-    for finding in judged(reader.leftover()):
-        if (finding.file, finding.line) not in covered:
-            findings[finding.file, finding.line, finding.name] = finding
+    with closing(Decisions()) as decisions:
+        for finding in judged(reader.tasks()):
+            findings.setdefault((finding.file, finding.line, finding.name), finding)
+        covered = {(file, line) for file, line, _ in findings}
+        for finding in judged(reader.leftover()):
+            if (finding.file, finding.line) not in covered:
+                findings[finding.file, finding.line, finding.name] = finding
     order = {name: number for number, name in enumerate(reader.names.values())}
     found = sorted(findings.values(), key=lambda f: (order.get(f.file, len(order)), f.line))
     return Review(tuple(found), tuple(reader.troubles), reader.files, tuple(reader.idle))

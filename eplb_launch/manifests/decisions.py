@@ -1,0 +1,110 @@
+"""The Plans of a review: the same question is asked once, however many containers share a script.
+
+They read the files of a container in a folder that looks like its root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+from eplb_launch.command import UNKNOWN
+from eplb_launch.manifests import scripts
+from eplb_launch.plans import plan
+from eplb_launch.roots import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eplb_launch.manifests.grammar import Script
+    from eplb_launch.manifests.tasks import File, Task
+    from eplb_launch.plans import Plan
+
+_NOWHERE = "/dev/null"  # nothing is below it: the files of this machine are not the deployment's
+_MAX_FILE = 1 << 20
+_MAX_ALL = 2 << 20
+_MAX_FILES = 100
+_MAX_PLANS = 256  # that are kept
+_MAX_SCRIPTS = 16
+_NAME = re.compile(r"[\w.+-]+")
+
+
+class Decisions:
+    """The Plans for the commands of one container after the other."""
+
+    def __init__(self) -> None:
+        """Begin with none, and with no files."""
+        self.files: dict[str, str] = {}
+        self.root = _NOWHERE
+        self.known: dict[object, Plan | None] = {}
+        self.scripts: dict[str, Script | None] = {}
+
+    def close(self) -> None:
+        """Take the folder away."""
+        if self.root != _NOWHERE:
+            shutil.rmtree(self.root, ignore_errors=True)
+        self.files, self.root = {}, _NOWHERE
+        self.known.clear()
+
+    def enter(self, task: Task) -> None:
+        """Have the files of a task where a Plan will look for them."""
+        files = dict(_wanted(task))
+        if files == self.files:
+            return
+        self.close()
+        self.files = files
+        if files:
+            self.root = tempfile.mkdtemp(prefix="eplb-launch-")
+        for path, text in files.items():
+            try:
+                place = self.root + resolve(path, self.root)
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                with open(place, "w", encoding="utf-8", errors="surrogatepass") as file:
+                    file.write(text)
+            except (OSError, ValueError):
+                continue  # a name that cannot be a file's: the Plan will not find it
+
+    def plan(
+        self, words: Sequence[str], environ: Mapping[str, str], directory: str, version: str | None
+    ) -> Plan | None:
+        """Return the Plan; None for a bug of ours: the other files are still to be checked."""
+        key = (tuple(words), type(environ), frozenset(environ.items()), directory, version)
+        if key not in self.known:
+            if len(self.known) >= _MAX_PLANS:
+                self.known.clear()
+            try:
+                self.known[key] = plan(
+                    words, environ, vllm_version=version, directory=directory, root=self.root
+                )
+            except Exception:  # noqa: BLE001
+                self.known[key] = None
+        return self.known[key]
+
+    def read(self, script: str) -> Script | None:
+        """Return what `scripts.read` does."""
+        if script not in self.scripts:
+            if len(self.scripts) >= _MAX_SCRIPTS:
+                self.scripts.clear()
+            self.scripts[script] = scripts.read(script)
+        return self.scripts[script]
+
+
+def _wanted(task: Task) -> Iterator[tuple[str, str]]:
+    """Yield the small files of a task, those first that it names, as far as there is room."""
+    if not task.files:
+        return
+    texts = (*(word.text for word in task.words), *task.environ.values())
+    names = {name for text in texts for name in _NAME.findall(text)}
+
+    def unnamed(entry: tuple[str, File]) -> bool:
+        return entry[0].rpartition("/")[2] not in names
+
+    left, room = _MAX_FILES, _MAX_ALL
+    for path, file in sorted(task.files.items(), key=unnamed):
+        size = len(file.text)
+        if path.startswith("/") and UNKNOWN not in path and size <= min(room, _MAX_FILE) and left:
+            left, room = left - 1, room - size
+            yield path, file.text
