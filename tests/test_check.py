@@ -369,6 +369,29 @@ def test_sarif_is_valid_by_its_schema(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
+def test_a_name_that_is_not_utf8(folder: Path, style: str) -> None:
+    with open(os.path.join(os.fsencode(folder), b"\xff.sh"), "w") as file:
+        file.write(EXPOSED)
+    result = check("--format", style, ".")
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
+    if style == "sarif":
+        [found] = json.loads(result.output)["runs"][0]["results"]
+        place = found["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert place == {"uri": "%FF.sh"}
+
+
+@pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
+def test_what_could_not_be_read_is_said(folder: Path, style: str) -> None:
+    (folder / "a.service").write_text(
+        "[Service]\nEnvironmentFile=/srv/other.env\nExecStart=vllm serve m $ARGS\n"
+    )
+    (folder / "b.sh").write_text(EXPOSED)
+    output = check("--format", style, ".").output
+    assert output.count("/srv/other.env (EnvironmentFile=)") == 1
+    assert output.count("could not be read: ") == (style != "json")
+
+
+@pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
 def test_no_secret_is_printed(folder: Path, style: str) -> None:
     secret = "hf_s3cr3t"
     lines = [

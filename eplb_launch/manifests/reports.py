@@ -36,8 +36,7 @@ def text(review: Review, *, strict: bool) -> str:
 def _lines(finding: Finding) -> list[str]:
     who = f"{finding.name}: " if finding.name else ""
     lines = [f"{finding.file}:{finding.line}: {finding.verdict}: {who}{finding.answer.reason}"]
-    if finding.answer.unread:
-        lines.append(f"    could not be read: {', '.join(finding.answer.unread)}")
+    lines += [f"    {line}" for line in finding.answer.missing]
     for number, fix in enumerate(finding.fixes):
         lines.append(f"    {'' if number else 'fix: '}{fix.how}:")
         lines += [f"        {line}" for line in fix.text.split("\n")]
@@ -121,7 +120,7 @@ def github(review: Review, *, strict: bool) -> str:
             severe = finding.verdict == EXPOSED or strict
             title = f"{finding.verdict}: {finding.name or finding.entry or 'vLLM'}"
             fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
-            message = "\n".join([finding.answer.reason, *fixes])
+            message = "\n".join([finding.answer.reason, *finding.answer.missing, *fixes])
             kind = "error" if severe else "warning"
             lines.append(_annotation(kind, finding.file, finding.line, title, message))
         for warning in finding.warnings:

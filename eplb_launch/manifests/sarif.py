@@ -43,7 +43,7 @@ def log(review: Review, *, strict: bool) -> dict[str, Any]:
         if finding.verdict != OK:
             level = "error" if strict else _RULES[finding.verdict][0]
             fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
-            message = "\n".join([_about(finding), *fixes])
+            message = "\n".join([_about(finding), *finding.answer.missing, *fixes])
             results.append(_result(finding, finding.verdict, level, message))
         for warning in finding.warnings:
             message = f"{warning.code}: {warning.message}; {warning.remedy}"
@@ -107,7 +107,7 @@ def _result(finding: Finding, rule: str, level: str, message: str) -> dict[str, 
 
 def _location(file: str, line: int) -> dict[str, Any]:
     path = os.path.abspath(file) if file.startswith("..") else os.path.normpath(file)
-    uri = quote(path)
+    uri = quote(os.fsencode(path))
     place: dict[str, Any] = {
         "artifactLocation": {"uri": "file://" + uri if path.startswith("/") else uri}
     }

@@ -60,6 +60,11 @@ class Answer(Record):
     reason: str
     unread: tuple[str, ...] = ()
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What could not be read, as a line; none if all could."""
+        return (f"could not be read: {', '.join(self.unread)}",) if self.unread else ()
+
 
 def answer(task: Task, plan: Plan, server: Server, *, idle: bool = False) -> Answer:
     """Return the verdict on a server of a task, by its Plan.
