@@ -292,7 +292,7 @@ FAILS = ValueError("--api-key hunter2")
         pytest.param("extends.included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"),
         pytest.param("dockerfiles.instructions", "Dockerfile", "FROM vllm\n", id="a Dockerfile"),
         pytest.param("systemd.split", "a.service", "[Service]\nExecStart=vllm\n", id="a unit"),
-        pytest.param("systemd.units", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
+        pytest.param("units.units", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
         pytest.param("judging.with_script", "Dockerfile", "FROM x\nCMD vllm\n", id="a command"),
     ],
 )

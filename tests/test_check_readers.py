@@ -40,6 +40,9 @@ from eplb_launch.manifests.sources import Source
         ("nvcr.io/nvidia/ai-dynamo/vllm-runtime:0.8.1", None),
         ("ghcr.io/llm-d/llm-d-cuda:v0.3.0", None),
         ("nvcr.io/nvidia/vllm:25.11-py3", None),
+        ("mycorp/vllm:1.2.3", None),
+        ("opea/vllm:1.3", None),
+        ("mycorp/vllm:0.16.0", "0.16.0"),
         ("", None),
     ],
 )

@@ -23,7 +23,8 @@ _BY_TAG = frozenset(
         "vllm-sagemaker",
     )
 )
-_TAG = re.compile(r"v?(\d\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
+# All releases of vLLM are 0.N; another number is that of somebody's own image.
+_TAG = re.compile(r"v?(0\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
 _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vllm_0.11.1_2025
 
 # Who publishes images under vLLM's names with versions of their own.
