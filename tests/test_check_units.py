@@ -1,4 +1,4 @@
-"""`eplb-launch check` on systemd units: which drop-ins count, and what of them."""
+"""`eplb-launch check`: systemd units with their drop-ins, and what comes from other places."""
 
 from __future__ import annotations
 
@@ -94,6 +94,55 @@ def test_options_of_a_drop_in_in_another_folder_count(tmp_path: Path) -> None:
 def test_what_is_not_known_in_a_unit(tmp_path: Path, lines: tuple[str, ...], verdict: str) -> None:
     write(tmp_path, "v.service", *lines)
     assert verdicts(tmp_path) == [verdict]
+
+
+def test_the_environment_of_a_unit_is_that_of_its_script(tmp_path: Path) -> None:
+    script = tmp_path / "opt" / "run.sh"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/bash\nexec vllm serve m {RULE}\n")
+    write(tmp_path, f"{SYSTEM}/v.service", "ExecStart=/opt/run.sh")
+    assert verdicts(tmp_path) == ["exposed"]
+    write(tmp_path, f"{SYSTEM}/v.service", LIMIT, "ExecStart=/bin/bash /opt/run.sh")
+    assert verdicts(tmp_path) == ["ok"]
+    script.write_text(f"#!/bin/bash\nexec eplb-launch -- vllm serve m {RULE}\n")
+    assert verdicts(tmp_path) == ["ok"]
+    write(
+        tmp_path,
+        f"{SYSTEM}/v.service",
+        "Environment=NCCL_MIN_NCHANNELS=16",
+        "ExecStart=/opt/run.sh",
+    )
+    assert verdicts(tmp_path) == ["exposed"]
+
+
+def test_a_generated_config_map_has_what_is_in_its_env_files(tmp_path: Path) -> None:
+    pod = POD.rstrip() + "\n    envFrom: [{configMapRef: {name: e}}]\n"
+    words = ", ".join(f'"{word}"' for word in RULE.split())
+    (tmp_path / "pod.yaml").write_text(pod % f"m, {words}")
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [pod.yaml]\nconfigMapGenerator:\n- name: e\n  envs: [e.env]\n"
+    )
+    assert verdicts(tmp_path) == ["unknown"]
+    (tmp_path / "e.env").write_text("# a comment\nNCCL_MAX_CTAS=8\n")
+    assert verdicts(tmp_path) == ["ok"]
+    (tmp_path / "e.env").write_text("OTHER=8\n")
+    assert verdicts(tmp_path) == ["exposed"]
+
+
+def test_the_environment_counts_where_only_a_script_says_vllm(tmp_path: Path) -> None:
+    (tmp_path / "scripts.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata:\n  run.sh: |\n"
+        f"    exec eplb-launch -- vllm serve m {RULE}\n"
+    )
+    pod = POD.replace("vllm/vllm-openai:v0.16.0", "registry.example/llm:1")
+    pod = pod.replace(
+        "args: [%s]", 'command: [bash, /s/run.sh]\n    env: [{name: %s, value: "32"}]'
+    )
+    pod += "    volumeMounts: [{name: s, mountPath: /s}]\n"
+    pod += "  volumes: [{name: s, configMap: {name: s}}]\n"
+    for name, expected in (("NCCL_MIN_P2P_NCHANNELS", "exposed"), ("OTHER", "ok")):
+        (tmp_path / "pod.yaml").write_text(pod % name)
+        assert verdicts(tmp_path) == [expected]
 
 
 POD = """\

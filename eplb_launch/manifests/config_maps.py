@@ -39,7 +39,11 @@ class ConfigMaps:
     def generate(self, node: Node, source: Source) -> None:
         """Take what a Kustomization makes ConfigMaps of, by the names that others have for them."""
         for generator in node.list("configMapGenerator"):
+            settings = _env_files(generator, source)
+            if settings is None:
+                continue  # one is not here: nothing is known of this ConfigMap
             entries = self._new(generator.string("name"), source)
+            entries.update(settings)
             for item in generator.list("literals")[:_MAX_LITERALS]:
                 key, _, value = item.text.partition("=")
                 entries[key] = File(value.strip("'\""), source, item.line)
@@ -76,6 +80,24 @@ class ConfigMaps:
             for entries in every if kind == _ANYWHERE else ():
                 for key, file in entries.items():
                     yield name, key, file
+
+
+def _env_files(generator: Node, source: Source) -> dict[str, File] | None:
+    """Return the variables in the `envs` of a generator; None where a file is not here."""
+    entries: dict[str, File] = {}
+    names = [item.text for item in generator.list("envs")[:MAX_FILES]]
+    if generator.string("env"):  # how it was written before
+        names.append(generator.string("env"))
+    for name in names:
+        path = os.path.normpath(os.path.join(source.directory, name))
+        found = sources.read(path, "") if os.path.isfile(path) else None
+        if found is None or found.problem:
+            return None
+        for number, line in enumerate(found.text.split("\n"), 1):
+            key, equals, value = line.partition("=")
+            if equals and not key.startswith("#"):
+                entries[key.strip()] = File(value.rstrip("\r"), found, number)
+    return entries
 
 
 def _places(source: Source) -> tuple[tuple[str, str], ...]:

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import File
 
 # Without one of these, a document starts no server that could be judged.
-_HINTS = ("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$(")
+_HINTS = (
+    *("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$("),
+    *("VLLM_", "NCCL_"),  # what a script of another file starts gets them
+)
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
 # Of one document. An alias makes many of one.
 _MAX_TASKS = 1_000
@@ -111,11 +115,12 @@ class Reader:
                 self.composed.append(extends.Layer(source, document))
             return True
         known = False
+        is_kustomization = os.path.basename(source.path) in _KUSTOMIZATIONS
         for item in containers.objects(document):
             if item.string("kind") == "ConfigMap":
                 self.maps.add(item, source)
                 known = True
-            elif item.string("kind") == "Kustomization":
+            elif item.string("kind") == "Kustomization" or is_kustomization:
                 self.maps.generate(item, source)
                 known = True
             elif containers.is_object(item):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import sources
 from eplb_launch.manifests.expansion import replace
-from eplb_launch.manifests.tasks import SYSTEMD, Task, Word
+from eplb_launch.manifests.tasks import SYSTEMD, File, Task, Word
 from eplb_launch.manifests.units import UNIT_FOLDERS
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
@@ -64,6 +64,7 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
                     environ,
                     unread,
                     directory if directory.startswith("/") and "%" not in directory else "/",
+                    files=_scripts(words, parts[0]),
                     takes_away="UnsetEnvironment=" if VARIABLE in unset else "",
                 )
 
@@ -108,7 +109,7 @@ def _environment(
         environ.update(dict.fromkeys(setting.value.split(), UNKNOWN))
     for setting in settings.get("EnvironmentFile", []):
         path = _specifiers(setting.value).lstrip("-")
-        found = _environment_file(path, unit)
+        found = _file_of(path, unit)
         if found is None:
             unread.append(f"{path or '?'} (EnvironmentFile=)")
         else:
@@ -126,8 +127,17 @@ def _unset(settings: Mapping[str, list[Setting]]) -> list[str]:
     return [word for value in values for word in split(value)]
 
 
-def _environment_file(path: str, unit: Source) -> Source | None:
-    """Return an EnvironmentFile=: below the root that the unit is in, else beside the unit.
+def _scripts(words: Sequence[Word], unit: Source) -> dict[str, File]:
+    """Return the script that a command names, by its path, if it is here."""
+    for word in words[:2]:
+        found = _file_of(word.text, unit) if sources.kind_of(word.text) == sources.SCRIPT else None
+        if found is not None:
+            return {word.text: File(found.text, found)}
+    return {}
+
+
+def _file_of(path: str, unit: Source) -> Source | None:
+    """Return a file that a unit names: below the root that the unit is in, else beside the unit.
 
     None if it is on another machine.
     """
