@@ -142,6 +142,15 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "wrapped", "script: eplb-launch"),
         ("exposed", "no-limit", "        vllm serve m"),
     ],
+    "29-ray-workers.yaml": [
+        ("exposed", "ray-workers", "vllm serve m --data"),
+        ("exposed", "ray-workers", "vllm serve m --data"),  # by an alias, of the RayCluster
+        ("ok", "set", "vllm serve both"),
+        ("ok", "set", "vllm serve both"),
+        ("ok", "set", "args: [each"),
+        ("exposed", "ray-workers", "entrypoint: vllm serve job"),
+        ("ok", "set", "entrypoint: vllm serve runtime"),
+    ],
     "overlays": [
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),
         ("ok", "set", "production/pods.yaml", "args:"),

@@ -1,7 +1,7 @@
 """`eplb-launch check`: the vLLM servers that deployment files start, reviewed.
 
 The way of the data, a room each: `sources` reads files, `nodes` makes trees of YAML with lines;
-`kubernetes` (with `containers`, `pods`, `config_maps` and `ray`), `compose` (with `extends` and
+`kubernetes` (with `containers`, `pods`, `config_maps`, `clusters` and `ray`), `compose` (with `extends` and
 `interpolation`), `systemd` and `dockerfiles` (with `instructions`) find what is started there and
 give it as a `task`; `reader` does so for all files. `judging` asks the Plan (by `decisions`) about
 each task, with its `files`, and about each command of its `scripts` (which `worker` reads with

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.manifests import images, ray
+from eplb_launch.manifests.clusters import Clusters
 from eplb_launch.manifests.containers import LISTS, containers, script
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.manifests.pods import MAX_ENTRIES, expand, files, variables
@@ -25,9 +26,11 @@ _BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
 
 def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
     """Yield what an object's containers start."""
-    yield from ray.tasks(source, node, maps)
+    clusters = Clusters(node, source, maps)
+    yield from ray.tasks(source, node, maps, clusters)
     for found in containers(node):
-        yield from _tasks(source, found, maps)
+        for task in _tasks(source, found, maps):
+            yield task.replace(workers_without=clusters.others_without(found))
 
 
 def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]:

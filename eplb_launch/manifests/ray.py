@@ -15,7 +15,9 @@ from eplb_launch.releases import CAP, VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eplb_launch.manifests.clusters import Clusters
     from eplb_launch.manifests.config_maps import ConfigMaps
+    from eplb_launch.manifests.containers import Container
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
     from eplb_launch.manifests.tasks import File
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _UNREAD = "the environment of the Ray cluster"
 
 
-def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
+def tasks(source: Source, node: Node, maps: ConfigMaps, clusters: Clusters) -> Iterator[Task]:
     """Yield what a RayJob or a RayService starts that no container names."""
     name = f"{node.string('kind')}/{node.string('metadata', 'name') or '?'}"
     serve = node.at("spec", "serveConfigV2")
@@ -35,10 +37,22 @@ def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
     spec = node.at(*path) if path else None
     entry = spec.get("entrypoint") if spec is not None else None
     if spec is not None and entry is not None and entry.kind == TEXT and not entry.null:
-        yield _job(source, spec, entry, name, maps)
+        found = _head(spec)
+        task = _job(source, spec, entry, found, maps)
+        without = found is not None and task.workers_without and clusters.others_without(found)
+        yield task.replace(name=f"{name} entrypoint", workers_without=without)
 
 
-def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -> Task:
+def _head(spec: Node) -> Container | None:
+    """Return the container of the head of the Ray cluster that a job brings with it."""
+    cluster = spec.get("rayClusterSpec")
+    head = cluster.get("headGroupSpec") if cluster is not None else None
+    return next(containers(head), None) if head is not None else None
+
+
+def _job(
+    source: Source, spec: Node, entry: Node, found: Container | None, maps: ConfigMaps
+) -> Task:
     """Return the job that a shell on the head of the Ray cluster starts.
 
     docs.ray.io/en/latest/cluster/kubernetes/getting-started/rayjob-quick-start.html. Its
@@ -47,21 +61,19 @@ def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -
     environment = Variables()
     image = ""
     mounted: Mapping[str, File] = {}
-    cluster = spec.get("rayClusterSpec")
-    head = cluster.get("headGroupSpec") if cluster is not None else None
-    found = next(containers(head), None) if head is not None else None
     if found is None:
         environment.unread.append(_UNREAD)
     else:
         environment = variables(found, source, maps)
         image = found.node.string("image")
         mounted = files(found, source, maps)
+    of_head = environment.limit
     entry_there = _runtime(environment, spec.get("runtimeEnvYAML"), source)
     version, version_source = images.version(image)
     shell = (Word(text, source, entry.line) for text in ("bash", "-c"))
     return Task(
         RAY,
-        f"{name} entrypoint",
+        "entrypoint",
         source,
         entry.line,
         (*shell, word(entry, source)),
@@ -73,6 +85,7 @@ def _job(source: Source, spec: Node, entry: Node, name: str, maps: ConfigMaps) -
         version_source,
         mounted,
         limit=environment.limit,
+        workers_without=environment.limit is of_head,
         entry=entry_there,
     )
 

@@ -108,7 +108,7 @@ def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answ
     unknown = tuple(condition.text for condition in conditions if condition.holds is None)
     limited = stays(plan.current) or not plan.variables
     own_rule = plan.vllm_version is not None and release_of(plan.vllm_version).own_rule
-    void = _void(plan, limited=limited, wrapped=wrapped, own_rule=own_rule)
+    void = _void(task, plan, limited=limited, wrapped=wrapped, own_rule=own_rule)
     if void is not None:
         state = EXPOSED if verdict.holds else NOT_KNOWN
         found = Answer(
@@ -134,13 +134,16 @@ def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answ
     return found
 
 
-def _void(plan: Plan, *, limited: bool, wrapped: bool, own_rule: bool) -> PlanWarning | None:
+def _void(
+    task: Task, plan: Plan, *, limited: bool, wrapped: bool, own_rule: bool
+) -> PlanWarning | None:
     """Return what makes a cap void that is there; None where it holds, or there is none."""
     for warning in plan.warnings:
         if warning.code == "variable-dropped":
             counts = wrapped or limited
         elif warning.code == "ray-workers":
-            counts = wrapped and not limited  # the environment of a container is that of its Ray
+            # The environment of a container is that of its Ray, but of no other container's.
+            counts = task.workers_without if limited else wrapped
         else:
             counts = warning.code in _VOID and (limited or wrapped or own_rule)
         if counts:
