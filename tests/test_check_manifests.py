@@ -151,6 +151,17 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("exposed", "ray-workers", "entrypoint: vllm serve job"),
         ("ok", "set", "entrypoint: vllm serve runtime"),
     ],
+    "30-two-objects.yaml": [
+        ("unknown", "settings-not-known", '"--enable-eplb --eplb-config'),
+        ("ok", "not-needed", 'value: "--no-enable-eplb"'),
+        ("ok", "not-needed", "args: [of-runtime"),
+        ("exposed", "value-too-high", 'args: ["--enable-eplb"'),
+        ("ok", "set", "args: [--enable-eplb, --all2all"),
+        ("unknown", "settings-not-known", "runtime: elsewhere", "+args"),
+        ("ok", "set", "args: [whole"),
+        ("unknown", "settings-not-known", "modelCommand: vllmServe", "+args"),
+        ("ok", "not-needed", "modelCommand: custom", "+command"),
+    ],
     "overlays": [
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),
         ("ok", "set", "production/pods.yaml", "args:"),

@@ -1,11 +1,12 @@
 """`eplb-launch check`: the vLLM servers that deployment files start, reviewed.
 
 The way of the data, a room each: `sources` reads files, `nodes` makes trees of YAML with lines;
-`kubernetes` (with `containers`, `pods`, `config_maps`, `clusters` and `ray`), `compose` (with `extends` and
-`interpolation`), `systemd` and `dockerfiles` (with `instructions`) find what is started there and
-give it as a `task`; `reader` does so for all files. `judging` asks the Plan (by `decisions`) about
-each task, with its `files`, and about each command of its `scripts` (which `worker` reads with
-`grammar`; `sourced` and `engines` say what else sets variables there); `verdicts` says what that
-means, `fixes` what to do; `reports` and `sarif` print it; `run` does all of that for a command
-line. Nothing is started, and nothing here is imported to launch a command.
+`kubernetes` (with `containers`, `pods`, `config_maps`, `clusters`, `kserve` and `ray`), `compose`
+(with `extends` and `interpolation`), `systemd` (with `units`) and `dockerfiles` (with
+`instructions`) find what is started there and give it as a `task`; `reader` does so for all files.
+`judging` asks the Plan (by `decisions`) about each task, with its `files`, and about each command
+of its `scripts` (which `worker` reads with `grammar`; `sourced` and `engines` say what else sets
+variables there); `verdicts` says what that means, `fixes` what to do; `reports` and `sarif` print
+it; `run` does all of that for a command line. Nothing is started, and nothing here is imported to
+launch a command.
 """

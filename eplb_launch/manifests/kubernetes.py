@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eplb_launch.manifests import images, ray
+from eplb_launch.manifests import images, kserve, ray
 from eplb_launch.manifests.clusters import Clusters
 from eplb_launch.manifests.containers import LISTS, containers, script
 from eplb_launch.manifests.nodes import LIST, TEXT
@@ -18,23 +18,31 @@ if TYPE_CHECKING:
 
     from eplb_launch.manifests.config_maps import ConfigMaps
     from eplb_launch.manifests.containers import Container
+    from eplb_launch.manifests.kserve import Runtimes
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
 
 _BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
 
 
-def tasks(source: Source, node: Node, maps: ConfigMaps) -> Iterator[Task]:
+def tasks(source: Source, node: Node, maps: ConfigMaps, runtimes: Runtimes) -> Iterator[Task]:
     """Yield what an object's containers start."""
     clusters = Clusters(node, source, maps)
     yield from ray.tasks(source, node, maps, clusters)
     for found in containers(node):
-        for task in _tasks(source, found, maps):
+        runtime = runtimes.of(found.node.string("runtime")) if found.key == "model" else None
+        whole = found
+        if runtime is not None:
+            whole = found.replace(node=kserve.with_runtime(found.node, runtime))
+        for task in _tasks(source, whole, maps, kserve.elsewhere(found, runtime)):
             yield task.replace(workers_without=clusters.others_without(found))
 
 
-def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]:
-    """Yield what a container starts: its command, and what is run in it after that."""
+def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> Iterator[Task]:
+    """Yield what a container starts: its command, and what is run in it after that.
+
+    `missing` is an object that says more of it, and is not here.
+    """
     node = found.node
     environment = variables(found, source, maps)
     environ = environment.known
@@ -47,7 +55,9 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
     if text is not None:
         command, args = _of_script(text, command, source), ()
     elif not command:
-        command, args = _by_image(source, found, image, args, environ)
+        command = kserve.before(source, found, args, unread=bool(missing))
+        if not command:
+            command, args = _by_image(source, found, image, args, environ)
         own_entry = bool(command)
     words = (*command, *args)
     unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
@@ -59,6 +69,8 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps) -> Iterator[Task]
     name = " ".join(p for p in (found.role, f"container {container}") if p)
     if not image and found.key in LISTS and not found.kind.startswith("LLMInferenceService"):
         environment.unread.append("the object that it is a patch of")
+    if missing:
+        environment.unread.append(missing)
     task = Task(
         KUBERNETES,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
@@ -125,7 +137,7 @@ def _by_image(
     """Return the words that run where a container names no command: the image's, and `args`."""
     line = args[0].line if args else found.node.line
     if found.kind == "LLMInferenceService":
-        return _llm_inference_service(source, found, args, environ)
+        return kserve.llm_inference_service(source, found, args, environ)
     if found.kind.startswith("Ray"):  # KubeRay puts `ray start` in the place of the image's own
         return (), args
     program = images.entry_point(image)
@@ -134,28 +146,3 @@ def _by_image(
         if found.key == "huggingface" or model_format == "huggingface":
             program = ("python3", "-m", "huggingfaceserver")
     return tuple(Word(text, source, line) for text in program), args
-
-
-def _llm_inference_service(
-    source: Source, found: Container, args: tuple[Word, ...], environ: Mapping[str, str]
-) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
-    """Return what KServe's presets run: config/llmisvcconfig/ of kserve/kserve.
-
-    `eval "exec vllm serve MODEL .. ${VLLM_ADDITIONAL_ARGS}"`, with --data-parallel-size and others
-    from `parallelism`, and the container's `args` at the end.
-    """
-    extra = next(
-        (e for e in found.node.list("env") if e.string("name") == "VLLM_ADDITIONAL_ARGS"), None
-    )
-    holder = next((n for n in reversed(found.above) if n.get("parallelism") is not None), None)
-    if extra is None and holder is None and not args:
-        return (), ()
-    size = holder.string("parallelism", "data") if holder is not None else ""
-    script = "exec vllm serve model"
-    if size:
-        script += f" --data-parallel-size {size if size.isdecimal() else '$UNKNOWN'}"
-    script += ' ${VLLM_ADDITIONAL_ARGS} "$@"' if "VLLM_ADDITIONAL_ARGS" in environ else ' "$@"'
-    at = extra.get("value") if extra is not None else None
-    line = at.line if at is not None else found.node.line
-    texts = ("/bin/bash", "-c", script, "bash")
-    return tuple(Word(text, source, line) for text in texts), args

@@ -12,6 +12,7 @@ from eplb_launch.manifests import (
     containers,
     dockerfiles,
     extends,
+    kserve,
     kubernetes,
     nodes,
     sources,
@@ -58,6 +59,7 @@ class Reader:
         self.idle: list[str] = []
         self.troubles: list[Trouble] = []
         self.maps = config_maps.ConfigMaps()
+        self.runtimes = kserve.Runtimes()
         self.objects: list[tuple[Source, Node]] = []
         self.composed: list[extends.Layer] = []
         self.units: list[Source] = []
@@ -125,7 +127,7 @@ class Reader:
                 known = True
             elif containers.is_object(item):
                 known = True
-                if hinted:
+                if self.runtimes.add(item) or hinted:
                     self.objects.append((source, item))
             elif hinted and any(containers.containers(item)):
                 known = True
@@ -135,7 +137,9 @@ class Reader:
     def tasks(self) -> Iterator[Task]:
         """Yield what the files start."""
         for source, node in self.objects:
-            yield from self.bounded(source, kubernetes.tasks(source, node, self.maps))
+            yield from self.bounded(
+                source, kubernetes.tasks(source, node, self.maps, self.runtimes)
+            )
         for first in self.composed[:1]:
             with self.guard(first.source):
                 yield from self.of_compose()
