@@ -162,6 +162,13 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "settings-not-known", "modelCommand: vllmServe", "+args"),
         ("ok", "not-needed", "modelCommand: custom", "+command"),
     ],
+    "31-no-hint": [
+        ("ok", "set", "other.sh", "exec"),
+        ("exposed", "min-p2p-nchannels", "scripts.yaml", "vllm serve wrapped"),
+        ("ok", "set", "scripts.yaml", "vllm serve bare"),
+        ("exposed", "min-p2p-nchannels", "service.sh", "exec"),
+        ("exposed", "min-nchannels", "opt/run.sh", "exec"),
+    ],
     "overlays": [
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),
         ("ok", "set", "production/pods.yaml", "args:"),

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import File
 
 # Without one of these, a document starts no server that could be judged.
-_HINTS = (
-    *("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$("),
-    *("VLLM_", "NCCL_"),  # what a script of another file starts gets them
-)
+_HINTS = ("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$(")
+# With one of these, what it starts may be said in another file, or its variables there.
+_LEADS = ("VLLM_", "NCCL_", "configMap")
+_LEADS_OF_COMPOSE = (*_LEADS, "build", "configs", "env_file", "extends", "include", "volumes")
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
 # Of one document. An alias makes many of one.
@@ -69,7 +69,7 @@ class Reader:
 
     def name(self, file: str) -> str:
         """Return the one name of a file in the report: "./a.sh" and "a.sh" are the same."""
-        return self.names.get(os.path.normpath(file), file)
+        return self.names.get(os.path.abspath(file), file)
 
     @contextmanager
     def guard(self, source: Source) -> Iterator[None]:
@@ -85,7 +85,7 @@ class Reader:
     def take(self, source: Source) -> None:
         """Read a file."""
         self.files += 1
-        self.names.setdefault(os.path.normpath(source.path), source.path)
+        self.names.setdefault(os.path.abspath(source.path), source.path)
         if source.problem:
             self.troubles.append(Trouble(source.path, 0, source.problem))
         elif source.kind == sources.YAML:
@@ -112,10 +112,11 @@ class Reader:
             return True
         hinted = any(hint in part for hint in _HINTS)
         if compose.is_compose(document):
-            elsewhere = any(word in part for word in ("build", "extends", "include"))
-            if hinted or elsewhere or extends.override_of(source.path):
+            leads = any(word in part for word in _LEADS_OF_COMPOSE)
+            if hinted or leads or extends.override_of(source.path):
                 self.composed.append(extends.Layer(source, document))
             return True
+        hinted = hinted or any(word in part for word in _LEADS)
         known = False
         is_kustomization = os.path.basename(source.path) in _KUSTOMIZATIONS
         for item in containers.objects(document):

@@ -1,0 +1,2 @@
+#!/bin/bash
+exec eplb-launch -- vllm serve service --data-parallel-size 8 --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency
