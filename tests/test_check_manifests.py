@@ -129,7 +129,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     ],
     "compose-more": [
         ("exposed", "no-limit", "compose.yaml", "OTHER:-8"),
-        ("ok", "not-needed", "compose.yaml", "OTHER:-1"),
+        ("unknown", "settings-not-known", "compose.yaml", "OTHER:-1"),
         ("exposed", "no-limit", "compose.yaml", "use_async\\"),
         ("ok", "set", "compose.yaml", "&exposed"),
         ("exposed", "no-limit", "compose.yaml", "override:", "+extends"),
@@ -168,6 +168,16 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "set", "scripts.yaml", "vllm serve bare"),
         ("exposed", "min-p2p-nchannels", "service.sh", "exec"),
         ("exposed", "min-nchannels", "opt/run.sh", "exec"),
+    ],
+    "32-defaults": [
+        ("unknown", "settings-not-known", "compose.yaml", "m -dp ${SIZE:-1}"),
+        ("exposed", "no-limit", "compose.yaml", "m -dp ${SIZE:-8}"),
+        ("ok", "not-needed", "compose.yaml", "m -dp ${RANKS:-8}"),
+        ("ok", "not-needed", "compose.yaml", "--model ${MODEL:-m}"),
+        ("unknown", "settings-not-known", "compose.yaml", '["more"'),
+        ("unknown", "settings-not-known", "compose.yaml", "backend:", "+command"),
+        ("ok", "set", "compose.yaml", "limit:", "+command"),
+        ("ok", "wrapped", "compose.yaml", "entrypoint: eplb-launch"),
     ],
     "overlays": [
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),

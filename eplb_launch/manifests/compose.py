@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ from eplb_launch.manifests.tasks import COMPOSE, File, Task, Variables, Word, mi
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
+
+
+_DEFAULT = re.compile(r"\$\{\w+:?[-+]")
 
 
 def is_compose(node: Node) -> bool:
@@ -34,8 +38,13 @@ def tasks(source: Source, node: Node) -> Iterator[Task]:
     files = extends.Files(source, node, lambda at: _text(at, defaults))
     for name, service in services.entries().items() if services is not None else ():
         if service.kind == MAP:
-            task = _Service(source, node, service, files.layers(name), defaults).task(name)
-            if task is not None:
+            layers = files.layers(name)
+            reader = _Service(source, node, service, layers, defaults)
+            task = reader.task(name)
+            if task is not None and reader.has_defaults:
+                other = _Service(source, node, service, layers, defaults, assumed=False)
+                yield task.replace(otherwise=other.task(name))
+            elif task is not None:
                 yield task
 
 
@@ -56,7 +65,11 @@ class _Service:
         node: Node,
         layers: extends.Layers,
         defaults: Mapping[str, str],
+        *,
+        assumed: bool = True,
     ) -> None:
+        self.assumed = assumed  # that variables have their defaults, be they in what decides
+        self.has_defaults = False
         self.source = source
         self.whole = whole
         self.node = node
@@ -167,6 +180,10 @@ class _Service:
             return None
         directory, context, name, target = self.source.directory, "", "", ""
         arguments: dict[str, str] = {}
+
+        def read(_name: str, text: str) -> str:
+            return interpolate(text, self.defaults)
+
         inline: tuple[Source, Node] | None = None
         for source, build in parts:
             given = build if build.kind == TEXT else build.get("context")
@@ -176,7 +193,7 @@ class _Service:
             content = build.get("dockerfile_inline")
             inline = inline if content is None else (source, content)
             target = self.text(build.get("target")) or target
-            arguments.update((key, value) for key, value, _ in self.pairs(build.get("args")))
+            arguments.update((key, value) for key, value, _ in self.pairs(build.get("args"), read))
         path = os.path.normpath(os.path.join(directory, context or ".", name or "Dockerfile"))
         if inline is not None:
             source, content = inline
@@ -194,15 +211,24 @@ class _Service:
         """Return a text with its variables replaced."""
         return _text(node, self.defaults)
 
+    def possible(self, name: str, text: str) -> str:
+        """Return a text with its variables replaced: a word, or what the variable `name` is set to.
+
+        A default is one value of many; but who writes one for the limit has thought of it.
+        """
+        self.has_defaults = self.has_defaults or _DEFAULT.search(text) is not None
+        return interpolate(text, self.defaults, assumed=self.assumed or name == VARIABLE)
+
     def words(self, name: str) -> tuple[Word, ...] | None:
         """Return a command: a list of words, or a text that compose splits without a shell."""
         source, node = self.get(name)
         if node is None:
             return None
         if node.kind == LIST:
-            return tuple(word(n, source, self.text(n)) for n in node.items if n.kind == TEXT)
+            texts = (n for n in node.items if n.kind == TEXT)
+            return tuple(word(n, source, self.possible("", n.text)) for n in texts)
         try:
-            parts = shlex.split(self.text(node))
+            parts = shlex.split(self.possible("", node.text if node.kind == TEXT else ""))
         except ValueError:
             return (Word(UNKNOWN, source, node.line),)
         return tuple(Word(part, source, node.line, node.end) for part in parts)
@@ -220,23 +246,25 @@ class _Service:
                 for key, text, line in env_lines(found):
                     variables.set(key, text, found, line, f"{key}={CAP}")
         for source, given in self.merged("environment"):
-            for key, text, at in self.pairs(given):
+            for key, text, at in self.pairs(given, self.possible):
                 form = f'{key}: "{CAP}"' if given.kind == MAP else f"{key}={CAP}"
                 variables.set(key, text, source, at.line, form)
 
-    def pairs(self, given: Node | None) -> Iterator[tuple[str, str, Node]]:
-        """Yield what a map, or a list of NAME=VALUE, sets.
+    def pairs(
+        self, given: Node | None, read: Callable[[str, str], str]
+    ) -> Iterator[tuple[str, str, Node]]:
+        """Yield what a map, or a list of NAME=VALUE, sets; `read` takes a name and its text.
 
         Without a value it is that of whoever starts compose.
         """
         if given is not None and given.kind == MAP:
             for name, value in given.entries().items():
-                known = self.defaults.get(name, UNKNOWN) if value.null else self.text(value)
-                yield name, known, value
+                known = self.defaults.get(name, UNKNOWN)
+                yield name, known if value.null else read(name, value.text), value
         for item in given.items if given is not None and given.kind == LIST else ():
             name, equals, text = item.text.partition("=")
-            known = interpolate(text, self.defaults) if equals else self.defaults.get(name, UNKNOWN)
-            yield name, known, item
+            known = self.defaults.get(name, UNKNOWN)
+            yield name, read(name, text) if equals else known, item
 
     def files(self) -> dict[str, File]:
         """Return the small files that are mounted from beside the compose file."""

@@ -24,11 +24,11 @@ _VARIABLE = re.compile(
 )
 
 
-def interpolate(text: str, defaults: Mapping[str, str]) -> str:
+def interpolate(text: str, defaults: Mapping[str, str], *, assumed: bool = True) -> str:
     """Return a text with `$NAME`, `${NAME}`, `${NAME:-default}` and the like replaced.
 
     What is not in the .env file takes its default; without one it is UNKNOWN, because whoever
-    starts compose may set it.
+    starts compose may set it. Not `assumed`, it is UNKNOWN with one, too.
     """
     if "$" not in text:
         return text
@@ -40,8 +40,10 @@ def interpolate(text: str, defaults: Mapping[str, str]) -> str:
         if not name:
             return UNKNOWN
         operator = match["operator"] or ""
-        operand = interpolate(match["operand"] or "", defaults)
+        operand = interpolate(match["operand"] or "", defaults, assumed=assumed)
         known = defaults.get(name)
+        if known is None and not assumed:
+            return UNKNOWN
         if operator.endswith("-"):
             return operand if known is None or (not known and operator == ":-") else known
         if operator.endswith("+"):

@@ -64,6 +64,21 @@ class Finding(Record):
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
     """Return the servers that a task starts, in the order of its lines, each with its verdict."""
+    found = _judged(task, vllm_version, decisions)
+    if task.otherwise is None or all(finding.verdict != OK for finding in found):
+        return found
+    possible = {(f.file, f.line): f for f in _judged(task.otherwise, vllm_version, decisions)}
+    return [_if_changed(finding, possible.get((finding.file, finding.line))) for finding in found]
+
+
+def _if_changed(finding: Finding, other: Finding | None) -> Finding:
+    """Return a finding, or that it is not known where another value makes it another one."""
+    if finding.verdict != OK or other is None or other.verdict == OK:
+        return finding
+    return other.replace(answer=other.answer.replace(verdict=NOT_KNOWN))
+
+
+def _judged(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
     task = with_script(with_config_files(task))
     decisions.enter(task)
     worst: dict[tuple[str, int], Finding] = {}

@@ -139,6 +139,7 @@ class Task(Record):
     as_text: bool = False  # the command is one text, to be split
     only_arguments: bool = False  # of an entry point that is not known; it may be the first of them
     limit: Limit | None = None  # what `environ` has the variable from
+    otherwise: Task | None = None  # with all UNKNOWN that whoever starts it may change
     workers_without: bool = False  # other pods, that may be its Ray workers, do not set it
     entry: str = ""  # what would set it among the variables that the file sets already
 
