@@ -179,6 +179,13 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "set", "compose.yaml", "limit:", "+command"),
         ("ok", "wrapped", "compose.yaml", "entrypoint: eplb-launch"),
     ],
+    "33-namespaces.yaml": [
+        ("unknown", "environment-not-read", "args: [elsewhere"),
+        ("exposed", "value-not-a-limit", "args: [own"),
+        ("ok", "set", "args: [other"),
+        ("ok", "set", "args: [not-said"),
+        ("unknown", "value-not-known", "args: [anywhere"),
+    ],
     "overlays": [
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),
         ("ok", "set", "production/pods.yaml", "args:"),

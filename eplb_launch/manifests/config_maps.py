@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,21 @@ class ConfigMaps:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self.found: dict[tuple[str, str, str], list[dict[str, File]]] = {}
-        self.merged: dict[tuple[str, str, str], Mapping[str, File | None]] = {}
+        # By name and place: each with its namespace, "" if that is said elsewhere.
+        self.found: dict[tuple[str, str, str], list[tuple[str, dict[str, File]]]] = {}
+        self.merged: dict[tuple[str, str, str, str], Mapping[str, File | None] | None] = {}
+        self.namespace = ""  # of the object that asks
+
+    def within(self, namespace: str) -> ConfigMaps:
+        """Return the same ConfigMaps for an object in a namespace; "": one that does not say it."""
+        maps = copy.copy(self)
+        maps.namespace = namespace
+        return maps
 
     def add(self, node: Node, source: Source) -> None:
         """Take the data of a ConfigMap."""
-        entries = self._new(node.string("metadata", "name"), source)
+        name, namespace = (node.string("metadata", key) for key in ("name", "namespace"))
+        entries = self._new(name, source, namespace)
         data = node.at("data")
         for key, value in data.entries().items() if data is not None else ():
             if value.kind == TEXT:
@@ -42,7 +52,7 @@ class ConfigMaps:
             settings = _env_files(generator, source)
             if settings is None:
                 continue  # one is not here: nothing is known of this ConfigMap
-            entries = self._new(generator.string("name"), source)
+            entries = self._new(generator.string("name"), source, generator.string("namespace"))
             entries.update(settings)
             for item in generator.list("literals")[:_MAX_LITERALS]:
                 key, _, value = item.text.partition("=")
@@ -54,30 +64,40 @@ class ConfigMaps:
                 if found is not None and not found.problem:
                     entries[key if equals else os.path.basename(key)] = File(found.text, found)
 
-    def _new(self, name: str, source: Source) -> dict[str, File]:
+    def _new(self, name: str, source: Source, namespace: str) -> dict[str, File]:
         entries: dict[str, File] = {}
         for place in _places(source):
-            self.found.setdefault((name, *place), []).append(entries)
+            self.found.setdefault((name, *place), []).append((namespace, entries))
         return entries
 
     def of(self, name: str, source: Source) -> Mapping[str, File | None] | None:
         """Return the data of the ConfigMap that an object in a file means; None if there is none.
 
-        One of that file is meant, or else of its folder, or else any. Where several are, as those
-        of the overlays for a test and for production, what differs in them is None.
+        One of that file is meant, or else of its folder, or else any, of its namespace or of one
+        that is not said. Where several are, as those of the overlays for a test and for production,
+        what differs in them is None.
         """
         for place in _places(source):
-            key = (name, *place)
-            if key in self.found:
-                if key not in self.merged:
-                    self.merged[key] = _common(self.found[key])
-                return self.merged[key]
+            key = (name, *place, self.namespace)
+            if key not in self.merged:
+                every = self._here(self.found.get((name, *place), ()))
+                self.merged[key] = _common(every) if every else None
+            found = self.merged[key]
+            if found is not None:
+                return found
         return None
+
+    def _here(self, every: Sequence[tuple[str, dict[str, File]]]) -> list[dict[str, File]]:
+        """Return those of the namespace, else those that say none; all if it is not known."""
+        own = [entries for namespace, entries in every if namespace == self.namespace]
+        if self.namespace and own:
+            return own
+        return [entries for namespace, entries in every if not (namespace and self.namespace)]
 
     def files(self) -> Iterator[tuple[str, str, File]]:
         """Yield all data: the name, the key, and what is there."""
         for (name, kind, _), every in self.found.items():
-            for entries in every if kind == _ANYWHERE else ():
+            for _namespace, entries in every if kind == _ANYWHERE else ():
                 for key, file in entries.items():
                     yield name, key, file
 

@@ -138,9 +138,7 @@ class Reader:
     def tasks(self) -> Iterator[Task]:
         """Yield what the files start."""
         for source, node in self.objects:
-            yield from self.bounded(
-                source, kubernetes.tasks(source, node, self.maps, self.runtimes)
-            )
+            yield from self.bounded(source, self.of_object(source, node))
         for first in self.composed[:1]:
             with self.guard(first.source):
                 yield from self.of_compose()
@@ -150,6 +148,11 @@ class Reader:
                     yield from self.bounded(unit[0], systemd.tasks(unit))
         for source in self.images:
             yield from self.bounded(source, dockerfiles.tasks(source))
+
+    def of_object(self, source: Source, node: Node) -> Iterator[Task]:
+        """Yield what an object of Kubernetes starts."""
+        maps = self.maps.within(node.string("metadata", "namespace"))
+        yield from kubernetes.tasks(source, node, maps, self.runtimes)
 
     def of_compose(self) -> Iterator[Task]:
         """Yield what the compose files start, and those that they include."""
