@@ -7,6 +7,7 @@ import marshal
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -31,6 +32,12 @@ STATUS = re.compile(
     re.MULTILINE,
 )
 COMPILER = shutil.which("cc")
+
+# In the background of a script, or under nohup, these are ignored, and our processes would be born
+# with that.
+for _signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
