@@ -66,9 +66,11 @@ pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with
 	@$(PYTHON) .ci/single_file.py dist
 
 oracle: $(VENV)/.dev $(REAL)/.installed ## Compare with real vLLM and keep rows: VLLM=X.Y.Z; ROWS=50000 keeps none
+	@$(if $(VLLM),,echo "which release? make $@ VLLM=X.Y.Z" >&2; exit 2)
 	@$(ORACLE) release $(VLLM) $(ANSWERED) $(if $(ROWS),--rows $(ROWS))
 
 oracle-again: $(VENV)/.dev $(REAL)/.installed ## Ask real vLLM again for the rows that are kept: VLLM=X.Y.Z
+	@$(if $(VLLM),,echo "which release? make $@ VLLM=X.Y.Z" >&2; exit 2)
 	@$(ORACLE) again $(VLLM) $(ANSWERED)
 
 oracle-new: $(VENV)/.dev ## List the vLLM releases that have no rows yet

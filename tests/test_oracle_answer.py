@@ -141,6 +141,7 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
 def test_it_says_the_options_and_what_it_stood_in_for(vllm: Release) -> None:
     names = {"-dp", "--data-parallel-size", "--eplb-config", "--moe-backend", "--way"}
     assert vllm.options == names | {"-h", "--help"}
+    assert vllm.settings["-dp"] == vllm.settings["--data-parallel-size"] == "data_parallel_size"
     said = vllm.log.read_text().splitlines()
     assert [line.rpartition(": ")[2] for line in said] == [
         "not_installed_here",

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import __main__ as oracle_main
 from oracle import compare, option_table, rows, shrink, sources
+from oracle.__main__ import spellings_not_read
 from oracle.compare import differences
 from oracle.generate import Generator
 
+from eplb_launch import arguments
 from eplb_launch.options import newest, options
 
 ROOT = Path(__file__).parents[1]
@@ -192,6 +195,24 @@ def test_a_crash_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found = differences({**row, "vllm": vllm}, "0.33.0", tmp_path)
         assert found[0].startswith("plan() raises ValueError")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_spelling_of_an_option_that_is_read_is_noticed() -> None:
+    known = {name: setting for name, (setting, _, _) in arguments.OPTIONS.items()}
+    assert spellings_not_read({**known, "--port": "port", "--eplb": "eplb"}) == []
+    assert spellings_not_read({**known, "--eplb-on": "enable_eplb"}) == ["--eplb-on"]
+
+
+def test_of_several_patches_the_newest_is_the_one_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("0.30.9", "0.30.10"):
+        (tmp_path / f"vllm-{version}.jsonl").touch()
+    monkeypatch.setattr(oracle_main, "DATA", tmp_path)
+    monkeypatch.setattr(sources, "files_of_index", dict)
+    monkeypatch.setattr(sources, "releases", lambda _: ["0.30.10", "0.31.0"])
+    assert oracle_main.new() == 0
+    assert capsys.readouterr().out == "0.31.0\n"
 
 
 def test_the_committed_table_of_options_is_as_it_is_written() -> None:

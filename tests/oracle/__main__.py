@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from eplb_launch import arguments
 from eplb_launch.releases import minor_release
 from oracle import option_table, rows, sources
 from oracle.ask import Release
@@ -21,7 +22,7 @@ from oracle.generate import Generator
 from oracle.shrink import shrink, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     Row = dict[str, Any]
 
@@ -45,12 +46,13 @@ def main() -> int:
     given = parser.parse_args()
     if given.command == "new":
         return new()
-    folder = sources.fetch(given.version, given.sources)
-    log = given.sources / f"{given.version}.log"
+    version = given.version.removeprefix("v")
+    folder = sources.fetch(version, given.sources)
+    log = given.sources / f"{version}.log"
     with contextlib.closing(Release(given.python, folder, log)) as vllm:
         if given.command == "again":
-            return ask_again(vllm, given.version)
-        return compare(vllm, given.version, given.rows)
+            return ask_again(vllm, version)
+        return compare(vllm, version, given.rows)
 
 
 def new() -> int:
@@ -58,7 +60,8 @@ def new() -> int:
     covered: dict[int | None, str] = {}
     for path in sorted(DATA.glob("vllm-*.jsonl")):
         version = path.stem.split("-")[1]
-        covered[minor_release(version)] = version
+        minor = minor_release(version)
+        covered[minor] = max(covered.get(minor, version), version, key=sources.key)
     newest = {minor_release(found): found for found in sources.releases(sources.files_of_index())}
     for minor, version in newest.items():
         if minor not in covered:
@@ -71,6 +74,9 @@ def new() -> int:
 def compare(vllm: Release, version: str, number: int | None) -> int:
     """Compare drawn rows; 200 for the data file, or any number."""
     minor = minor_release(version) or 0
+    new_spellings = spellings_not_read(vllm.settings)
+    if new_spellings:
+        print(f"arguments.OPTIONS lacks {', '.join(new_spellings)}")
     generator = Generator(Random(f"{version} {number}"), minor, vllm.options)
     if number is None:
         changed = option_table.bring_up_to_date(OPTIONS, minor, vllm.options)
@@ -80,7 +86,20 @@ def compare(vllm: Release, version: str, number: int | None) -> int:
     else:
         drawn = (generator.row() for _ in range(number))
         answered = ({**row, "vllm": vllm.answer(row)} for row in drawn)
-    return report(vllm, version, answered)
+    return report(vllm, version, answered) or int(bool(new_spellings))
+
+
+def spellings_not_read(settings: Mapping[str, str]) -> list[str]:
+    """Return the options that set what we read, and that `arguments.OPTIONS` does not have.
+
+    `settings` are all options of a release with what each sets. No drawn row would have them.
+    """
+    read = {setting for setting, _, _ in arguments.OPTIONS.values()}
+    return sorted(
+        name
+        for name, setting in settings.items()
+        if setting in read and name not in arguments.OPTIONS
+    )
 
 
 def ask_again(vllm: Release, version: str) -> int:

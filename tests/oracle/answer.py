@@ -241,7 +241,8 @@ def main(folder: str) -> None:
     os.environ.update(QUIET)
     release = Release()
     plain = dict(os.environ)
-    print(json.dumps({"options": sorted(release.options)}), file=answers, flush=True)
+    options = {name: action.dest for name, action in sorted(release.options.items())}
+    print(json.dumps({"options": options}), file=answers, flush=True)
     for line in sys.stdin:
         row = json.loads(line)
         place = tempfile.mkdtemp()

@@ -29,7 +29,9 @@ class Release:
                 text=True,
             )
         self.log = log
-        self.options = frozenset(self._read()["options"])
+        # Every option as it can be written, with the name that argparse has for what it sets.
+        self.settings: dict[str, str] = self._read()["options"]
+        self.options = frozenset(self.settings)
 
     def close(self) -> None:
         """End the process: its input ends."""
