@@ -13,7 +13,7 @@ ORACLE := PYTHONPATH=tests $(BIN)/python -m oracle
 ANSWERED := --python $(REAL)/bin/python --sources $(SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
+.PHONY: release-given help setup run test e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -65,12 +65,13 @@ release-check: ## Check that TAG=vX.Y.Z is the version of the sources and of the
 pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with it
 	@$(PYTHON) .ci/single_file.py dist
 
-oracle: $(VENV)/.dev $(REAL)/.installed ## Compare with real vLLM and keep rows: VLLM=X.Y.Z; ROWS=50000 keeps none
-	@$(if $(VLLM),,echo "which release? make $@ VLLM=X.Y.Z" >&2; exit 2)
+release-given:
+	@$(if $(VLLM),:,echo "which release? VLLM=X.Y.Z" >&2; exit 2)
+
+oracle: release-given $(VENV)/.dev $(REAL)/.installed ## Compare with real vLLM and keep rows: VLLM=X.Y.Z; ROWS=50000 keeps none
 	@$(ORACLE) release $(VLLM) $(ANSWERED) $(if $(ROWS),--rows $(ROWS))
 
-oracle-again: $(VENV)/.dev $(REAL)/.installed ## Ask real vLLM again for the rows that are kept: VLLM=X.Y.Z
-	@$(if $(VLLM),,echo "which release? make $@ VLLM=X.Y.Z" >&2; exit 2)
+oracle-again: release-given $(VENV)/.dev $(REAL)/.installed ## Ask real vLLM again for the rows that are kept: VLLM=X.Y.Z
 	@$(ORACLE) again $(VLLM) $(ANSWERED)
 
 oracle-new: $(VENV)/.dev ## List the vLLM releases that have no rows yet
