@@ -9,6 +9,7 @@ Imported only for a command that can hang and that has such programs.
 from __future__ import annotations
 
 from eplb_launch.command import UNKNOWN, find_server
+from eplb_launch.prefixes import LAUNCHERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from eplb_launch.command import Prefix, Server
 
     Test = Callable[["_Words"], bool]
-
-LAUNCHERS = frozenset(("eplb-launch", "eplb_launch"))
 
 
 class _Words:

@@ -58,7 +58,8 @@ _READERS = """
 """
 READERS = frozenset(_READERS.split())
 
-# This launcher. Its sub-commands start nothing.
+# This launcher, as a program and as a module. Its sub-commands start nothing.
+LAUNCHERS = ("eplb-launch", "eplb_launch")
 _LAUNCHER: Row = {"values": "--vllm-version --max-ctas --sms", "stops": "check env explain ps"}
 _CONTAINER_RUN: Row = {  # docker-run(1), podman-run(1), nerdctl command reference
     "values": """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.manifests.containers import containers
 from eplb_launch.manifests.nodes import TEXT
 from eplb_launch.manifests.pods import files, from_secrets_only, variables
-from eplb_launch.manifests.sourced import LAUNCHERS
+from eplb_launch.prefixes import LAUNCHERS
 from eplb_launch.releases import VARIABLE
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from eplb_launch.manifests import sourced
-from eplb_launch.prefixes import READERS
+from eplb_launch.prefixes import LAUNCHERS, READERS
 from eplb_launch.record import Record
 from eplb_launch.shell_builtins import BUILTINS, DECLARE
 
@@ -69,7 +69,7 @@ def read(script: str) -> Script:
         if len(commands) >= MAX_COMMANDS:
             break
     evaluated = []
-    if any(name.encode() in source for name in sourced.LAUNCHERS):
+    if any(name.encode() in source for name in LAUNCHERS):
         for item in _evaluated(root, source):
             start, end = _characters(item.start, item.end, source, script)
             evaluated.append(item.replace(start=start, end=end))

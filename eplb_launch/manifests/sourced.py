@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from eplb_launch.prefixes import LAUNCHERS
 from eplb_launch.shell import COMMAND, split, tokens
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _FILES = frozenset(
     )
 )
 _COMMANDS = frozenset(("brew", "conda", "dircolors", "mamba", "micromamba", "pyenv", "ssh-agent"))
-LAUNCHERS = ("eplb-launch", "eplb_launch")
 
 
 def unread(sourced: Sequence[str]) -> tuple[str, ...]:

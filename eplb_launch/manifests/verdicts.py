@@ -10,6 +10,7 @@ from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests.engines import ENGINES
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.nccl import MIN_P2P, MINIMA
+from eplb_launch.prefixes import LAUNCHERS
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE, release_of, stays
 
@@ -36,7 +37,7 @@ FIXABLE = frozenset(
 )
 # Where the variable is set, and another value of it would.
 WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
-_LAUNCHERS = ("eplb-launch", "eplb_launch", "eplb-launch.pyz")
+_LAUNCHERS = (*LAUNCHERS, "eplb-launch.pyz")
 # With a high value, they make a limit void.
 _DEFEATS = (*MINIMA, MIN_P2P)
 # Warnings of a Plan that say that a cap which is there does not hold.
