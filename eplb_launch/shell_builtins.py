@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 # What bin/activate of a virtual environment sets: CPython, Lib/venv/scripts/common/activate.
 ACTIVATED = ("PATH", "PS1", "PYTHONHOME", "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
-SOURCED = 16  # files to name
 DECLARE = frozenset(("export", "declare", "typeset", "local", "readonly"))
 
 

@@ -7,7 +7,7 @@ from eplb_launch.prefixes import PREFIXES, READERS
 from eplb_launch.search import MARKS, search
 from eplb_launch.shell import COMMAND, Array, literal, tokens
 from eplb_launch.shell_blocks import Blocks
-from eplb_launch.shell_builtins import BUILTINS, DECLARE, SOURCED, assign, assigned, declare
+from eplb_launch.shell_builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.shell_state import ABSENT, GAP, PARAMETERS, State, TooMuch
 from eplb_launch.shell_words import elements, expand, settle
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eplb_launch.shell_state import Field
     from eplb_launch.way import Way
 
+SOURCED = 16  # files and commands to name
 SERVERS = 64  # servers to look at in one script
 CALLS = 64  # functions called and strings evaluated
 DEPTH = 16  # of these, one inside another

@@ -35,11 +35,8 @@ def run_of(server: Server) -> Run | None:
     for prefix in reversed(server.prefixes):
         if prefix.name in ENGINES and any(word in _STARTS for word in prefix.words[:8]):
             image = prefix.words[-1]  # the options end with it
-            known = (
-                ""
-                if UNKNOWN in image or any("compose" in word for word in prefix.words[:2])
-                else image
-            )
+            service = any("compose" in word for word in prefix.words[:2])  # that is no image
+            known = "" if service or UNKNOWN in image else image
             return Run(prefix.name, known, tuple(_env_files(prefix.words)))
     return None
 
