@@ -1,0 +1,1 @@
+"""What every sub-command says today, frozen: see `record`."""

@@ -1,0 +1,326 @@
+"""What every sub-command says, frozen, so that a large change can be made safely.
+
+- `python -m golden.record NAME…` prints what is said now, as JSON lines
+- `python -m golden.record --renew` writes it to `launch.txt`, `explain.txt` … (`make golden`), and
+  says what became worse
+
+A record is one line, the name of a case and JSON. What is long in it stands once, in `texts.txt`,
+and its key here. The version of the launcher is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from eplb_launch import __version__
+from golden import cases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from golden.frozen import Machine
+
+    Records = dict[str, Any]
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TEXTS = "texts.txt"
+LONG = 44  # what is longer than that stands in TEXTS
+_KEY = "@"
+VARIABLE = "NCCL_MAX_CTAS"
+EXPOSED = "exposed"
+
+
+def launch(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Start each command; the rows of the oracle too."""
+    for case in (*cases.by_hand(), *cases.lines(), *cases.oracle(3)):
+        yield case["id"], _run(machine, case, [*case.get("options", ()), "--", *case["command"]])
+
+
+def explain(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Explain each command, in JSON; some as text."""
+    for number, case in enumerate((*cases.by_hand(), *cases.lines(), *cases.oracle(100))):
+        yield f"{case['id']} --json", _run(machine, case, _sub("explain", case, "--json"))
+        if number % 4 == 0:
+            yield case["id"], _run(machine, case, _sub("explain", case))
+
+
+def env(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Print the variables for each command, for some in every format."""
+    for case in (*cases.by_hand(), *cases.lines()):
+        yield case["id"], _run(machine, case, _sub("env", case))
+        if case["id"] in ("hangs", "four", "no-eplb", "env-overwrites"):
+            for name in cases.FORMATS:
+                words = _sub("env", case, "--format", name)
+                yield f"{case['id']} {name}", _run(machine, case, words)
+
+
+def ps(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Look at the processes, as root and as somebody else."""
+    from golden.proc import start
+
+    found = start(machine)
+    for user in (0, 1000):
+        machine.user = user
+        machine.denied = frozenset(found.denied if user else ())
+        seen = machine.run(["ps", "--json"], cases.ENVIRON)
+        for server in json.loads(seen["out"])["servers"]:
+            yield f"{user} {found.names[server['pid']]} {server['pid']}", server
+        yield f"{user} --json", {name: seen[name] for name in ("status", "err")}
+        for words in ((), ("--all",), ("--strict",), ("20", "60", "999", "1")):
+            yield " ".join((str(user), *words)), _as_text(machine.run(["ps", *words], cases.ENVIRON))
+
+
+def check(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Check the folders at once and each file by itself, and the generated lines as scripts."""
+    folders = {"manifests": f"{cases.TESTS}/data/manifests", "field": f"{cases.TESTS}/data/field"}
+    folders["examples"] = f"{os.path.dirname(cases.TESTS)}/examples"
+    for name, source in folders.items():
+        for folder, _, files in os.walk(source):
+            for file in files:
+                path = os.path.join(folder, file)
+                with open(path, "rb") as opened:
+                    machine.write(f"/work/{name}/{os.path.relpath(path, source)}", opened.read())
+    for case in cases.lines():
+        machine.write(f"/work/lines/{case['id']}.sh", _script(case))
+    for name in folders:
+        for words in ((name,), ("--strict", name), ("--format", "github", name)):
+            yield " ".join(words), _as_text(machine.run(["check", *words], cases.ENVIRON))
+        words = ("--format", "sarif", name)
+        yield " ".join(words), _as_json(machine.run(["check", *words], cases.ENVIRON))
+        for path in sorted(_files(machine.folder + "/work", name)):
+            words = ("--vllm-version", "0.16.0") if name == "field" else ()
+            seen = machine.run(["check", "--json", *words, path], cases.ENVIRON)
+            yield path, _as_json(seen)
+    for name in (*folders, "lines"):
+        words = ("--vllm-version", "0.16.0") if name in ("field", "lines") else ()
+        seen = machine.run(["check", "--json", *words, name], cases.ENVIRON)
+        review = _as_json(seen)["out"]
+        for server in review.pop("servers"):
+            yield f"{name}: {server['file']}:{server['line']} {server['name']}", server
+        yield f"{name}: all", {"status": seen["status"], "err": seen["err"], "out": review}
+
+
+COMMANDS: dict[str, Callable[[Machine], Iterator[tuple[str, Any]]]] = {
+    "launch": launch,
+    "explain": explain,
+    "env": env,
+    "ps": ps,
+    "check": check,
+}
+
+
+def _sub(name: str, case: dict[str, Any], *more: str) -> list[str]:
+    options = [o for o in case.get("options", ()) if o not in ("--strict", "--quiet", "--verbose")]
+    return [name, *more, *options, "--", *case["command"]]
+
+
+def _run(machine: Machine, case: dict[str, Any], argv: list[str]) -> Any:
+    files = case.get("files", {})
+    for path, text in files.items():
+        machine.write(path, text)
+    seen = machine.run(argv, {**cases.ENVIRON, **case.get("environ", {})})
+    for path in files:
+        machine.remove(path)
+    return _as_json(seen) if "--json" in argv[: argv.index("--")] else _as_text(seen)
+
+
+def _as_text(seen: dict[str, Any]) -> Any:
+    for name in ("out", "err"):
+        seen[name] = seen[name].splitlines()
+    return {name: value for name, value in seen.items() if value != []}
+
+
+def _as_json(seen: dict[str, Any]) -> Any:
+    text = seen["out"].replace(json.dumps(__version__), '"X.Y.Z"')
+    return {**_as_text({**seen, "out": ""}), "out": json.loads(text)}
+
+
+def _files(place: str, folder: str) -> Iterator[str]:
+    for above, _, names in os.walk(os.path.join(place, folder)):
+        yield from (os.path.relpath(os.path.join(above, name), place) for name in names)
+
+
+def _script(case: dict[str, Any]) -> str:
+    number = int(case["id"][5:])
+    lines = ["#!/bin/bash"]
+    lines += [f"export {name}={shlex.quote(v)}" for name, v in case.get("environ", {}).items()]
+    front = "eplb-launch -- " if number % 4 == 0 else ""
+    command = case["command"]
+    if number % 3 == 0 and "-c" in command[1:2]:
+        return "\n".join((*lines, front + command[2], ""))
+    return "\n".join((*lines, front + shlex.join(command), ""))
+
+
+def now(name: str) -> Records:
+    """Return what a sub-command says now, from a process of its own."""
+    command = [sys.executable, "-m", "golden.record", name]
+    environ = {"PYTHONPATH": os.path.dirname(HERE), "PATH": "/usr/bin:/bin", "TZ": "UTC"}
+    environ["PYTHONUTF8"] = "1"
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
+    records: Records = {}
+    for line in done.stdout.decode().split("\n")[:-1]:
+        case, _, text = line.partition("\t")
+        if case in records:
+            raise KeyError(f"{name} has two cases {case!r}")
+        records[case] = json.loads(text)
+    return records
+
+
+def kept(name: str, folder: str = HERE) -> Records:
+    """Return what a sub-command said when it was recorded."""
+    texts = {}
+    records: Records = {}
+    try:
+        with open(os.path.join(folder, TEXTS), encoding="utf-8") as file:
+            texts = {line[:9]: json.loads(line[10:]) for line in file}
+        with open(os.path.join(folder, f"{name}.txt"), encoding="utf-8") as file:
+            for line in file:
+                case, _, text = line.partition("\t")
+                records[case] = _expanded(json.loads(text), texts)
+    except FileNotFoundError:
+        pass  # nothing is recorded yet
+    return records
+
+
+def _expanded(value: Any, texts: dict[str, Any]) -> Any:
+    if isinstance(value, str) and value.startswith(_KEY):
+        return _expanded(texts[value], texts)
+    if isinstance(value, list):
+        return [_expanded(item, texts) for item in value]
+    if isinstance(value, dict):
+        return {name: _expanded(item, texts) for name, item in value.items()}
+    return value
+
+
+def _shortened(value: Any, texts: dict[str, str]) -> Any:
+    """Put what is long into `texts`, the inner things first."""
+    if isinstance(value, list):
+        value = [_shortened(item, texts) for item in value]
+    elif isinstance(value, dict):
+        value = {name: _shortened(item, texts) for name, item in value.items()}
+    elif isinstance(value, str) and value.startswith(_KEY):
+        raise ValueError(f"{value!r} would be taken for a key")
+    text = json.dumps(value)
+    if len(text) <= LONG:
+        return value
+    key = _KEY + hashlib.sha256(text.encode()).hexdigest()[:8]
+    if texts.setdefault(key, text) != text:
+        raise KeyError(f"two texts have the key {key}")
+    return key
+
+
+def write(recorded: dict[str, Records], folder: str = HERE) -> None:
+    """Write the records of all sub-commands."""
+    texts: dict[str, str] = {}
+    for name, records in recorded.items():
+        with open(os.path.join(folder, f"{name}.txt"), "w", encoding="utf-8") as file:
+            for case, record in records.items():
+                short = {key: _shortened(value, texts) for key, value in record.items()}
+                print(f"{case}\t{json.dumps(short)}", file=file)
+    with open(os.path.join(folder, TEXTS), "w", encoding="utf-8") as file:
+        for text, key in sorted((text, key) for key, text in texts.items()):
+            print(key, text, file=file)
+
+
+def differences(old: Records, new: Records) -> list[str]:
+    """Return what is different, for people: the case, the key, what was and what is."""
+    lines = []
+    for case in {**old, **new}:
+        if case not in new:
+            lines.append(f"{case}: is gone")
+        elif case not in old:
+            lines.append(f"{case}: is new")
+        else:
+            was, now = dict(_flat(old[case])), dict(_flat(new[case]))
+            for key in sorted({*was, *now}):
+                if was.get(key) != now.get(key):
+                    lines.append(f"{case}: {key}")
+                    lines.append(f"  - {was.get(key, 'nothing')}")
+                    lines.append(f"  + {now.get(key, 'nothing')}")
+    return lines
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = "\n    ".join(value)
+    if isinstance(value, (dict, list)) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in items:
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value if isinstance(value, str) else json.dumps(value)
+
+
+def worse(old: Records, new: Records) -> list[str]:
+    """Return what needs a named bug: exposed is not any more, a server is none, set is unset."""
+    lines = []
+    for case, was in old.items():
+        record = new.get(case, {})
+        if _is_set(was) and not _is_set(record):
+            lines.append(f"{case}: set is unset")
+        servers = dict(_servers(record))
+        for name, verdict in _servers(was):
+            if name not in servers:
+                lines.append(f"{case}: server {name} is none")
+            elif verdict.lower() == EXPOSED != servers[name].lower():
+                lines.append(f"{case}: server {name} was exposed, is {servers[name]}")
+    return lines
+
+
+def _is_set(record: Any) -> bool:
+    """Whether a launch sets the variable, or explain or env say so."""
+    out = record.get("out")
+    if isinstance(out, dict):
+        return bool(out.get("set"))
+    return bool(record.get("set")) or VARIABLE in "".join(out or ()).split(" will be set")[0]
+
+
+def _servers(record: Any) -> Iterator[tuple[str, str]]:
+    """Yield the servers in a record of ps or check, with their verdicts."""
+    out = record.get("out")
+    for server in (record, *(out.get("servers", ()) if isinstance(out, dict) else ())):
+        if "verdict" in server:
+            yield str(server.get("pid") or f"{server['line']} {server['name']}"), server["verdict"]
+
+
+def renew() -> None:
+    """Record all again; say what is different, and last what is worse."""
+    recorded = {name: now(name) for name in COMMANDS}
+    bad = []
+    for name, records in recorded.items():
+        old = kept(name)
+        changed = differences(old, records) if old else []
+        for line in changed:
+            print(f"{name} {line}" if line[0] != " " else line)
+        bad += [f"{name} {line}" for line in worse(old, records)]
+        print(f"{name}: {len(records)} records, {len(changed)} lines of differences")
+    write(recorded)
+    print(f"{len(bad)} changes that need a named bug{':' if bad else ''}", *bad, sep="\n  ")
+
+
+def main(names: list[str]) -> None:
+    """Print the records of sub-commands, or renew the files."""
+    if names == ["--renew"]:
+        renew()
+        return
+    from golden.frozen import Machine
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            machine = Machine(folder)
+            cases.furnish(machine)
+            for case, record in COMMANDS[name](machine):
+                sys.__stdout__.write(f"{case}\t{json.dumps(record)}\n")
+        sys.__stdout__.flush()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
