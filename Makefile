@@ -13,7 +13,7 @@ ORACLE := PYTHONPATH=tests $(BIN)/python -m oracle
 ANSWERED := --python $(REAL)/bin/python --sources $(SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: release-given help setup run test e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
+.PHONY: release-given help setup run test golden e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,6 +25,9 @@ run: $(VENV)/.installed ## Show what arrives at a stand-in server, with and with
 
 test: $(VENV)/.dev ## Run the tests; PYTEST='-k name' adds options
 	$(BIN)/pytest $(PYTEST)
+
+golden: $(VENV)/.dev ## Record again what every sub-command says, and list what is different
+	@PYTHONPATH=tests $(BIN)/python -m golden.record --renew
 
 e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ray: some ten minutes
 	$(BIN)/pytest -n0 -v --durations=0 tests/e2e $(PYTEST)

@@ -40,7 +40,8 @@ _DP = "vllm serve m -dp 8 -ep --enable-eplb"
 _HANGS = f"{_DP} --eplb-config.use_async true --all2all-backend deepep_low_latency"
 _MEGA = f"{_DP} --moe-backend deep_gemm_mega_moe"
 _16 = "--vllm-version 0.16.0 --"
-# By hand: options, "--", the command. Started for real too where the words are `launched`.
+# By hand: options, "--", the command. The first ones are started for real too: what is installed
+# has no say there, and the program that is started hands the environment on.
 LAUNCHED = {
     "hangs": f"{_16} {_HANGS}",
     "verbose": f"--verbose {_16} {_HANGS}",
@@ -56,17 +57,12 @@ LAUNCHED = {
     "old": f"--verbose --vllm-version 0.11.0 -- {_HANGS}",
     "own-rule": f"--verbose --vllm-version 0.19.1 -- {_HANGS}",
     "refused-there": f"--verbose --vllm-version 0.33.0 -- {_HANGS}",
-    "mega": f"--verbose --vllm-version 0.33.0 -- {_MEGA}",
     "mega-nccl": f"--vllm-version 0.33.0 -- {_MEGA} --eplb-config.communicator torch_nccl",
-    "newer": f"--verbose --vllm-version 0.99.0 -- {_MEGA}",
     "four": f"--max-ctas 4 {_16} {_HANGS}",
     "fit-unknown": f"--max-ctas fit --sms 132 {_16} {_HANGS}",
     "fit-unknown-strict": f"--strict --max-ctas fit --sms 132 {_16} {_HANGS}",
     "env": f"{_16} env A=1 {_HANGS}",
-    "env-overwrites": f"{_16} env NCCL_MAX_CTAS=32 {_HANGS}",
     "env-overwrites-strict": f"--strict {_16} env NCCL_MAX_CTAS=32 {_HANGS}",
-    "env-drops": f"{_16} env -i vllm {_HANGS[5:]}",
-    "env-unsets": f"{_16} env -u NCCL_MAX_CTAS {_HANGS}",
     "env-batch-invariant": f"{_16} env VLLM_BATCH_INVARIANT=1 {_HANGS}",
     "nice": f"{_16} nice -n 1 {_HANGS}",
     "nohup": f"{_16} nohup {_HANGS}",
@@ -74,7 +70,6 @@ LAUNCHED = {
     "sh-exports": f"{_16} sh -c 'export A=1; exec {_HANGS}'",
     "sh-variable": f"{_16} sh -c 'exec {_HANGS} -dp $((N * 8))'",
     "sh-words": f"{_16} sh -c 'exec vllm serve m $ARGS'",
-    "sh-sets": f"{_16} sh -c 'NCCL_MAX_CTAS=4 exec {_HANGS}'",
     "sh-if": f"{_16} sh -c 'if true; then exec {_HANGS}; else exec vllm serve m; fi'",
     "sh-env-sh": f"{_16} sh -c 'exec env A=1 sh -c \"exec {_HANGS}\"'",
     "bad-number": f"{_16} {_HANGS} -dp x",
@@ -86,6 +81,12 @@ LAUNCHED = {
     "not-there": "-- no-such-program vllm serve m",
 }
 FROZEN = {
+    "mega": f"--verbose --vllm-version 0.33.0 -- {_MEGA}",
+    "newer": f"--verbose --vllm-version 0.99.0 -- {_MEGA}",
+    "env-overwrites": f"{_16} env NCCL_MAX_CTAS=32 {_HANGS}",
+    "env-drops": f"{_16} env -i vllm {_HANGS[5:]}",
+    "env-unsets": f"{_16} env -u NCCL_MAX_CTAS {_HANGS}",
+    "sh-sets": f"{_16} sh -c 'NCCL_MAX_CTAS=4 exec {_HANGS}'",
     "installed": f"--verbose -- {_HANGS}",
     "installed-old": f"--verbose -- /opt/vllm-0.13.0/bin/{_HANGS}",
     "installed-new": f"--verbose -- /opt/vllm-0.33.0/bin/{_MEGA}",
@@ -103,7 +104,24 @@ FROZEN = {
     },
 }
 # Each with a command that can hang, as it is and behind `env A=1`.
-VALUES = ("", "0", "1", "2", "4", "8", "08", "0x8", " 8", "8 ", "9", "16", "32", "64", "65", "-1")
+VALUES: tuple[str, ...] = (
+    "",
+    "0",
+    "1",
+    "2",
+    "4",
+    "8",
+    "08",
+    "0x8",
+    " 8",
+    "8 ",
+    "9",
+    "16",
+    "32",
+    "64",
+    "65",
+    "-1",
+)
 VALUES += ("x", "8x", "٨", "99999999999999999999")
 VARIABLES: dict[str, dict[str, str]] = {
     **{f"ctas-{value!a}": {"NCCL_MAX_CTAS": value} for value in VALUES},
@@ -130,7 +148,9 @@ def furnish(machine: Machine) -> None:
     machine.write("/tmp/.keep")
     machine.write("/srv/.keep")
     machine.write("/proc/self/stat", "1")
-    machine.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
+    machine.write(
+        "/etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
+    )
     for release in INSTALLED:
         root = f"/opt/vllm-{release}"
         packages = f"{root}/lib/python3.12/site-packages"

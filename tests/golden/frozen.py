@@ -62,23 +62,33 @@ class Machine:
         self._real = {name: getattr(os, name) for name in (*FOLLOWING, *NOT_FOLLOWING)}
         self._open = builtins.open
         self._set: list[tuple[str, str]] = []
+        self._folders: set[str] = set()
         self._functions = self._stand_ins()
         os.makedirs(self.folder + HOME_DIRECTORY)
         # Typer makes the command anew for each call, which takes more time than all the rest.
         typer.main.get_command = functools.cache(typer.main.get_command)
 
     def write(self, path: str, content: str | bytes = "", mode: int = 0o644) -> None:
-        """Write a file of the machine, older than all that runs on it."""
+        """Write a file of the machine."""
         real = self.folder + path
-        os.makedirs(os.path.dirname(real), exist_ok=True)
-        with self._open(real, "wb") as file:
-            file.write(content if isinstance(content, bytes) else os.fsencode(content))
-        self._real["chmod"](real, mode)
-        self._real["utime"](real, (1e9, 1e9))
+        data = content if isinstance(content, bytes) else os.fsencode(content)
+        if (folder := os.path.dirname(real)) not in self._folders:
+            os.makedirs(folder, exist_ok=True)
+            self._folders.add(folder)
+        with open(real, "wb", buffering=0) as file:
+            file.write(data)
+        if mode != 0o644:
+            os.chmod(real, mode)
+
+    def age(self) -> None:
+        """Make all files and folders older than what runs on the machine."""
+        for folder, _, names in os.walk(self.folder):
+            for name in (".", *names):
+                os.utime(os.path.join(folder, name), (1e9, 1e9))
 
     def remove(self, path: str) -> None:
         """Remove a file of the machine."""
-        self._real["unlink"](self.folder + path)
+        os.unlink(self.folder + path)
 
     def _stand_ins(self) -> list[tuple[Any, str, Any]]:
         """Return what is another function while the launcher runs: of what, its name, and it."""
@@ -88,7 +98,9 @@ class Machine:
         functions |= {"getuid": lambda: self.user, "geteuid": lambda: self.user}
         functions["putenv"] = self._putenv
         found = [(os, name, function) for name, function in functions.items()]
-        files: list[tuple[Any, str, Any]] = [(module, "open", self._opened) for module in (builtins, io)]
+        files: list[tuple[Any, str, Any]] = [
+            (module, "open", self._opened) for module in (builtins, io)
+        ]
         return [*found, *files, (pwd, "getpwuid", _getpwuid)]
 
     def run(self, argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -118,11 +130,11 @@ class Machine:
             _replace(before)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             gc.enable()
-        if self._set:
+        if self._set and ended["status"] == "exec":
             ended["set"] = dict(self._set)
         for name, stream in (("out", out), ("err", err)):
             stream.flush()
-            text = stream.buffer.getvalue().decode("utf-8", "backslashreplace")  # type: ignore[attr-defined]
+            text = stream.buffer.getvalue().decode("utf-8", "backslashreplace")
             if self.folder in text:
                 raise AssertionError(f"the folder shows in what {argv} says: {text}")
             ended[name] = text

@@ -150,10 +150,10 @@ STRINGS = (
     "trap 'kill 0' EXIT; {} &\nwait -n",
     'eval "{}"',
     "true && {} --data-parallel-rank $SLURM_PROCID",
-    "OPTS=(--enable-eplb -ep); {} \"${{OPTS[@]}}\"",
+    'OPTS=(--enable-eplb -ep); {} "${{OPTS[@]}}"',
 )
 SHELLS = ("bash -c", "sh -c", "bash -lc", "bash -euxc", "/bin/bash -c", "zsh -c", "bash --norc -c")
-VARIABLES = (
+VARIABLES: tuple[dict[str, str], ...] = (
     {},
     {},
     {},
@@ -187,7 +187,16 @@ CONFS = (
     {"/home/user/.nccl.conf": "# own\nNCCL_MAX_CTAS=4\n"},
     {"/work/nccl.conf": "NCCL_MAX_CTAS=8\nNCCL_MIN_P2P_NCHANNELS=16\n"},
 )
-RELEASES = ("0.11.0", "0.12.0", "0.14.1", "0.15.1", "0.16.0", "0.17.1", "0.19.1", "0.20.2")
+RELEASES: tuple[str, ...] = (
+    "0.11.0",
+    "0.12.0",
+    "0.14.1",
+    "0.15.1",
+    "0.16.0",
+    "0.17.1",
+    "0.19.1",
+    "0.20.2",
+)
 RELEASES += ("0.21.0", "0.22.1", "0.23.0", "0.24.0", "0.33.0", "0.99.0")
 CAPS = (
     ("--max-ctas", "4"),

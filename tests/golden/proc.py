@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 BOOT = 1_100_000_000  # 2004: `ps` shows a day of this year otherwise than one of another year
 TICKS = 100  # a second, on every Linux
+CONTAINER = "/containers/a"
 TITLES = {
     "coordinator": "VLLM::DPCoordinator",
     "engine": "VLLM::EngineCore_DP0",
@@ -91,7 +93,6 @@ class Processes:
     def tree(self, name: str, command: str | list[str], **more: Any) -> int:
         """Start a server with an engine and a worker."""
         head = self.add(name, command, **more)
-        self.add(name, TITLES["coordinator"], parent=head)
         engine = self.add(name, TITLES["engine"], parent=head)
         self.add(name, TITLES["worker"], parent=engine)
         return head
@@ -99,6 +100,10 @@ class Processes:
 
 def start(machine: Machine) -> Processes:
     """Start what runs on the machine."""
+    machine.write("/work/changed.yaml", "enable-eplb: true\n")
+    machine.write("/work/serve.yaml", "enable-eplb: true\neplb-config: {use_async: true}\n")
+    _build_container(machine)
+    machine.age()
     found = Processes(machine)
     tree, add = found.tree, found.add
     _ordinary(found)
@@ -108,6 +113,7 @@ def start(machine: Machine) -> Processes:
     uv = add("under-tini-and-uv", "uv run vllm serve m", exe="/usr/bin/uv", parent=tini)
     tree("under-tini-and-uv", _SERVE, parent=uv)
     spawned = tree("spawned", _HANGS)
+    add("spawned", TITLES["coordinator"], parent=spawned)
     helper = add("spawned", _SPAWN, parent=spawned)
     add("spawned", TITLES["worker"], parent=helper)
     add("gone", TITLES["engine"], group=77)
@@ -129,10 +135,8 @@ def start(machine: Machine) -> Processes:
     tree("of-somebody", _HANGS, user=4242, denied=True)
     _container(found)
     # Changed after its server had started.
-    machine.write("/work/changed.yaml", "enable-eplb: true\n")
-    machine._real["utime"](f"{machine.folder}/work/changed.yaml", (2e9, 2e9))  # noqa: SLF001
+    os.utime(f"{machine.folder}/work/changed.yaml", (2e9, 2e9))
     tree("config-changed", f"{_SERVE} -dp 8 --config changed.yaml")
-    machine.write("/work/serve.yaml", "enable-eplb: true\neplb-config: {use_async: true}\n")
     tree("config", f"{_SERVE} -dp 8 --config serve.yaml --all2all-backend deepep_low_latency")
     tree("config-missing", f"{_HANGS} --config missing.yaml")
     _of_cases(found)
@@ -169,10 +173,9 @@ def _ordinary(found: Processes) -> None:
         tree(name, _HANGS, environ=environ)
 
 
-def _container(found: Processes) -> None:
-    """Start servers in another mount namespace, each with files of its own."""
-    root = "/containers/a"
-    write = found.machine.write
+def _build_container(machine: Machine) -> None:
+    root = CONTAINER
+    write = machine.write
     write(f"{root}/etc/nccl.conf", "NCCL_MAX_CTAS=4\n")
     write(f"{root}/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
     write(f"{root}/work/serve.yaml", "enable-eplb: false\n")
@@ -180,9 +183,13 @@ def _container(found: Processes) -> None:
     write(f"{packages}/vllm-0.16.0.dist-info/METADATA")
     write(f"{root}/usr/bin/python3.12", "", 0o755)
     write(f"{root}/usr/local/bin/vllm", "#!/usr/bin/python3.12\n", 0o755)
+
+
+def _container(found: Processes) -> None:
+    """Start servers in another mount namespace, with other files."""
     options = _HANGS.partition(" serve ")[2]
     command = f"/usr/bin/python3.12 /usr/local/bin/vllm serve {options}"
-    more: dict[str, Any] = {"root": root, "exe": "/usr/bin/python3.12"}
+    more: dict[str, Any] = {"root": CONTAINER, "exe": "/usr/bin/python3.12"}
     found.tree("container", command, **more)
     found.tree("container-capped", command, environ=_CAPPED, **more)
     config = f"{command} --no-enable-eplb --config serve.yaml"

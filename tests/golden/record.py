@@ -1,6 +1,6 @@
 """What every sub-command says, frozen, so that a large change can be made safely.
 
-- `python -m golden.record NAME…` prints what is said now, as JSON lines
+- `python -m golden.record NAME…` prints what sub-commands say now, as JSON lines
 - `python -m golden.record --renew` writes it to `launch.txt`, `explain.txt` … (`make golden`), and
   says what became worse
 
@@ -10,6 +10,7 @@ and its key here. The version of the launcher is left out.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -17,13 +18,14 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from eplb_launch import __version__
 from golden import cases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from golden.frozen import Machine
 
@@ -33,21 +35,22 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TEXTS = "texts.txt"
 LONG = 44  # what is longer than that stands in TEXTS
 _KEY = "@"
+_RELEASE: tuple[str, ...] = ("--vllm-version", "0.16.0")
 VARIABLE = "NCCL_MAX_CTAS"
 EXPOSED = "exposed"
 
 
 def launch(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Start each command; the rows of the oracle too."""
-    for case in (*cases.by_hand(), *cases.lines(), *cases.oracle(3)):
+    for case in (*cases.by_hand(), *cases.lines(), *cases.oracle(8)):
         yield case["id"], _run(machine, case, [*case.get("options", ()), "--", *case["command"]])
 
 
 def explain(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Explain each command, in JSON; some as text."""
-    for number, case in enumerate((*cases.by_hand(), *cases.lines(), *cases.oracle(100))):
+    for case in (*cases.by_hand(), *cases.lines(), *cases.oracle(100)):
         yield f"{case['id']} --json", _run(machine, case, _sub("explain", case, "--json"))
-        if number % 4 == 0:
+        if zlib.crc32(case["id"].encode()) % 8 == 0:
             yield case["id"], _run(machine, case, _sub("explain", case))
 
 
@@ -73,8 +76,12 @@ def ps(machine: Machine) -> Iterator[tuple[str, Any]]:
         for server in json.loads(seen["out"])["servers"]:
             yield f"{user} {found.names[server['pid']]} {server['pid']}", server
         yield f"{user} --json", {name: seen[name] for name in ("status", "err")}
-        for words in ((), ("--all",), ("--strict",), ("20", "60", "999", "1")):
-            yield " ".join((str(user), *words)), _as_text(machine.run(["ps", *words], cases.ENVIRON))
+        styles = ((), ("--all",), ("--strict",), ("20", "60", "999", "1"))
+        for words in styles if user == 0 else styles[:1]:
+            yield (
+                " ".join((str(user), *words)),
+                _as_text(machine.run(["ps", *words], cases.ENVIRON)),
+            )
 
 
 def check(machine: Machine) -> Iterator[tuple[str, Any]]:
@@ -92,14 +99,14 @@ def check(machine: Machine) -> Iterator[tuple[str, Any]]:
     for name in folders:
         for words in ((name,), ("--strict", name), ("--format", "github", name)):
             yield " ".join(words), _as_text(machine.run(["check", *words], cases.ENVIRON))
-        words = ("--format", "sarif", name)
-        yield " ".join(words), _as_json(machine.run(["check", *words], cases.ENVIRON))
+        seen = machine.run(["check", "--format", "sarif", name], cases.ENVIRON)
+        yield f"--format sarif {name}", _as_json(seen)
         for path in sorted(_files(machine.folder + "/work", name)):
-            words = ("--vllm-version", "0.16.0") if name == "field" else ()
+            words = _RELEASE if name == "field" else ()
             seen = machine.run(["check", "--json", *words, path], cases.ENVIRON)
             yield path, _as_json(seen)
     for name in (*folders, "lines"):
-        words = ("--vllm-version", "0.16.0") if name in ("field", "lines") else ()
+        words = _RELEASE if name in ("field", "lines") else ()
         seen = machine.run(["check", "--json", *words, name], cases.ENVIRON)
         review = _as_json(seen)["out"]
         for server in review.pop("servers"):
@@ -158,19 +165,18 @@ def _script(case: dict[str, Any]) -> str:
     return "\n".join((*lines, front + shlex.join(command), ""))
 
 
-def now(name: str) -> Records:
-    """Return what a sub-command says now, from a process of its own."""
-    command = [sys.executable, "-m", "golden.record", name]
+def now(names: Sequence[str] = tuple(COMMANDS)) -> dict[str, Records]:
+    """Return what the sub-commands say now, from a process of its own."""
+    command = [sys.executable, "-m", "golden.record", *names]
     environ = {"PYTHONPATH": os.path.dirname(HERE), "PATH": "/usr/bin:/bin", "TZ": "UTC"}
-    environ["PYTHONUTF8"] = "1"
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True)
-    records: Records = {}
+    recorded: dict[str, Records] = {name: {} for name in names}
     for line in done.stdout.decode().split("\n")[:-1]:
-        case, _, text = line.partition("\t")
-        if case in records:
+        name, case, record = json.loads(line)
+        if case in recorded[name]:
             raise KeyError(f"{name} has two cases {case!r}")
-        records[case] = json.loads(text)
-    return records
+        recorded[name][case] = record
+    return recorded
 
 
 def kept(name: str, folder: str = HERE) -> Records:
@@ -199,19 +205,29 @@ def _expanded(value: Any, texts: dict[str, Any]) -> Any:
     return value
 
 
-def _shortened(value: Any, texts: dict[str, str]) -> Any:
-    """Put what is long into `texts`, the inner things first."""
+def _count(value: Any, seen: dict[str, int]) -> None:
+    """Count how often each long thing is there; what is inside of another, once for that."""
+    if len(text := json.dumps(value)) > LONG:
+        seen[text] = seen.get(text, 0) + 1
+        if seen[text] == 1 and isinstance(value, (dict, list)):
+            for item in value.values() if isinstance(value, dict) else value:
+                _count(item, seen)
+
+
+def _shortened(value: Any, seen: dict[str, int], texts: dict[str, str]) -> Any:
+    """Put what is long and there more than once into `texts`, the inner things first."""
+    text = json.dumps(value)
     if isinstance(value, list):
-        value = [_shortened(item, texts) for item in value]
+        value = [_shortened(item, seen, texts) for item in value]
     elif isinstance(value, dict):
-        value = {name: _shortened(item, texts) for name, item in value.items()}
+        value = {name: _shortened(item, seen, texts) for name, item in value.items()}
     elif isinstance(value, str) and value.startswith(_KEY):
         raise ValueError(f"{value!r} would be taken for a key")
-    text = json.dumps(value)
-    if len(text) <= LONG:
+    if seen.get(text, 0) < 2:
         return value
     key = _KEY + hashlib.sha256(text.encode()).hexdigest()[:8]
-    if texts.setdefault(key, text) != text:
+    short = json.dumps(value)
+    if texts.setdefault(key, short) != short:
         raise KeyError(f"two texts have the key {key}")
     return key
 
@@ -219,10 +235,14 @@ def _shortened(value: Any, texts: dict[str, str]) -> Any:
 def write(recorded: dict[str, Records], folder: str = HERE) -> None:
     """Write the records of all sub-commands."""
     texts: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for records in recorded.values():
+        for record in records.values():
+            _count(list(record.values()), seen)
     for name, records in recorded.items():
         with open(os.path.join(folder, f"{name}.txt"), "w", encoding="utf-8") as file:
             for case, record in records.items():
-                short = {key: _shortened(value, texts) for key, value in record.items()}
+                short = {key: _shortened(value, seen, texts) for key, value in record.items()}
                 print(f"{case}\t{json.dumps(short)}", file=file)
     with open(os.path.join(folder, TEXTS), "w", encoding="utf-8") as file:
         for text, key in sorted((text, key) for key, text in texts.items()):
@@ -242,20 +262,26 @@ def differences(old: Records, new: Records) -> list[str]:
             for key in sorted({*was, *now}):
                 if was.get(key) != now.get(key):
                     lines.append(f"{case}: {key}")
-                    lines.append(f"  - {was.get(key, 'nothing')}")
-                    lines.append(f"  + {now.get(key, 'nothing')}")
+                    lines += _changes(was.get(key, []), now.get(key, []))
     return lines
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _changes(old: list[str], new: list[str]) -> Iterator[str]:
+    for line in list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]:
+        if line[0] != "@":
+            yield f"  {line[0]} {line[1:]}"
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the keys of what is inside, and its lines."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        value = "\n    ".join(value)
-    if isinstance(value, (dict, list)) and value:
+        yield key, value
+    elif isinstance(value, (dict, list)) and value:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for name, item in items:
             yield from _flat(item, f"{key}.{name}" if key else str(name))
     else:
-        yield key, value if isinstance(value, str) else json.dumps(value)
+        yield key, [value if isinstance(value, str) else json.dumps(value)]
 
 
 def worse(old: Records, new: Records) -> list[str]:
@@ -292,7 +318,7 @@ def _servers(record: Any) -> Iterator[tuple[str, str]]:
 
 def renew() -> None:
     """Record all again; say what is different, and last what is worse."""
-    recorded = {name: now(name) for name in COMMANDS}
+    recorded = now()
     bad = []
     for name, records in recorded.items():
         old = kept(name)
@@ -314,12 +340,10 @@ def main(names: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            machine = Machine(folder)
+            machine = Machine(os.path.join(folder, name))
             cases.furnish(machine)
             for case, record in COMMANDS[name](machine):
-                sys.__stdout__.write(f"{case}\t{json.dumps(record)}\n")
-        sys.__stdout__.flush()
-        os._exit(0)
+                print(json.dumps((name, case, record)))
 
 
 if __name__ == "__main__":
