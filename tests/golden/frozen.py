@@ -113,6 +113,8 @@ class Machine:
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in "oe")
         streams, sys.stdout, sys.stderr = (sys.stdout, sys.stderr), out, err
         sys.argv = ["eplb-launch", *argv]
+        # Imported by a launch that stands in a script; runpy would warn.
+        sys.modules.pop("eplb_launch.__main__", None)
         ended: dict[str, Any] = {}
         _replace(self._functions)
         try:

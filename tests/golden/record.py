@@ -102,12 +102,12 @@ def check(machine: Machine) -> Iterator[tuple[str, Any]]:
         seen = machine.run(["check", "--format", "sarif", name], cases.ENVIRON)
         yield f"--format sarif {name}", _as_json(seen)
         for path in sorted(_files(machine.folder + "/work", name)):
-            words = _RELEASE if name == "field" else ()
-            seen = machine.run(["check", "--json", *words, path], cases.ENVIRON)
+            release = _RELEASE if name == "field" else ()
+            seen = machine.run(["check", "--json", *release, path], cases.ENVIRON)
             yield path, _as_json(seen)
     for name in (*folders, "lines"):
-        words = _RELEASE if name in ("field", "lines") else ()
-        seen = machine.run(["check", "--json", *words, name], cases.ENVIRON)
+        release = _RELEASE if name in ("field", "lines") else ()
+        seen = machine.run(["check", "--json", *release, name], cases.ENVIRON)
         review = _as_json(seen)["out"]
         for server in review.pop("servers"):
             yield f"{name}: {server['file']}:{server['line']} {server['name']}", server
