@@ -127,6 +127,8 @@ class Machine:
                 ended["argv"] = [os.fsdecode(word) for word in became.argv]
         except (Exited, SystemExit) as exited:
             ended["status"] = exited.args[0] if exited.args else 0
+        except Exception as error:  # noqa: BLE001 - the other cases are still to be recorded
+            ended["status"] = f"traceback: {error!r}"
         finally:
             sys.stdout, sys.stderr = streams
             _replace(before)

@@ -72,10 +72,10 @@ def ps(machine: Machine) -> Iterator[tuple[str, Any]]:
     for user in (0, 1000):
         machine.user = user
         machine.denied = frozenset(found.denied if user else ())
-        seen = machine.run(["ps", "--json"], cases.ENVIRON)
-        for server in json.loads(seen["out"])["servers"]:
+        seen = _as_json(machine.run(["ps", "--json"], cases.ENVIRON))
+        for server in _servers_of(seen):
             yield f"{user} {found.names[server['pid']]} {server['pid']}", server
-        yield f"{user} --json", {name: seen[name] for name in ("status", "err")}
+        yield f"{user} --json", seen
         styles = ((), ("--all",), ("--strict",), ("20", "60", "999", "1"))
         for words in styles if user == 0 else styles[:1]:
             yield (
@@ -107,11 +107,10 @@ def check(machine: Machine) -> Iterator[tuple[str, Any]]:
             yield path, _as_json(seen)
     for name in (*folders, "lines"):
         release = _RELEASE if name in ("field", "lines") else ()
-        seen = machine.run(["check", "--json", *release, name], cases.ENVIRON)
-        review = _as_json(seen)["out"]
-        for server in review.pop("servers"):
+        seen = _as_json(machine.run(["check", "--json", *release, name], cases.ENVIRON))
+        for server in _servers_of(seen):
             yield f"{name}: {server['file']}:{server['line']} {server['name']}", server
-        yield f"{name}: all", {"status": seen["status"], "err": seen["err"], "out": review}
+        yield f"{name}: all", seen
 
 
 COMMANDS: dict[str, Callable[[Machine], Iterator[tuple[str, Any]]]] = {
@@ -146,7 +145,17 @@ def _as_text(seen: dict[str, Any]) -> Any:
 
 def _as_json(seen: dict[str, Any]) -> Any:
     text = seen["out"].replace(json.dumps(__version__), '"X.Y.Z"')
-    return {**_as_text({**seen, "out": ""}), "out": json.loads(text)}
+    try:
+        return {**_as_text({**seen, "out": ""}), "out": json.loads(text)}
+    except ValueError:  # it has failed
+        return _as_text(seen)
+
+
+def _servers_of(seen: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take the servers out of what has been said in JSON."""
+    out = seen.get("out")
+    found: list[dict[str, Any]] = out.pop("servers", []) if isinstance(out, dict) else []
+    return found
 
 
 def _files(place: str, folder: str) -> Iterator[str]:
