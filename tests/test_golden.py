@@ -92,6 +92,15 @@ def test_a_difference_says_the_case_and_the_key() -> None:
     ]
 
 
+def test_the_same_difference_in_many_cases_is_said_once() -> None:
+    old = {f"case-{number}": {"err": ["was"]} for number in range(record.NAMED + 2)}
+    new = {name: {"err": ["is"]} for name in old}
+    said, *changes = record.differences(old, new)
+    assert said.startswith("case-0, case-1, ")
+    assert said.endswith(f"case-{record.NAMED - 1} and 2 more: err")
+    assert changes == ["  - was", "  + is"]
+
+
 CHECKED = {"line": 3, "name": "pod"}
 WORSE: dict[str, tuple[Any, Any, list[str]]] = {
     "set is unset": (

@@ -36,13 +36,14 @@ TEXTS = "texts.txt"
 LONG = 44  # what is longer than that stands in TEXTS
 _KEY = "@"
 _RELEASE: tuple[str, ...] = ("--vllm-version", "0.16.0")
+NAMED = 8  # cases with the same difference
 VARIABLE = "NCCL_MAX_CTAS"
 EXPOSED = "exposed"
 
 
 def launch(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Start each command; the rows of the oracle too."""
-    for case in (*cases.by_hand(), *cases.lines(), *cases.oracle(8)):
+    for case in (*cases.by_hand(), *cases.lines(), *cases.oracle(12)):
         yield case["id"], _run(machine, case, [*case.get("options", ()), "--", *case["command"]])
 
 
@@ -76,7 +77,11 @@ def ps(machine: Machine) -> Iterator[tuple[str, Any]]:
         for server in _servers_of(seen):
             yield f"{user} {found.names[server['pid']]} {server['pid']}", server
         yield f"{user} --json", seen
-        styles = ((), ("--all",), ("--strict",), ("20", "60", "999", "1"))
+        yield (
+            f"{user} --strict",
+            {"status": machine.run(["ps", "--strict"], cases.ENVIRON)["status"]},
+        )
+        styles = ((), ("--all",), ("20", "60", "999", "1"))
         for words in styles if user == 0 else styles[:1]:
             yield (
                 " ".join((str(user), *words)),
@@ -97,8 +102,10 @@ def check(machine: Machine) -> Iterator[tuple[str, Any]]:
     for case in cases.lines():
         machine.write(f"/work/lines/{case['id']}.sh", _script(case))
     for name in folders:
-        for words in ((name,), ("--strict", name), ("--format", "github", name)):
+        for words in ((name,), ("--format", "github", name)):
             yield " ".join(words), _as_text(machine.run(["check", *words], cases.ENVIRON))
+        seen = machine.run(["check", "--strict", name], cases.ENVIRON)
+        yield f"--strict {name}", {"status": seen["status"]}
         seen = machine.run(["check", "--format", "sarif", name], cases.ENVIRON)
         yield f"--format sarif {name}", _as_json(seen)
         for path in sorted(_files(machine.folder + "/work", name)):
@@ -259,26 +266,32 @@ def write(recorded: dict[str, Records], folder: str = HERE) -> None:
 
 
 def differences(old: Records, new: Records) -> list[str]:
-    """Return what is different, for people: the case, the key, what was and what is."""
-    lines = []
+    """Return what is different, for people: the cases, the key, what was and what is.
+
+    Cases in which the same thing is different stand together.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
     for case in {**old, **new}:
         if case not in new:
-            lines.append(f"{case}: is gone")
+            found.setdefault(("is gone",), []).append(case)
         elif case not in old:
-            lines.append(f"{case}: is new")
+            found.setdefault(("is new",), []).append(case)
         else:
             was, now = dict(_flat(old[case])), dict(_flat(new[case]))
             for key in sorted({*was, *now}):
                 if was.get(key) != now.get(key):
-                    lines.append(f"{case}: {key}")
-                    lines += _changes(was.get(key, []), now.get(key, []))
+                    changes = _changes(was.get(key, []), now.get(key, []))
+                    found.setdefault((key, *changes), []).append(case)
+    lines = []
+    for (key, *changes), where in found.items():
+        more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
+        lines += [f"{', '.join(where[:NAMED])}{more}: {key}", *changes]
     return lines
 
 
-def _changes(old: list[str], new: list[str]) -> Iterator[str]:
-    for line in list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]:
-        if line[0] != "@":
-            yield f"  {line[0]} {line[1:]}"
+def _changes(old: list[str], new: list[str]) -> list[str]:
+    lines = list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]
+    return [f"  {line[0]} {line[1:]}" for line in lines if line[0] != "@"]
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -290,7 +303,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, list[str]]]:
         for name, item in items:
             yield from _flat(item, f"{key}.{name}" if key else str(name))
     else:
-        yield key, [value if isinstance(value, str) else json.dumps(value)]
+        yield key, value.split("\n") if isinstance(value, str) else [json.dumps(value)]
 
 
 def worse(old: Records, new: Records) -> list[str]:
@@ -328,15 +341,16 @@ def _servers(record: Any) -> Iterator[tuple[str, str]]:
 def renew() -> None:
     """Record all again; say what is different, and last what is worse."""
     recorded = now()
+    before = {name: kept(name) for name in recorded}
+    write(recorded)
     bad = []
     for name, records in recorded.items():
-        old = kept(name)
+        old = before[name]
         changed = differences(old, records) if old else []
         for line in changed:
             print(f"{name} {line}" if line[0] != " " else line)
         bad += [f"{name} {line}" for line in worse(old, records)]
         print(f"{name}: {len(records)} records, {len(changed)} lines of differences")
-    write(recorded)
     print(f"{len(bad)} changes that need a named bug{':' if bad else ''}", *bad, sep="\n  ")
 
 
