@@ -112,6 +112,12 @@ WORSE: dict[str, tuple[Any, Any, list[str]]] = {
     "unset is set": ({}, {"set": {"NCCL_MAX_CTAS": "4"}}, []),
     "explain": ({"out": {"set": {"NCCL_MAX_CTAS": "8"}}}, {"out": {"set": {}}}, ["set is unset"]),
     "env": ({"out": ["export NCCL_MAX_CTAS=8"]}, {}, ["set is unset"]),
+    "explain, as text": (
+        {"out": ["NCCL_MAX_CTAS=8 will be set: async EPLB"]},
+        {"out": ["NCCL_MAX_CTAS will not be set: one rank"]},
+        ["set is unset"],
+    ),
+    "a review that speaks of it": ({"out": ["x", "    NCCL_MAX_CTAS=8"]}, {"status": 1}, []),
     "not exposed any more, in ps": (
         {"pid": 7, "verdict": "EXPOSED"},
         {"pid": 7, "verdict": "not needed"},

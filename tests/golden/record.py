@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -37,7 +38,7 @@ LONG = 44  # what is longer than that stands in TEXTS
 _KEY = "@"
 _RELEASE: tuple[str, ...] = ("--vllm-version", "0.16.0")
 NAMED = 8  # cases with the same difference
-VARIABLE = "NCCL_MAX_CTAS"
+_SET = re.compile(r"export NCCL_MAX_CTAS=|NCCL_MAX_CTAS=\d+ will be set")
 EXPOSED = "exposed"
 
 
@@ -327,7 +328,8 @@ def _is_set(record: Any) -> bool:
     out = record.get("out")
     if isinstance(out, dict):
         return bool(out.get("set"))
-    return bool(record.get("set")) or VARIABLE in "".join(out or ()).split(" will be set")[0]
+    # What env prints for a shell begins with it, and what explain says.
+    return bool(record.get("set")) or bool(out) and _SET.match(out[0]) is not None
 
 
 def _servers(record: Any) -> Iterator[tuple[str, str]]:
