@@ -162,8 +162,12 @@ class Machine:
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
                 target = self.links.get(at, ("", ""))[1]
                 try:
-                    target = target or self._real["readlink"](self.folder + at)
+                    # In /proc all links are in `links`.
+                    if not target and not at.startswith("/proc/"):
+                        target = self._real["readlink"](self.folder + at)
                 except (OSError, ValueError):
+                    target = ""
+                if not target:
                     here = at
                     continue
                 links += 1

@@ -329,7 +329,7 @@ def _is_set(record: Any) -> bool:
     if isinstance(out, dict):
         return bool(out.get("set"))
     # What env prints for a shell begins with it, and what explain says.
-    return bool(record.get("set")) or bool(out) and _SET.match(out[0]) is not None
+    return bool(record.get("set")) or (bool(out) and _SET.match(out[0]) is not None)
 
 
 def _servers(record: Any) -> Iterator[tuple[str, str]]:
@@ -363,7 +363,8 @@ def main(names: list[str]) -> None:
         return
     from golden.frozen import Machine
 
-    with tempfile.TemporaryDirectory() as folder:
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # thousands of small files
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
         for name in names:
             machine = Machine(os.path.join(folder, name))
             cases.furnish(machine)
