@@ -9,11 +9,17 @@ REAL := .venv-vllm
 SOURCES := .vllm-sources
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# The releases that are installed; LOCK= takes the newest that pyproject.toml allows.
+LOCK := .ci/requirements.txt
+LOCKED = $(if $(LOCK),--constraint $(LOCK))
+NEWEST := .venv-newest
+LOCKER := .venv-lock
+
 ORACLE := PYTHONPATH=tests $(BIN)/python -m oracle
 ANSWERED := --python $(REAL)/bin/python --sources $(SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: release-given help setup run test golden e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
+.PHONY: release-given help setup run test golden test-newest lock e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,6 +34,15 @@ test: $(VENV)/.dev ## Run the tests; PYTEST='-k name' adds options
 
 golden: $(VENV)/.dev ## Record again what every sub-command says, and list what is different
 	@PYTHONPATH=tests $(BIN)/python -m golden.record --renew
+
+test-newest: ## Run the tests with the newest releases of all that is needed, not the locked ones
+	rm -rf $(NEWEST)
+	$(MAKE) test VENV=$(NEWEST) LOCK=
+
+lock: ## Renew the locked releases, for every Python: what setup, run, test and lint install
+	test -x $(LOCKER)/bin/uv || { $(PYTHON) -m venv $(LOCKER) && $(LOCKER)/bin/pip install --quiet uv; }
+	$(LOCKER)/bin/uv pip compile --no-config --quiet --upgrade --universal --python-version 3.10 \
+	  --no-annotate --custom-compile-command 'make lock' --group dev pyproject.toml -o $(LOCK)
 
 e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ray: some ten minutes
 	$(BIN)/pytest -n0 -v --durations=0 tests/e2e $(PYTEST)
@@ -51,10 +66,10 @@ format: $(VENV)/.dev ## Rewrite the sources in the project's style
 bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figures
 	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
 
-overhead: $(VENV)/.build ## Measure beside other launchers, into benchmarks/results and README.md
+overhead: $(VENV)/.installed ## Measure beside other launchers, into benchmarks/results and README.md
 	$(BIN)/python benchmarks/overhead.py --rounds $(ROUNDS)
 
-build: $(VENV)/.build ## Build the sdist and the wheel into dist/
+build: $(VENV)/.installed ## Build the sdist and the wheel into dist/
 	$(BIN)/python -m hatchling build -d dist
 
 dist-test: $(VENV)/.dev build ## Test what is in dist/, installed for each Python that is found
@@ -80,24 +95,22 @@ oracle-again: release-given $(VENV)/.dev $(REAL)/.installed ## Ask real vLLM aga
 oracle-new: $(VENV)/.dev ## List the vLLM releases that have no rows yet
 	@$(ORACLE) new
 
-clean: ## Remove .venv, dist/ and all caches
-	rm -rf $(VENV) $(REAL) $(SOURCES) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove the environments, dist/ and all caches
+	rm -rf $(VENV) $(NEWEST) $(LOCKER) $(REAL) $(SOURCES) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The script is copied on installation, also on an editable one.
-$(VENV)/.installed: pyproject.toml eplb_launch/bin/eplb-launch
+# The script is copied on installation, also on an editable one. Without isolation, as pip would put
+# the newest build backend into an isolated environment.
+$(VENV)/.installed: pyproject.toml eplb_launch/bin/eplb-launch $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --editable .
+	$(PIP) install $(LOCKED) hatchling editables
+	$(PIP) install $(LOCKED) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --group dev
-	@touch $@
-
-$(VENV)/.build: $(VENV)/.installed
-	$(PIP) install 'hatchling>=1.26'
+	$(PIP) install $(LOCKED) --upgrade 'pip>=25.1'
+	$(PIP) install $(LOCKED) --group dev
 	@touch $@
 
 # Real vLLM for CPUs, 3.4 GB: only the opt-in targets need it.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # A real one has some 50 lines. Larger ones would take seconds to read.
 MAX_BYTES = 256 * 1024
 
+_OF_A_SCALAR = (ValueError, LookupError, AttributeError, ArithmeticError)
+
 
 class ConfigFileError(RefusedError):
     """The file cannot be read; the message says why and holds nothing of its content."""
@@ -62,13 +64,12 @@ def load(path: str, root: str = "") -> Mapping[object, Any]:
         value = yaml.safe_load(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigFileError("not UTF-8") from None
-    except RecursionError:
-        raise ConfigFileError("nested too deeply") from None
-    # PyYAML's own, and what it raises of a scalar that is not of its tag, such as `!!bool x`.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    # PyYAML's own, and what it raises of a scalar that is not of its tag, such as `!!bool x`. How
+    # deep is too deep depends on its release and on the interpreter's limit: one message for both.
+    except (yaml.YAMLError, RecursionError, *_OF_A_SCALAR) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigFileError(f"not valid YAML{where}") from None
+        where = f", at line {mark.line + 1}" if mark else ""
+        raise ConfigFileError(f"not valid YAML, or nested too deeply{where}") from None
     if not isinstance(value, dict):
         raise ConfigFileError("not a YAML map")
     return value

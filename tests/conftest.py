@@ -13,10 +13,11 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 HERE = os.path.dirname(__file__)
@@ -32,6 +33,12 @@ STATUS = re.compile(
     re.MULTILINE,
 )
 COMPILER = shutil.which("cc")
+
+# How long an example takes, and how many come in a second, is the machine's.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # In the background of a script, or under nohup, these are ignored, and our processes would be born
 # with that.
@@ -50,6 +57,26 @@ def pytest_report_header() -> str:
     if COMPILER:
         return f"probe: C, by {COMPILER}"
     return "probe: Python, for want of cc: blind to how SIGINT, SIGPIPE and SIGXFSZ are handed on"
+
+
+def calls(function: Callable[..., object], *arguments: object) -> int:
+    """Return how many functions a call calls: work that no other load of the machine changes.
+
+    What a C function does counts as one; for that there is the time-out of pytest.
+    """
+    counted = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(before)
+    return counted
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any
 
 import pytest
+from conftest import calls
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -422,8 +422,6 @@ def test_any_mix_of_the_options_is_read_or_refused(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("shape", ["--enable_x{0}", "--x-{0}=1", "--e{0}", "--eplb-config.k{0}=1"])
-def test_many_words_take_no_time(shape: str) -> None:
+def test_many_words_are_bounded_work(shape: str) -> None:
     words = [shape.format(number) for number in range(100_000)]
-    start = time.perf_counter()
-    reading("m", *words)
-    assert time.perf_counter() - start < 5  # some 0.3 s; what grows with the square takes minutes
+    assert calls(reading, "m", *words) < 10_000_000

@@ -18,38 +18,50 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from conftest import Starter
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
-def interpreter_catches(pid: int) -> bool | None:
-    """Tell whether SIGINT is caught; None before CPython's start ignores SIGPIPE."""
+# The interpreter runs it when it has set its handler of SIGINT, and before any line of ours.
+READY = """
+import os
+os.write(int(os.environ["READY"]), b".")
+"""
+
+
+def catches_interrupt(pid: int) -> bool:
     with open(f"/proc/{pid}/status") as file:
-        sets = dict(line.split() for line in file if line.startswith(("SigCgt", "SigIgn")))
-    if not int(sets["SigIgn:"], 16) >> signal.SIGPIPE - 1 & 1:
-        return None
-    return bool(int(sets["SigCgt:"], 16) >> signal.SIGINT - 1 & 1)
+        caught = next(line.split()[1] for line in file if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> signal.SIGINT - 1 & 1)
 
 
-def wait_for_first_line(pid: int) -> None:
-    """Return when the launcher has taken CPython's handler away, or has become the command."""
-    interpreter = os.readlink(f"/proc/{pid}/exe")
-    before, since = None, time.monotonic()
-    while os.readlink(f"/proc/{pid}/exe") == interpreter:
-        catches = interpreter_catches(pid)
-        if catches is not False:
-            since = time.monotonic()
-        elif before or time.monotonic() - since > 0.02:
-            return  # the handler is gone; perhaps it came and went while we did not look
-        before = catches
+@pytest.fixture
+def wait_for_first_line(tmp_path: Path) -> Iterator[Callable[[int], None]]:
+    """Return what returns when a launcher has taken CPython's handler away, or is the command."""
+    (tmp_path / "sitecustomize.py").write_text(READY)
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    ENVIRONMENT.update(PYTHONPATH=str(tmp_path), READY=str(writer))
+
+    def wait(pid: int) -> None:
+        assert os.read(reader, 1) == b"."
+        while catches_interrupt(pid):
+            time.sleep(0)
+
+    yield wait
+    del ENVIRONMENT["PYTHONPATH"], ENVIRONMENT["READY"]
+    os.close(reader)
+    os.close(writer)
 
 
 @contextlib.contextmanager
 def running(command: list[str], stderr: int) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=stderr, cwd="/")
+    inherited = [int(ENVIRONMENT["READY"])] if "READY" in ENVIRONMENT else []
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=stderr, cwd="/", pass_fds=inherited)
     try:
         yield process
     finally:
@@ -78,6 +90,7 @@ def full_pipe() -> Iterator[int]:
 def test_a_signal_ends_a_launcher_that_waits_to_print(
     start: Starter,
     full_pipe: int,
+    wait_for_first_line: Callable[[int], None],
     form: str,
     number: signal.Signals,
 ) -> None:
@@ -93,6 +106,7 @@ def test_a_signal_ends_a_launcher_that_waits_to_print(
 @pytest.mark.parametrize("delay", [0, 0.0003, 0.001, 0.003])
 def test_a_signal_between_the_first_line_and_the_command_is_quiet(
     launcher: list[str],
+    wait_for_first_line: Callable[[int], None],
     number: signal.Signals,
     delay: float,
 ) -> None:
@@ -127,11 +141,15 @@ def test_an_ignored_signal_does_not_end_the_start(
 ) -> None:
     conditions = f"""
 signal.signal({number:d}, signal.SIG_IGN)
+parent = os.getpid()
+reader, writer = os.pipe()
 if not os.fork():
-    parent = os.getppid()
-    while b"sleep" not in open(f"/proc/{{parent}}/comm", "rb").read():
+    while b"cat" not in open(f"/proc/{{parent}}/comm", "rb").read():
         os.kill(parent, {number:d})
     os._exit(0)
+os.dup2(reader, 0)
+os.close(writer)
 """
-    ended = start([*launcher, "--", "sleep", "0.2"], conditions=conditions)
+    # It ends when the other process does, and that when it has seen it.
+    ended = start([*launcher, "--", "cat"], conditions=conditions)
     assert (ended.status, ended.out, ended.err) == (0, b"", b"")

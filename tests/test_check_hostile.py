@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import resource
+import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import calls
 
 from eplb_launch.manifests.run import check
 
@@ -22,6 +24,7 @@ CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata:\n"
 VOLUME = "  volumes: [{name: s, configMap: {name: s}}]\n"
 MOUNTS = "".join(f"{{name: s, mountPath: /m{i}}}, " for i in range(90))
 DOUBLING = "".join(f"    - {{name: e{i + 1}, value: '$(e{i})$(e{i})'}}\n" for i in range(40))
+INVALID = "not valid YAML, or nested more than 100 deep"
 LAUGHS = "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
 )
@@ -43,11 +46,9 @@ CASES = [
         "more than 1,000 commands, or 100,000 words",
         id="arguments, many times",
     ),
-    pytest.param("a.yaml", "vllm: " + "[" * 200_000, "nested more than 100 deep", id="[[[["),
-    pytest.param("a.yaml", "vllm: " + "{a: " * 50_000, "nested more than 100 deep", id="{a: {a:"),
-    pytest.param(
-        "a.yaml", "".join(" " * i + "a:\n" for i in range(2000)), "nested more than", id="stairs"
-    ),
+    pytest.param("a.yaml", "vllm: " + "[" * 200_000, INVALID, id="[[[["),
+    pytest.param("a.yaml", "vllm: " + "{a: " * 50_000, INVALID, id="{a: {a:"),
+    pytest.param("a.yaml", "".join(" " * i + "a:\n" for i in range(2000)), INVALID, id="stairs"),
     pytest.param("a.yaml", "---\nvllm: 1\n" * 21_000, "more than 400,000 values", id="documents"),
     pytest.param(
         "a.yaml",
@@ -155,7 +156,7 @@ CASES = [
     pytest.param("a.yaml", b"\x93\xfe\xffvllm\x00" * 100, "binary, not text", id="binary"),
     pytest.param("a.yaml", b"a: \xff\n", "not text in UTF-8", id="latin"),
     pytest.param("a.yaml", "a: {{ .Values.vllm }}\nb: [\n", "a template, not YAML yet", id="helm"),
-    pytest.param("a.yaml", "a: [vllm\n", "not valid YAML", id="broken"),
+    pytest.param("a.yaml", "a: [vllm\n", INVALID, id="broken"),
     pytest.param("a.yaml", "a: *vllm\n", "an alias that nothing stands for", id="no anchor"),
     pytest.param("a.yaml", "", None, id="empty"),
     pytest.param("a.sh", "vllm " + "/" * 100_000, None, id="slashes"),
@@ -204,15 +205,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), CASES)
-def test_time_is_bounded_and_the_message_is_clear(
+def test_work_is_bounded_and_the_message_is_clear(
     tmp_path: Path, name: str, content: str | bytes, message: str | None
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "z.sh").write_text("eplb-launch -- vllm serve m\n")
-    before = time.process_time()
     review = check([str(tmp_path)])
-    assert time.process_time() - before < 6
     assert [f.verdict for f in review.findings if f.file.endswith("z.sh")] == ["ok"]
     said = [trouble.message for trouble in review.troubles]
     if message is None:
@@ -221,6 +220,7 @@ def test_time_is_bounded_and_the_message_is_clear(
         assert len(said) == 1
         assert message in said[0]
     assert review.status() == (0 if message is None else 125)
+    assert calls(check, [str(tmp_path)]) < 20_000_000  # most: 11 million, for the largest ConfigMap
 
 
 @pytest.mark.parametrize("depth", [1, 90])
@@ -231,11 +231,10 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         + "  - image: vllm/vllm-openai:v0.16.0\n    args:\n    - &x0 [m]\n"
         + "".join(f"    - &x{i} [*x{i - 1}, *x{i - 1}]\n" for i in range(1, depth))
     )
-    before = time.process_time()
     [finding] = check([str(path)]).findings
-    assert time.process_time() - before < 2
     assert (finding.verdict, finding.line) == ("unknown", 7)
     assert finding.answer.reason == "a list or a map stands in its args, where a text has to"
+    assert calls(check, [str(path)]) < 100_000
 
 
 @pytest.mark.parametrize(
@@ -348,7 +347,7 @@ def test_links_pipes_and_devices(tmp_path: Path) -> None:
     assert sorted((os.path.basename(t.file), t.message) for t in review.troubles) == [
         ("fifo.yaml", "not a regular file"),
         ("null.yaml", "not a regular file"),
-        ("self.yaml", "unreadable: Too many levels of symbolic links"),
+        ("self.yaml", f"unreadable: {os.strerror(errno.ELOOP)}"),
     ]
 
 
@@ -358,28 +357,36 @@ def test_the_same_file_is_read_once(tmp_path: Path) -> None:
     assert check([str(path), str(tmp_path), str(path)]).files == 1
 
 
+# A check that stops when it begins to fill its folder.
+STOPS = """
+import os, signal, sys
+from eplb_launch.cli import main
+make = os.makedirs
+def stop(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    make(*arguments, **options)
+os.makedirs = stop
+main(["check", *sys.argv[1:]])
+"""
+
+
 def test_no_folder_is_left_where_it_is_ended(tmp_path: Path) -> None:
     folders = tmp_path / "tmp"
     folders.mkdir()
     path = tmp_path / "a.yaml"
-    lines = (f'  X{i}=$X{i - 1}; [ "$X{i}" ] && vllm serve $X{i} -dp 2\n' for i in range(2_000))
     path.write_text(
-        f"{CONFIG_MAP}  a: b\n---\nx: &s |\n{''.join(lines)}{HEAD}"
-        + "".join(
-            f"  - {{image: vllm, command: [bash, -c, *s], env: [{{name: A, value: {i}}}], "
-            "volumeMounts: [{name: s, mountPath: /m}]}\n"
-            for i in range(100)
-        )
-        + VOLUME
+        f"{CONFIG_MAP}  a: b\n---\n{HEAD}"
+        "  - {image: vllm, command: [vllm, serve, m, --config, /m/a], "
+        "volumeMounts: [{name: s, mountPath: /m}]}\n" + VOLUME
     )
-    command = [sys.executable, "-m", "eplb_launch", "check", str(path)]
+    command = [sys.executable, "-c", STOPS, str(path)]
     environ = {**os.environ, "TMPDIR": str(folders)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 20
-        while not os.listdir(folders) and time.monotonic() < until:
-            time.sleep(0.01)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
         seen = os.listdir(folders)
         process.terminate()
+        process.send_signal(signal.SIGCONT)
     assert (len(seen), os.listdir(folders), process.returncode) == (1, [], 143)
 
 
@@ -410,7 +417,7 @@ def test_a_large_file_takes_little_memory(
             [sys.executable, "-c", code, str(asked)],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=300,
             check=True,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )

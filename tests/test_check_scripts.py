@@ -279,7 +279,7 @@ class TestWorker:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,
             check=False,
         )
         assert (done.returncode, done.stderr) == (1, "")

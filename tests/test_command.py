@@ -6,9 +6,9 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
+from conftest import calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -542,7 +542,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(WORDS, max_size=12))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_no_command_makes_it_raise(words: list[str]) -> None:
     server = find_server(words, {"A": "1"})
     if server is not None:
@@ -562,10 +562,8 @@ def test_no_command_makes_it_raise(words: list[str]) -> None:
         pytest.param(["docker", "run"] * 10_000, id="containers"),
     ],
 )
-def test_long_commands_take_no_time(words: list[str]) -> None:
-    start = time.process_time()
-    find_server(words, {})
-    assert time.process_time() - start < 3
+def test_long_commands_are_bounded_work(words: list[str]) -> None:
+    assert calls(find_server, words, {}) < 3_000_000
 
 
 LOADED = """

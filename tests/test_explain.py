@@ -193,7 +193,7 @@ def in_a_terminal(*words: str, **environ: str) -> str:
     except OSError:
         pass  # the other end is closed
     os.close(parent)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=300) == 0
     return shown.decode()
 
 

@@ -79,7 +79,6 @@ def test_rows_are_of_every_sort(minor: int) -> None:
     assert ("-ep" in words) == ("-ep" in options(minor))
 
 
-@settings(deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from([12, 16, 20, 23, 33]))
 def test_no_generated_row_is_too_much_for_the_plan(random: Any, minor: int) -> None:
     row = {**Generator(random, minor, options(minor)).row(), "vllm": {"accepted": False}}
@@ -139,7 +138,7 @@ def test_json_stays_json_while_it_shrinks() -> None:
     assert re.fullmatch(r'=\{"use_async":("")\}|="use_async"', found["argv"][-1])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_every_candidate_is_smaller(random: Any) -> None:
     row = Generator(random, 33, options(33)).row()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shlex
@@ -156,20 +157,21 @@ def test_what_an_env_prefix_sets_counts() -> None:
     assert decided.environment == {}
 
 
+INVALID = "the --config file is not valid YAML, or nested too deeply"
 TROUBLE = {
-    "no file": ("", "the --config file is unreadable: No such file or directory"),
-    "no YAML": ("a: b: c\n", "the --config file is not valid YAML at line 1"),
+    "no file": ("", f"the --config file is unreadable: {os.strerror(errno.ENOENT)}"),
+    "no YAML": ("a: b: c\n", f"{INVALID}, at line 1"),
     "a list": ("- a\n", "the --config file is not a YAML map"),
-    "no boolean": ("a: !!bool x\n", "the --config file is not valid YAML"),
-    "no date": ("a: !!timestamp x\n", "the --config file is not valid YAML"),
-    "no number": ("a: !!int ''\n", "the --config file is not valid YAML"),
+    "no boolean": ("a: !!bool x\n", INVALID),
+    "no date": ("a: !!timestamp x\n", INVALID),
+    "no number": ("a: !!int ''\n", INVALID),
     "too large a number": (
         "a: !!float 99" + ":1" * 200 + "\n",
-        "the --config file is not valid YAML",
+        INVALID,
     ),
     "empty": (" ", "the --config file is not a YAML map"),
-    "a tag": ("a: !!python/object:os.system {}\n", "the --config file is not valid YAML at line 1"),
-    "deep": ("[" * 20000, "the --config file is nested too deeply"),
+    "a tag": ("a: !!python/object:os.system {}\n", f"{INVALID}, at line 1"),
+    "deep": ("[" * 20000, INVALID),
     "huge": ("# x\n" * 100_000, "the --config file is larger than 256 KiB"),
     "a bad size": ("data-parallel-size: 8.5\n", "--data-parallel-size is not an integer"),
     "a bad boolean": (

@@ -6,10 +6,10 @@ import os
 import shlex
 import shutil
 import subprocess
-import time
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from conftest import calls
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eplb_launch.command import UNKNOWN, Server, find_server
@@ -350,7 +350,7 @@ ARGV = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8), max
 
 @given(ARGV)
 @example(["-n", "", "a\nb", "\udc80", "é\u2028 "])
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_quoted_words_come_back_exactly(words: list[str]) -> None:
     expected = tuple(words)
     for script in (
@@ -381,7 +381,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=30).map("".join), ARGV)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_no_script_makes_it_raise(script: str, words: list[str]) -> None:
     find_server(["bash", "-c", script, *words], {"A": script})
     find_server(["ssh", "host", script, *words], {})
@@ -389,7 +389,7 @@ def test_no_script_makes_it_raise(script: str, words: list[str]) -> None:
 
 
 @given(st.text(), ARGV)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_text_makes_it_raise(script: str, words: list[str]) -> None:
     find_server(["sh", "-c", script, *words], {})
     find_server([*words, script, *words], {})
@@ -429,11 +429,9 @@ def test_no_text_makes_it_raise(script: str, words: list[str]) -> None:
         *('sh -c "$0" ', "sh -c '", "A+=(x);", 'eval "$0";', "f() { f; f; }; f;", "\\", ". x;"),
     ],
 )
-def test_hostile_scripts_take_no_time(piece: str) -> None:
+def test_hostile_scripts_are_bounded_work(piece: str) -> None:
     script = piece * (2**14 // len(piece))
-    start = time.process_time()
-    find_server(["bash", "-c", script, script], {"A": "x"})
-    assert time.process_time() - start < 2
+    assert calls(find_server, ["bash", "-c", script, script], {"A": "x"}) < 3_000_000
 
 
 # Scripts from a small grammar, for real shells.
@@ -559,14 +557,12 @@ def test_real_shells_agree(shell: str, stand_in: str) -> None:
         scripts(bash=shell == "bash"), st.lists(st.sampled_from(["p", "q r", "", "-s"]), max_size=3)
     )
     @settings(
-        deadline=None,
         max_examples=100,
-        suppress_health_check=[HealthCheck.too_slow],
     )
     def agrees(script: str, words: list[str]) -> None:
         command = [*start, "-c", script, "zero", *words]
         environ = {**HERE, "PATH": f"{stand_in}{os.pathsep}/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-        ran = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=20)
+        ran = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=300)
         real = os.fsdecode(ran.stdout).split("\0")[:-1]
         if not real:  # the script ended before
             return

@@ -55,7 +55,7 @@ def start(
         env=whole,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr.splitlines()

@@ -18,7 +18,7 @@ from eplb_launch.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEPTH = 100  # libyaml itself would go on to 10,000 and more
+DEPTH = 100  # libyaml itself ends at 1,000 since PyYAML 6.0.4, before that at 10,000 and more
 NODES = 400_000  # of one file; the largest bundles of CRDs have about 100,000
 
 _DOCUMENT_COSTS = 20  # as many nodes as it takes time to begin one
@@ -28,6 +28,8 @@ MAP, LIST, TEXT = "map", "list", "text"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
+# One message for both: libyaml reads ahead, and may come to its own limit before we do to ours.
+_INVALID = f"not valid YAML, or nested more than {DEPTH} deep"
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 
 
@@ -166,8 +168,7 @@ def _problem(error: yaml.YAMLError, source: str, line: int) -> Problem:
             "a template, not YAML yet: check what it renders to, for instance with "
             "`helm template … | eplb-launch check -`",
         )
-    why = getattr(error, "problem", None) or "unreadable characters in it"
-    return Problem(at, f"not valid YAML: {why}")
+    return Problem(at, _INVALID if mark else "not valid YAML: unreadable characters in it")
 
 
 def _compose(source: str, first: int, left: list[int]) -> Iterator[Node]:
@@ -200,7 +201,7 @@ class _Builder:
 
     def open(self, node: Node) -> None:
         if len(self.stack) >= DEPTH:
-            raise _TooMuch(node.line, f"nested more than {DEPTH} deep")
+            raise _TooMuch(node.line, _INVALID)
         self.stack.append(node)
         self.keys.append(None)
 
