@@ -6,11 +6,9 @@ Everything else (help, sub-commands, usage errors) goes to the Typer app in `cli
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` imports enum
-import os
 import sys
 
 from eplb_launch.front import fail, run
-from eplb_launch.launch import LAUNCHER_FAILED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,17 +24,16 @@ def main() -> None:
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     argv = sys.argv[1:]
-    options = launch_options(argv)
+    try:
+        options = launch_options(argv)
+        if options is None:
+            from eplb_launch.cli import main as cli_main
+
+            cli_main(argv)
+    except Exception as error:  # noqa: BLE001 - a traceback could show what is secret
+        fail(error)
     if options is not None:
         run(argv[argv.index("--") + 1 :], **options)
-    try:
-        from eplb_launch.cli import main as cli_main
-
-        cli_main(argv)
-    except Exception as error:  # noqa: BLE001 - a traceback could show what is secret
-        if "_EPLB_LAUNCH_COMPLETE" in os.environ:
-            os._exit(LAUNCHER_FAILED)  # and not a word: somebody is typing there
-        fail(error)
 
 
 def launch_options(argv: list[str]) -> dict[str, Any] | None:

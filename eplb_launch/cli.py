@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import io
 import json
@@ -19,6 +20,8 @@ from eplb_launch.launch import say
 from eplb_launch.releases import minor_release
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from eplb_launch.plans import Plan
 
 PROGRAM = "eplb-launch"
@@ -35,6 +38,15 @@ Format = enum.Enum("Format", {name: name for name in FORMATS})  # type: ignore[m
 SHELL = Format("shell")
 
 
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """End with 125 where Typer would end with 1, which means exposed."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        fail(error)
+
+
 class Group(typer.core.TyperGroup):
     """Says where the command belongs when somebody forgets the "--"."""
 
@@ -42,14 +54,13 @@ class Group(typer.core.TyperGroup):
         """Return the context; complete nothing in the words of CMD, which are not ours."""
         if extra.get("resilient_parsing") and "--" in args:
             raise SystemExit(0)
-        return super().make_context(info_name, args, *rest, **extra)
+        with _failing():
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the sub-command. Typer would end with 1 for these, which means exposed."""
-        try:
+        """Run the sub-command."""
+        with _failing():
             return super().invoke(ctx)
-        except (EOFError, OSError) as error:
-            fail(error)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the sub-command that `args` name, or fail with the right form."""

@@ -71,7 +71,8 @@ def run(
 def fail(error: Exception) -> NoReturn:
     """End a sub-command that failed: 125 and one line, for what the system says in its words."""
     system = isinstance(error, OSError) and error.strerror  # stdout is full or closed
-    say(system or f"internal error: {place(error)}")
+    if "_EPLB_LAUNCH_COMPLETE" not in os.environ:  # else somebody is typing there
+        say(system or f"internal error: {place(error)}")
     os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
 
 

@@ -96,7 +96,7 @@ def test_a_signal_between_the_first_line_and_the_command_is_quiet(
     number: signal.Signals,
     delay: float,
 ) -> None:
-    with running([*launcher, "--", "sleep", "60"], stderr=subprocess.PIPE) as process:
+    with running([*launcher, "--quiet", "--", "sleep", "60"], stderr=subprocess.PIPE) as process:
         wait_for_first_line(process.pid)
         time.sleep(delay)
         process.send_signal(number)
@@ -111,7 +111,7 @@ def test_termination_at_any_time_is_quiet(
     number: signal.Signals,
     delay: float,
 ) -> None:
-    command = [*start.forms["script"], "--", "sleep", "60"]
+    command = [*start.forms["script"], "--quiet", "--", "sleep", "60"]
     with running(command, stderr=subprocess.PIPE) as process:
         time.sleep(delay)
         process.send_signal(number)
@@ -133,5 +133,5 @@ if not os.fork():
         os.kill(parent, {number:d})
     os._exit(0)
 """
-    ended = start([*launcher, "--", "sleep", "0.2"], conditions=conditions)
+    ended = start([*launcher, "--quiet", "--", "sleep", "0.2"], conditions=conditions)
     assert (ended.status, ended.out, ended.err) == (0, b"", b"")

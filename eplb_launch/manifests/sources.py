@@ -110,13 +110,20 @@ def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.is_dir():
+                if not _is_folder(entry):
                     files.append(entry.name)
                 elif not entry.is_symlink() and entry.name not in _SKIPPED:
                     folders.append(entry.name)
     except OSError as error:
         failed.append(error)
     return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _has_shebang(path: str) -> bool:
