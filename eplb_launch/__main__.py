@@ -8,7 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` imports enum
 import sys
 
-from eplb_launch.front import run
+from eplb_launch.front import fail, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,16 @@ def main() -> None:
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     argv = sys.argv[1:]
-    options = launch_options(argv)
+    try:
+        options = launch_options(argv)
+        if options is None:
+            from eplb_launch.cli import main as cli_main
+
+            cli_main(argv)
+    except Exception as error:  # noqa: BLE001 - a traceback could show what is secret
+        fail(error)
     if options is not None:
         run(argv[argv.index("--") + 1 :], **options)
-    from eplb_launch.cli import main as cli_main
-
-    cli_main(argv)
 
 
 def launch_options(argv: list[str]) -> dict[str, Any] | None:

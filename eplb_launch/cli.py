@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import io
 import json
@@ -14,11 +15,13 @@ import typer.core
 
 from eplb_launch import __version__, plan
 from eplb_launch.export import FORMATS
-from eplb_launch.front import run
-from eplb_launch.launch import LAUNCHER_FAILED, say
+from eplb_launch.front import fail, run
+from eplb_launch.launch import say
 from eplb_launch.releases import minor_release
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from eplb_launch.plans import Plan
 
 PROGRAM = "eplb-launch"
@@ -35,12 +38,33 @@ Format = enum.Enum("Format", {name: name for name in FORMATS})  # type: ignore[m
 SHELL = Format("shell")
 
 
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """End with 125 where Typer would end with 1, which means exposed."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        fail(error)
+
+
 class Group(typer.core.TyperGroup):
     """Says where the command belongs when somebody forgets the "--"."""
 
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Return the context; complete nothing in the words of CMD, which are not ours."""
+        if extra.get("resilient_parsing") and "--" in args:
+            raise SystemExit(0)
+        with _failing():
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the sub-command."""
+        with _failing():
+            return super().invoke(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the sub-command that `args` name, or fail with the right form."""
-        if self.get_command(ctx, args[0]) is None:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             ctx.fail(f'"--" is missing before the command. The form is: {RIGHT_FORM}')
         return super().resolve_command(ctx, args)
 
@@ -303,14 +327,10 @@ def check(
 def main(argv: list[str]) -> None:
     """Run the app on a command line; what follows the first "--" is the command."""
     command: list[str] = []
-    if "--" in argv and "_EPLB_LAUNCH_COMPLETE" not in os.environ:
+    if "--" in argv:
         index = argv.index("--")
         argv, command = argv[:index], argv[index + 1 :]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no "→" is no reason to fail
-    try:
-        app(args=argv, prog_name=PROGRAM, obj=command)
-    except OSError as error:  # stdout is full or closed
-        say(str(error.strerror or error))
-        os._exit(LAUNCHER_FAILED)
+    app(args=argv, prog_name=PROGRAM, obj=command)

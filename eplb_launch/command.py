@@ -94,8 +94,11 @@ COMMANDS = {
     "vllm_omni.entrypoints.cli.main": "vllm-omni",
 }
 VLLM = ("vllm", "vllm-omni")
-# What an entry point is: its name, and the index of its first argument.
-NOTHING = ("", 0)  # vLLM or its like, and no engine: `vllm bench serve`
+# Sub-commands that start none, of the same releases.
+IDLE = frozenset(("bench", "chat", "collect-env", "complete", "download-kernels", "launch"))
+# What an entry point is: its name, and the index of its first argument; 0: it starts no engine.
+NOTHING = ("", 0)  # vLLM: `vllm bench serve`
+OTHER = ("other", 0)  # a program that is known to start no vLLM: `python -m sglang.launch_server`
 
 
 def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | None:
@@ -104,8 +107,16 @@ def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | 
     `command` is an argument list as the kernel gets it; `environ` is its environment. Where
     nothing on the way changes the environment, the server's is the same object.
     """
+    return look(command, environ)[0]
+
+
+def look(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Server | None, bool]:
+    """As find_server; and whether the command is vLLM's and starts no engine: `vllm bench serve`.
+
+    Of a script, the last program that is neither built into the shell nor known to start nothing.
+    """
     if not command:
-        return None
+        return None, False
     found = entry_at(command, 0)
     if found is None:
         from eplb_launch.search import find
@@ -113,15 +124,15 @@ def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | 
         return find(command, environ)
     entry, start = found
     if not start:
-        return None
+        return None, found == NOTHING
     positions = range(start, len(command))
-    return Server(entry, tuple(command[start:]), positions, environ, command[0])
+    return Server(entry, tuple(command[start:]), positions, environ, command[0]), False
 
 
 def entry_at(words: Sequence[str], index: int) -> tuple[str, int] | None:
     """Return the entry point that `words[index]` is and the index of its first argument.
 
-    NOTHING if it is vLLM but starts no engine; None if it is another program.
+    NOTHING or OTHER if it starts no engine; None if it is another program.
     """
     name = words[index].rpartition("/")[2]
     if name in VLLM:
@@ -176,8 +187,10 @@ def module_entry(words: Sequence[str], module: str, start: int) -> tuple[str, in
         return module, start
     if module in COMMANDS:
         return _subcommand(words, start, COMMANDS[module])
+    if module.startswith("vllm."):
+        return NOTHING
     # dynamo.sglang and sglang have an --enable-eplb of their own.
-    return NOTHING if module.startswith(("vllm.", "dynamo.", "sglang")) else None
+    return OTHER if module.startswith(("dynamo.", "sglang")) else None
 
 
 def script_entry(words: Sequence[str], index: int) -> tuple[str, int] | None:

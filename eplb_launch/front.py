@@ -68,6 +68,14 @@ def run(
     become(command, environment)
 
 
+def fail(error: Exception) -> NoReturn:
+    """End a sub-command that failed: 125 and one line, for what the system says in its words."""
+    system = isinstance(error, OSError) and error.strerror  # stdout is full or closed
+    if "_EPLB_LAUNCH_COMPLETE" not in os.environ:  # else somebody is typing there
+        say(system or f"internal error: {place(error)}")
+    os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
+
+
 def place(error: BaseException) -> str:
     """Return what was raised and where. Not its message, which could hold a secret."""
     traceback = error.__traceback__

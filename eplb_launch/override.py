@@ -35,15 +35,15 @@ _said = False
 
 
 def override_envs_for_eplb(
-    parallel_config: ParallelConfig, environ: MutableMapping[str, str] = os.environ
+    parallel_config: ParallelConfig, environ: MutableMapping[str, str] | None = None
 ) -> None:
     """Set NCCL_MAX_CTAS in `environ` where async EPLB could hang with DeepEP low-latency kernels.
 
-    As vLLM 0.17 to 0.19 do it (`vllm/distributed/eplb/eplb_utils.py`, PR 32860): where
-    `data_parallel_size > 1`, `enable_eplb`, `eplb_config.use_async` and
-    `all2all_backend == "deepep_low_latency"` all hold, a value that is not empty and
-    `str.isdigit()` stays, and anything else becomes "8", with one line on stderr, once per process.
-    Call it before NCCL initialises.
+    `environ` is `os.environ` where none is given. As vLLM 0.17 to 0.19 do it
+    (`vllm/distributed/eplb/eplb_utils.py`, PR 32860): where `data_parallel_size > 1`,
+    `enable_eplb`, `eplb_config.use_async` and `all2all_backend == "deepep_low_latency"` all hold,
+    a value that is not empty and `str.isdigit()` stays, and anything else becomes "8", with one
+    line on stderr, once per process. Call it before NCCL initialises.
     """
     global _said  # noqa: PLW0603 - once per process
     if not (
@@ -53,6 +53,8 @@ def override_envs_for_eplb(
         and parallel_config.all2all_backend == "deepep_low_latency"
     ):
         return
+    if environ is None:  # not the default itself, which help() would print
+        environ = os.environ
     if stays(environ.get(VARIABLE)):
         return
     environ[VARIABLE] = str(CAP)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from eplb_launch.arguments import PLACEMENT, RefusedError, read
-from eplb_launch.command import UNKNOWN, find_server
+from eplb_launch.command import UNKNOWN, look
 from eplb_launch.installed import Installed, look_up
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE, minor_release, release_of, stays
@@ -39,6 +39,13 @@ class PlanWarning(Record):
     message: str
     remedy: str
     source: str = ""  # where that is known from
+
+
+NO_SERVER = PlanWarning(
+    "no-server",
+    "no vLLM server seen in the command; nothing set",
+    "put eplb-launch in front of `vllm serve` itself",
+)
 
 
 class Plan(Record):
@@ -120,11 +127,13 @@ def plan(
     if isinstance(command, (str, bytes)):
         raise TypeError("a command is a sequence of words, not one string")
     words = tuple(command)
-    server = find_server(words, environ)
+    server, idle = look(words, environ)
     if server is None:
-        return Plan(
-            words, None, vllm_version, "", {}, (), None, (), "no vLLM server in the command"
-        )
+        reason = "no vLLM server seen in the command"
+        if idle:
+            reason = "the vLLM command starts no engine"
+        decided = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
+        return decided if idle else decided.replace(warnings=(NO_SERVER,))
 
     def decide(server: Server) -> Plan:
         if directory is not None:

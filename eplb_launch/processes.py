@@ -29,6 +29,10 @@ _NAME = 15  # bytes that the kernel has for a name (PR_SET_NAME), where setproct
 _CUT_TITLE = re.compile(r"(?!ray::)(.*)::([A-Z][A-Za-z]{4,})", re.DOTALL)
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in include/linux/sched.h
 _ZOMBIE = "ZXx"
+# A process makes both as large as it likes (PR_SET_MM).
+MAX_COMMAND = 256 * 1024
+MAX_ENVIRON = 2 * 1024 * 1024
+_RECOGNISED = 4096  # bytes that are kept of a command that is larger
 
 # Why a process cannot be read: Facts.trouble.
 DENIED = "permission-denied"
@@ -37,6 +41,8 @@ ZOMBIE = "zombie"
 CHANGED = "changed"
 OVERWRITTEN = "environment-overwritten"
 UNREADABLE = "unreadable"
+LONG_COMMAND = "command-too-large"
+LONG_ENVIRON = "environment-too-large"
 FAILED = "internal-error"
 
 
@@ -59,6 +65,7 @@ class Process(Record):
     ticks: int  # when it started, since the boot: with the pid, this is it and no other
     name: str  # of its program, or the start of its title
     cmdline: bytes  # as it is now: a title, or the arguments
+    cut: bool = False  # it is larger than MAX_COMMAND, and this is only its beginning
 
     @property
     def zombie(self) -> bool:
@@ -121,9 +128,10 @@ def read(pid: int) -> Process | None:
         state = fields[0].decode()
         if int(fields[6]) & _KERNEL_THREAD:
             return None
-        cmdline = b"" if state in _ZOMBIE else _read(f"/proc/{pid}/cmdline")
+        cmdline = b"" if state in _ZOMBIE else _read(f"/proc/{pid}/cmdline", MAX_COMMAND + 1)
     except (OSError, IndexError):
         return None
+    cut = len(cmdline) > MAX_COMMAND
     return Process(
         pid,
         int(fields[1]),
@@ -132,7 +140,8 @@ def read(pid: int) -> Process | None:
         state,
         int(fields[19]),
         os.fsdecode(head.partition(b"(")[2]),
-        cmdline,
+        cmdline[:_RECOGNISED] if cut else cmdline,
+        cut,
     )
 
 
@@ -160,9 +169,11 @@ def look_closer(process: Process) -> Facts:
 
 def _look_inside(process: Process, facts: Facts) -> Facts:
     place = f"/proc/{process.pid}"
-    raw = _read(f"{place}/environ")
+    raw = _read(f"{place}/environ", MAX_ENVIRON + 1)
     if process.title or _overwritten(raw):
         return facts.replace(trouble=OVERWRITTEN)
+    if process.cut or len(raw) > MAX_ENVIRON:
+        return facts.replace(trouble=LONG_COMMAND if process.cut else LONG_ENVIRON)
     above = os.readlink(f"{place}/root")
     root = ""
     ours = os.stat(place).st_uid == os.geteuid()
@@ -217,13 +228,16 @@ def _same(path: str, root: str, other: str) -> bool:
         return False
 
 
-def _read(path: str) -> bytes:
-    """Return a file of /proc. Twice as fast as open(), which matters for thousands of them."""
+def _read(path: str, most: int = 1 << 20) -> bytes:
+    """Return a file of /proc, or so many bytes of it.
+
+    Twice as fast as open(), which matters for thousands of them.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        content = os.read(descriptor, 4096)
+        content = os.read(descriptor, min(most, 4096))
         # The kernel may hand out less than was asked for, but nothing only at the end.
-        while content and (piece := os.read(descriptor, 1 << 20)):
+        while content and (piece := os.read(descriptor, most - len(content))):
             content += piece
     finally:
         os.close(descriptor)

@@ -7,7 +7,9 @@ words that can only be a server; settle for any program that is given vLLM's own
 from __future__ import annotations
 
 from eplb_launch.command import (
+    IDLE,
     NOTHING,
+    OTHER,
     UNKNOWN,
     VLLM,
     Prefix,
@@ -34,10 +36,12 @@ DEPTH = 16  # shell strings inside shell strings
 MARKS = ("--enable-eplb", "--eplb-config", "--all2all-backend", "--data-parallel-size", "-dp")
 
 
-def find(command: Sequence[str], environ: Mapping[str, str]) -> Server | None:
-    """As `command.find_server`, for a command whose first word is not the server."""
+def find(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Server | None, bool]:
+    """As `command.look`, for a command whose first word is not the server."""
     words = list(command)
-    return search(words, range(len(words)), Way(environ))
+    way = Way(environ)
+    server = search(words, range(len(words)), way)
+    return server, server is None and way.idle[0]
 
 
 def search(words: Sequence[str], positions: Sequence[int], way: Way) -> Server | None:
@@ -45,6 +49,7 @@ def search(words: Sequence[str], positions: Sequence[int], way: Way) -> Server |
 
     `positions` says where each of them stands in the command, `way` what is known on arrival.
     """
+    way.idle[0] = False
     if way.depth > DEPTH:
         return None
     trail = _Trail(words, positions, way)
@@ -66,6 +71,7 @@ def search(words: Sequence[str], positions: Sequence[int], way: Way) -> Server |
                 return ahead.server.replace(prefixes=(*before, passed, *after))
             i = ahead.end
         else:
+            way.idle[0] = way.idle[0] or _is_idle(words, i)
             i += 1
     if not marked:
         return None
@@ -88,6 +94,11 @@ def _sourced(words: Sequence[str], shell: str, way: Way) -> tuple[str, ...]:
         return ("/etc/profile", "~/.profile")
     file = way.environ.get("BASH_ENV") if shell == "bash" else None
     return (file,) if file and file != UNKNOWN else ()
+
+
+def _is_idle(words: Sequence[str], index: int) -> bool:
+    """Whether vLLM without an engine may start at `index`, behind a program that is not known."""
+    return words[index].rpartition("/")[2] in VLLM and "".join(words[index + 1 : index + 2]) in IDLE
 
 
 def _is_plausible(words: Sequence[str], index: int, *, marked: bool) -> bool:
@@ -132,7 +143,7 @@ class _Trail:
         self.end = index + 1
         found = None
         if name in READERS:
-            found = NOTHING
+            found = OTHER
         elif UNKNOWN in name and words[self.end : self.end + 1] == ["serve"]:
             found = "vllm serve", self.end + 1
         elif UNKNOWN in name or is_python(name):
@@ -144,6 +155,8 @@ class _Trail:
         if found is not None:
             return self._found(found, index)
         row = PREFIXES.get(name)
+        # Of `vllm bench sweep`, what its --serve-cmd starts is looked at next, if it has one.
+        self.way.idle[0] = name in VLLM
         return self._step(row, name, index, index + 1) if row is not None else False
 
     def _look_at_shell(self, index: int, name: str) -> bool:
@@ -200,7 +213,8 @@ class _Trail:
 
     def _found(self, found: tuple[str, int], index: int) -> bool:
         """Settle for an entry point whose program is at `index`."""
-        if found != NOTHING:
+        self.way.idle[0] = found == NOTHING
+        if found[1]:
             self.server = self.way.server(self.words, self.positions, found, self.words[index])
         return True
 

@@ -10,6 +10,10 @@ from eplb_launch.processes import (
     CHANGED,
     DENIED,
     FAILED,
+    LONG_COMMAND,
+    LONG_ENVIRON,
+    MAX_COMMAND,
+    MAX_ENVIRON,
     OVERWRITTEN,
     UNREADABLE,
     VANISHED,
@@ -59,6 +63,8 @@ _TROUBLE = {
     CHANGED: "it became another program while it was looked at",
     OVERWRITTEN: "it has given itself a title, which overwrites its environment",
     UNREADABLE: "the kernel does not let its environment be read",
+    LONG_COMMAND: f"its command line is larger than {MAX_COMMAND >> 10} KiB: not read to its end",
+    LONG_ENVIRON: f"its environment is larger than {MAX_ENVIRON >> 20} MiB: not read to its end",
     FAILED: "eplb-launch failed to make sense of it, which is a bug of its own",
 }
 
@@ -124,6 +130,8 @@ def no_server(pid: int, process: Process | None) -> Row:
         return Row(pid, Answer(UNKNOWN, "no-process", "there is no such process"))
     if process.zombie:
         return Row(pid, Answer(UNKNOWN, ZOMBIE, _TROUBLE[ZOMBIE]))
+    if process.cut:
+        return Row(pid, Answer(UNKNOWN, LONG_COMMAND, _TROUBLE[LONG_COMMAND]))
     reason = "it is no vLLM server, and belongs to none"
     return Row(pid, Answer(UNKNOWN, "no-server", reason))
 

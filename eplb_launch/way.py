@@ -64,6 +64,8 @@ class Way:
         self.complete: bool = above.complete if above else True
         self.depth: int = above.depth if above else 0
         self.room: list[int] = above.room if above else [ROOM]
+        # Whether what was looked at last is vLLM that starts no engine.
+        self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
 
     def branch(self) -> Way:

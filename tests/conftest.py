@@ -109,7 +109,8 @@ class Starter:
 
     def launched(self, command: Sequence[bytes | str], **options: Any) -> Ended:
         """Run `command` through the installed script."""
-        return self([SCRIPT, "--", *command], **options)
+        # Else it says on stderr that the probe is no server.
+        return self([SCRIPT, "--quiet", "--", *command], **options)
 
     def __call__(
         self,

@@ -207,7 +207,7 @@ def alike(start: Starter) -> Alike:
     ) -> Ended:
         direct = start(command, environ=environ, conditions=conditions, path=path)
         for form, launcher in start.forms.items():
-            argv: list[bytes | str] = [*launcher, "--", *command]
+            argv: list[bytes | str] = [*launcher, "--quiet", "--", *command]
             launched = start(argv, environ=environ, conditions=conditions)
             assert launched.seen == direct.seen, form
             assert launched.seen["pid"] == "@PID@", form

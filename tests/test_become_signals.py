@@ -110,7 +110,7 @@ def test_a_signal_between_the_first_line_and_the_command_is_quiet(
     number: signal.Signals,
     delay: float,
 ) -> None:
-    with running([*launcher, "--", "sleep", "60"], stderr=subprocess.PIPE) as process:
+    with running([*launcher, "--quiet", "--", "sleep", "60"], stderr=subprocess.PIPE) as process:
         wait_for_first_line(process.pid)
         time.sleep(delay)
         process.send_signal(number)
@@ -125,7 +125,7 @@ def test_termination_at_any_time_is_quiet(
     number: signal.Signals,
     delay: float,
 ) -> None:
-    command = [*start.forms["script"], "--", "sleep", "60"]
+    command = [*start.forms["script"], "--quiet", "--", "sleep", "60"]
     with running(command, stderr=subprocess.PIPE) as process:
         time.sleep(delay)
         process.send_signal(number)
@@ -151,5 +151,5 @@ os.dup2(reader, 0)
 os.close(writer)
 """
     # It ends when the other process does, and that when it has seen it.
-    ended = start([*launcher, "--", "cat"], conditions=conditions)
+    ended = start([*launcher, "--quiet", "--", "cat"], conditions=conditions)
     assert (ended.status, ended.out, ended.err) == (0, b"", b"")

@@ -88,7 +88,7 @@ def test_the_exit_status_is_the_commands(
     launcher: list[str],
     status: int,
 ) -> None:
-    ended = start([*launcher, "--", "sh", "-c", f"exit {status}"])
+    ended = start([*launcher, "--quiet", "--", "sh", "-c", f"exit {status}"])
     assert (ended.status, ended.out, ended.err) == (status, b"", b"")
 
 

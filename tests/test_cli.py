@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -67,9 +68,10 @@ def test_a_launcher_behind_the_launcher_says_nothing(bin_folder: Path) -> None:
 
 
 NOTHING_TO_DO = {
-    "another program": ["echo", "x"],
     "one condition missing": [*EXPOSED, "--no-enable-eplb"],
-    "no server": ["sh", "-c", "exit 0"],
+    "vLLM that starts no engine": ["vllm", "bench", "serve"],
+    "the same behind a wrapper": ["env", "A=1", "vllm", "chat"],
+    "the same in a shell": ["sh", "-c", "exec vllm --version"],
 }
 
 
@@ -80,6 +82,44 @@ def test_says_nothing_when_there_is_nothing_to_do(bin_folder: Path, command: lis
         assert (done.returncode, done.stderr) == (0, "")
 
 
+UNSEEN = (
+    "no vLLM server seen in the command; nothing set; "
+    "put eplb-launch in front of `vllm serve` itself\n"
+)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["echo", "x"], id="a program"),
+        pytest.param(["bash", "-c", "echo x"], id="a shell string"),
+        pytest.param(["./start.sh"], id="a script"),
+        pytest.param(["bash", "start.sh"], id="a script for a shell"),
+        pytest.param(["python3", "serve.py"], id="a script for Python"),
+    ],
+)
+def test_says_that_no_server_is_seen(tmp_path: Path, command: list[str]) -> None:
+    start_sh, serve = tmp_path / "start.sh", tmp_path / "serve.py"
+    start_sh.write_text("#!/bin/sh\necho x\n")
+    start_sh.chmod(0o755)
+    serve.write_text("print('x')\n")
+
+    def run(*options: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [SCRIPT, *options, "--", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert run() == (0, "x\n", f"eplb-launch: warning: {UNSEEN}")
+    assert run("--quiet") == (0, "x\n", "")
+    for options in (["--strict"], ["--strict", "--quiet"]):
+        assert run(*options) == (125, "", f"eplb-launch: not started (--strict): {UNSEEN}")
+
+
 def test_says_nothing_where_the_value_stays(bin_folder: Path) -> None:
     done = start(*V16, "--", *EXPOSED, path=bin_folder, NCCL_MAX_CTAS="4")
     assert (done.stdout, done.stderr) == ("NCCL_MAX_CTAS=4\n", "")
@@ -88,7 +128,12 @@ def test_says_nothing_where_the_value_stays(bin_folder: Path) -> None:
 def test_verbose_says_why_nothing_was_set(bin_folder: Path) -> None:
     done = start("--verbose", "--", "echo", "x", path=bin_folder)
     assert done.stdout == "x\n"
-    assert done.stderr == "eplb-launch: nothing set: no vLLM server in the command\n"
+    assert done.stderr == (
+        "eplb-launch: nothing set: no vLLM server seen in the command\n"
+        f"eplb-launch: warning: {UNSEEN}"
+    )
+    done = start("--verbose", "--", "vllm", "--version", path=bin_folder)
+    assert done.stderr == "eplb-launch: nothing set: the vLLM command starts no engine\n"
     done = start("--verbose", *V16, "--", *EXPOSED, "--no-enable-eplb", path=bin_folder)
     assert done.stderr == (
         "eplb-launch: nothing set: no async EPLB with DeepEP low-latency: enable_eplb does not "
@@ -203,7 +248,7 @@ def test_help_and_version() -> None:
 
 
 def test_help_after_the_dashes_is_the_commands() -> None:
-    done = start("--", "echo", "--help", "--version", "--strict")
+    done = start("--quiet", "--", "echo", "--help", "--version", "--strict")
     assert (done.returncode, done.stdout, done.stderr) == (0, "--help --version --strict\n", "")
 
 
@@ -222,6 +267,110 @@ def test_completion(shell: str, words: dict[str, str]) -> None:
     done = start(path=None, _EPLB_LAUNCH_COMPLETE=f"complete_{shell}", **words)
     assert "--strict" in done.stdout
     assert "--quiet" not in done.stdout
+
+
+# What is typed, up to the cursor, and a word that is completed to; None: to nothing.
+TYPED = [
+    ("eplb-launch --str", "--strict"),
+    ("eplb-launch exp", "explain"),
+    ("eplb-launch --strict expl", "explain"),
+    ("eplb-launch ", "explain"),
+    ("eplb-launch explain --js", "--json"),
+    ("eplb-launch env --format syst", "systemd"),
+    ("eplb-launch -- vllm se", None),
+    ("eplb-launch -- ", None),
+    ("eplb-launch -- e", None),
+    ("eplb-launch -- --str", None),
+    ("eplb-launch --strict -- vllm --quiet", None),
+    ("eplb-launch explain -- vllm se", None),
+    ("eplb-launch explain -- --js", None),
+    ("eplb-launch env --format shell -- ", None),
+    ("eplb-launch check -- a", None),
+    ("eplb-launch vllm se", None),
+]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="takes bash")
+@pytest.mark.parametrize(("typed", "expected"), TYPED, ids=[typed for typed, _ in TYPED])
+def test_completion_in_bash(typed: str, expected: str | None) -> None:
+    code = start(
+        "--show-completion", SHELL="/bin/bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
+    if code.returncode != 0:
+        code = start("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    words = typed.split()
+    if typed.endswith(" "):
+        words.append("")
+    press = (
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); read -r _ _ _ _ name _ '
+        '<<< "$(complete -p eplb-launch)"; "$name" eplb-launch; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{code.stdout}\n{press}", "bash", *words],
+        env={"PATH": f"{os.path.dirname(SCRIPT)}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    found = done.stdout.split()
+    assert expected in found if expected else found == []
+
+
+def test_a_completion_that_fails_says_nothing() -> None:
+    words = {"COMP_WORDS": "eplb-launch x", "COMP_CWORD": "no number"}
+    done = start(path=None, _EPLB_LAUNCH_COMPLETE="complete_bash", **words)
+    assert (done.returncode, done.stdout, done.stderr) == (125, "", "")
+
+
+ERRORS = {
+    "RuntimeError": "RuntimeError('s3cr3t')",
+    "RecursionError": "RecursionError('s3cr3t')",
+    "EOFError": "EOFError('s3cr3t')",
+    "BrokenPipeError": "BrokenPipeError(32, 'Broken pipe', 's3cr3t')",
+    "OSError": "OSError('s3cr3t')",
+}
+# What is replaced by a function that raises, for a bug of ours, and the sub-command that meets it.
+FAILING = {
+    "explain": ("plans.plan", ["explain", "--", "vllm", "serve", "m"]),
+    "explain, shown": ("report.show", ["explain", "--", "vllm", "serve", "m"]),
+    "env": ("plans.plan", ["env", "--", "vllm", "serve", "m"]),
+    "ps": ("processes.scan", ["ps"]),
+    "ps of a pid": ("processes.scan", ["ps", "1"]),
+    "check": ("manifests.sources.gather", ["check", "."]),
+    "check, judging": ("manifests.decisions.Decisions.close", ["check", "."]),
+    "the app": ("cli.app", ["--version"]),
+    "its options": ("releases.minor_release", ["--vllm-version", "1", "explain", "--", "x"]),
+    "its help": ("cli.Group.parse_args", ["--help"]),
+}
+
+
+@pytest.mark.parametrize(("place", "words"), FAILING.values(), ids=FAILING)
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_failure_of_ours_is_125_in_every_sub_command(
+    tmp_path: Path, place: str, words: list[str], error: str
+) -> None:
+    owner, _, name = f"eplb_launch.{place}".rpartition(".")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib, pkgutil\n"
+        f"def fail(*_, **__): raise {ERRORS[error]}\n"
+        f"setattr(pkgutil.resolve_name({owner!r}), {name!r}, fail)\n"
+    )
+    done = subprocess.run(
+        [SCRIPT, *words],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("eplb-launch: ")
+    assert done.stderr.count("\n") == 1
+    assert "s3cr3t" not in done.stderr
+    if error == "RuntimeError":
+        assert done.stderr == "eplb-launch: internal error: RuntimeError at sitecustomize.py:2\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,7 +12,7 @@ from conftest import calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eplb_launch.command import UNKNOWN, Argument, Server, find_server
+from eplb_launch.command import UNKNOWN, Argument, Server, find_server, look
 
 
 def server_in(line: str, **environ: str) -> Server | None:
@@ -219,6 +219,60 @@ def test_no_servers(line: str) -> None:
 
 def test_no_command() -> None:
     assert find_server([], {}) is None
+
+
+IDLE = [
+    *("vllm", "vllm --version", "vllm --help", "vllm -v", "vllm chat --url x", "vllm complete"),
+    *("vllm collect-env", "vllm bench", "vllm bench serve --model m", "/opt/venv/bin/vllm chat"),
+    *("vllm bench sweep plot x", "vllm launch render m", "vllm download-kernels"),
+    *("vllm snapshot inspect d", "vllm-omni --help", "vllm --omni bench serve"),
+    "python -m vllm bench serve",
+    "python3 -m vllm.entrypoints.cli.main bench serve",
+    "python3.12 -u -m vllm.entrypoints.cli.main --help",
+    "python -m vllm_omni.entrypoints.cli.main chat",
+    "python -m vllm.benchmarks.serve --model m",
+    "python -m vllm.entrypoints.launchers.render.entry m",
+    "python /opt/venv/bin/vllm bench serve",
+    *("nice vllm chat", "env A=1 vllm --help", "uv run vllm collect-env", "tini -- vllm chat"),
+    *("timeout 60 nice -n 5 vllm bench serve", "numactl -N 0 python -m vllm bench serve"),
+    *("docker run --rm image vllm bench serve", "ssh host vllm bench serve", "env -S 'vllm chat'"),
+    *("./wrapper vllm bench serve", "./wrapper --a b -- /opt/bin/vllm collect-env"),
+    *(
+        "sh -c 'vllm bench serve'",
+        "bash -lc 'exec vllm chat'",
+        "bash -c 'exec \"$@\"' sh vllm chat",
+    ),
+    "bash -c 'cd /x && export A=1 && vllm bench serve'",
+    "bash -c 'until curl -s h; do sleep 1; done; vllm bench serve | tee log; echo done'",
+    "bash -c 'nvidia-smi; vllm bench serve'",
+    "bash -c 'sh -c \"vllm chat\"'",
+    "eplb-launch -- vllm bench serve",
+]
+NOT_IDLE = [
+    *("true", "''", "./start.sh", "bash start.sh", "sh ./start.sh a", "python serve.py", "python"),
+    *("python -c 'import vllm'", "python -m train", "python -m sglang.launch_server"),
+    *("python -m dynamo.frontend", "my-vllm chat", "vllm.py chat", "echo vllm chat", "sleep 5"),
+    *("grep vllm chat", "cat /opt/bin/vllm", "which vllm", "nvidia-smi", "man vllm bench"),
+    *("nice ./start.sh", "env A=1 bash start.sh", "docker run --rm image", "ssh host ./start.sh"),
+    *("docker run vllm/vllm-openai --model m", "docker compose up vllm", "systemctl start vllm"),
+    *("./start.sh vllm", "./start.sh --backend vllm", "python bench.py --backend vllm --port 1"),
+    *("./start.sh --name vllm serve", "torchrun train.py vllm", "env vllm=chat ./start.sh"),
+    *("sh -c 'echo hi'", "bash -c ./start.sh", "bash -c ''", "bash -c 'exit 0'"),
+    "bash -c 'vllm --version && exec ./start.sh'",
+    "bash -c 'vllm collect-env; python serve.py'",
+    "vllm bench sweep serve --serve-cmd ./start.sh --bench-cmd 'vllm bench serve'",
+    "eplb-launch -- ./start.sh",
+    # A server is one, not nothing.
+    *("vllm serve m", "nice vllm serve m", "bash -c 'vllm --version; vllm serve m'"),
+    "bash -c 'vllm serve m & vllm bench serve'",
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [*((line, True) for line in IDLE), *((line, False) for line in NOT_IDLE)]
+)
+def test_vllm_that_starts_no_engine(line: str, expected: bool) -> None:
+    assert look(shlex.split(line), {})[1] is expected
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,21 @@ def test_the_json_of_no_server() -> None:
     assert found["server"] is None
     assert found["set"] == {}
     assert found["needed"] is False
-    assert found["settings"] == found["rules"] == found["warnings"] == []
+    assert found["settings"] == found["rules"] == []
+    assert [warning["code"] for warning in found["warnings"]] == ["no-server"]
+
+
+@pytest.mark.parametrize("command", [["echo", "x"], ["./start.sh"], ["bash", "-c", "echo x"]])
+def test_no_server_is_a_warning(command: list[str]) -> None:
+    text = " ".join(explain("--", *command).stdout.split())
+    assert "no-server: no vLLM server seen in the command; nothing set" in text
+    assert "put eplb-launch in front of `vllm serve` itself" in text
+
+
+@pytest.mark.parametrize("command", [["vllm", "bench", "serve"], ["nice", "vllm", "--help"]])
+def test_vllm_without_an_engine_is_none(command: list[str]) -> None:
+    found = as_json("--", *command)
+    assert (found["server"], found["warnings"]) == (None, [])
 
 
 @pytest.mark.parametrize(

@@ -93,12 +93,24 @@ def test_a_value_that_stays() -> None:
     assert decided.reason.startswith("NCCL_MAX_CTAS is set already (async EPLB with")
 
 
-@pytest.mark.parametrize("command", [[], ["true"], ["python3", "train.py"], [""], ["vllm"]])
+@pytest.mark.parametrize("command", [[], ["true"], ["python3", "train.py"], [""], ["./start.sh"]])
 def test_no_server(command: list[str]) -> None:
     decided = plan(command, {})
     assert decided.server is None
     assert decided.environment == {}
-    assert decided.reason == "no vLLM server in the command"
+    assert decided.reason == "no vLLM server seen in the command"
+    (warning,) = decided.warnings
+    assert warning.code == "no-server"
+    assert warning.message == "no vLLM server seen in the command; nothing set"
+    assert warning.remedy == "put eplb-launch in front of `vllm serve` itself"
+
+
+@pytest.mark.parametrize("command", [["vllm"], ["vllm", "bench", "serve"], ["nice", "vllm", "-v"]])
+def test_vllm_without_an_engine(command: list[str]) -> None:
+    decided = plan(command, {})
+    assert decided.server is None
+    assert decided.environment == {}
+    assert decided.reason == "the vLLM command starts no engine"
     assert decided.warnings == ()
 
 

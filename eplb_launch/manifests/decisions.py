@@ -27,6 +27,7 @@ _NOWHERE = "/dev/null"  # nothing is below it: the files of this machine are not
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
 _MAX_FILES = 100
+_MAX_DEPTH = 64  # folders, one inside another: makedirs and rmtree call themselves for each
 _MAX_PLANS = 256  # that are kept
 _MAX_SCRIPTS = 16
 _NAME = re.compile(r"[\w.+-]+")
@@ -105,6 +106,7 @@ def _wanted(task: Task) -> Iterator[tuple[str, str]]:
     left, room = _MAX_FILES, _MAX_ALL
     for path, file in sorted(task.files.items(), key=unnamed):
         size = len(file.text)
-        if path.startswith("/") and UNKNOWN not in path and size <= min(room, _MAX_FILE) and left:
+        usable = path.startswith("/") and UNKNOWN not in path and path.count("/") <= _MAX_DEPTH
+        if usable and size <= min(room, _MAX_FILE) and left:
             left, room = left - 1, room - size
             yield path, file.text

@@ -77,10 +77,12 @@ def kind_of(path: str) -> str:
 def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
     failed: list[OSError] = []
     count = 0
-    # os.walk does not follow links to folders, so there are no loops.
-    for parent, folders, files in os.walk(folder, onerror=failed.append):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        for name in sorted(files):
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        folders, files = _entries(parent, failed)
+        waiting += [os.path.join(parent, name) for name in reversed(folders)]
+        for name in files:
             path = os.path.join(parent, name)
             kind = kind_of(path)
             if not kind and ("." in name or not _has_shebang(path)):
@@ -96,6 +98,32 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
                 return
     for error in failed:
         yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
+
+
+def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and the files in a folder, without those not to be read.
+
+    os.walk calls itself for each level before Python 3.12. Links to folders are not followed, so
+    there are no loops.
+    """
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    files.append(entry.name)
+                elif not entry.is_symlink() and entry.name not in _SKIPPED:
+                    folders.append(entry.name)
+    except OSError as error:
+        failed.append(error)
+    return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def _has_shebang(path: str) -> bool:
