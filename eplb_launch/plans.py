@@ -12,7 +12,15 @@ from eplb_launch.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.command import UNKNOWN, find_server
 from eplb_launch.installed import Installed, look_up
 from eplb_launch.record import Record
-from eplb_launch.releases import CAP, VARIABLE, minor_release, release_of, stays
+from eplb_launch.releases import (
+    CAP,
+    MAX_CHANNELS,
+    UNKNOWN_RELEASE,
+    VARIABLE,
+    Release,
+    release_of,
+    stays,
+)
 from eplb_launch.rules import judge
 from eplb_launch.settings import Setting, resolve
 
@@ -23,10 +31,8 @@ if TYPE_CHECKING:
 
     from eplb_launch.arguments import Given
     from eplb_launch.command import Server
-    from eplb_launch.releases import Release
     from eplb_launch.rules import Verdict
 
-MOST_CTAS = 64  # NCCL's MAXCHANNELS (src/include/device.h)
 MOST_SMS = 1024
 # The code of a warning with which a command is not started: it was asked for what there is not.
 NOTHING_FITS = "max-ctas-nothing-fits"
@@ -57,6 +63,7 @@ class Plan(Record):
     notes: tuple[PlanWarning, ...] = ()  # for `explain`: nothing to be done about them here
     given: Mapping[str, Given] = {}  # by setting, those that no rule looks at included
     ctas: int | None = None  # the most that NCCL may take, so far as is seen; None: not looked at
+    release: Release = UNKNOWN_RELEASE  # the row of `vllm_version`
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,8 +97,8 @@ def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
     if max_ctas == "fit":
         if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
             raise ValueError("--max-ctas fit needs --sms N, the SMs of the GPU: 132 on an H100")
-    elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MOST_CTAS:
-        raise ValueError(f"--max-ctas is a number from 1 to {MOST_CTAS}, or fit")
+    elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MAX_CHANNELS:
+        raise ValueError(f"--max-ctas is a number from 1 to {MAX_CHANNELS}, or fit")
     elif sms is not None:
         raise ValueError("--sms goes with --max-ctas fit")
 
@@ -122,9 +129,9 @@ def plan(
     words = tuple(command)
     server = find_server(words, environ)
     if server is None:
-        return Plan(
-            words, None, vllm_version, "", {}, (), None, (), "no vLLM server in the command"
-        )
+        reason = "no vLLM server in the command"
+        nothing = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
+        return nothing.replace(release=release_of(vllm_version))
 
     def decide(server: Server) -> Plan:
         if directory is not None:
@@ -166,7 +173,7 @@ def _decide(
     )
     release = release_of(version)
     current = server.environ.get(VARIABLE)
-    decided = Plan(words, server, version, source, {}, (), current, (), "")
+    decided = Plan(words, server, version, source, {}, (), current, (), "", release=release)
     try:
         found, given = _settings(server, release, version, nixl_setting, root)
     except RefusedError as error:
@@ -256,7 +263,6 @@ def _settings(
         server.words,
         server.positions,
         release,
-        minor_release(version) if version else None,
         serve=server.entry == "vllm serve",
         load_config=load_config,
     )

@@ -12,7 +12,7 @@ from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.nccl import MIN_P2P, MINIMA
 from eplb_launch.prefixes import LAUNCHERS
 from eplb_launch.record import Record
-from eplb_launch.releases import CAP, VARIABLE, release_of, stays
+from eplb_launch.releases import CAP, VARIABLE, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answ
     conditions = verdict.conditions
     unknown = tuple(condition.text for condition in conditions if condition.holds is None)
     limited = stays(plan.current) or not plan.variables
-    own_rule = plan.vllm_version is not None and release_of(plan.vllm_version).own_rule
+    own_rule = bool(plan.release.own_rule)
     void = _void(task, plan, limited=limited, wrapped=wrapped, own_rule=own_rule)
     if void is not None:
         state = EXPOSED if verdict.holds else NOT_KNOWN
