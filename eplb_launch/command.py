@@ -94,6 +94,7 @@ COMMANDS = {
     "vllm_omni.entrypoints.cli.main": "vllm-omni",
 }
 VLLM = ("vllm", "vllm-omni")
+HINTS = ("vllm", "huggingfaceserver")  # without one of these in it, a command starts no engine
 # What an entry point is: its name, and the index of its first argument.
 NOTHING = ("", 0)  # vLLM or its like, and no engine: `vllm bench serve`
 

@@ -11,10 +11,10 @@ import os
 from eplb_launch.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.command import UNKNOWN, find_server
 from eplb_launch.installed import Installed, look_up
+from eplb_launch.launch_options import check_cap
 from eplb_launch.record import Record
 from eplb_launch.releases import (
     CAP,
-    MAX_CHANNELS,
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from eplb_launch.command import Server
     from eplb_launch.rules import Verdict
 
-MOST_SMS = 1024
 # The code of a warning with which a command is not started: it was asked for what there is not.
 NOTHING_FITS = "max-ctas-nothing-fits"
 
@@ -78,29 +77,6 @@ class Plan(Record):
                 if verdict.holds is wanted:
                     return verdict
         return None
-
-
-def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
-    """Return `max_ctas` and `sms` of `plan` from the options of those names; or ValueError."""
-    texts = {"max_ctas": max_ctas, "sms": sms}
-    options: dict[str, Any] = {
-        name: int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
-        for name, text in texts.items()
-        if text is not None
-    }
-    check_cap(**options)
-    return options
-
-
-def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
-    """Refuse with ValueError what is no cap, and "fit" without the number of SMs."""
-    if max_ctas == "fit":
-        if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
-            raise ValueError("--max-ctas fit needs --sms N, the SMs of the GPU: 132 on an H100")
-    elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MAX_CHANNELS:
-        raise ValueError(f"--max-ctas is a number from 1 to {MAX_CHANNELS}, or fit")
-    elif sms is not None:
-        raise ValueError("--sms goes with --max-ctas fit")
 
 
 def plan(

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.command import UNKNOWN
+from eplb_launch.command import UNKNOWN, VLLM
 from eplb_launch.export import FORMATS
 from eplb_launch.manifests import engines
 from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, RAY, SCRIPT, SYSTEMD, Limit
@@ -139,9 +139,9 @@ def _program(server: Server) -> list[str]:
     if not entry:
         return []
     known = "" if UNKNOWN in server.program else server.program
-    if entry[0] in ("vllm", "vllm-omni") and len(entry) > 1:
+    if entry[0] in VLLM and len(entry) > 1:
         name = known.rpartition("/")[2]
-        return [known if name in ("vllm", "vllm-omni") else entry[0], *entry[1:]]
+        return [known if name in VLLM else entry[0], *entry[1:]]
     return [known or "python3", "-m", *entry]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eplb_launch.command import VLLM
 from eplb_launch.manifests import engines, images, scripts, sourced
 from eplb_launch.manifests.expansion import placeholders
 from eplb_launch.manifests.files import with_config_files, with_script
@@ -276,7 +277,7 @@ class _Judge:
 def _command_of(server: Server) -> list[str]:
     """Return a command that starts a server, without what stands before it."""
     entry = server.entry.split()
-    program = entry if entry[:1] in (["vllm"], ["vllm-omni"]) else ["python3", "-m", *entry]
+    program = entry if entry and entry[0] in VLLM else ["python3", "-m", *entry]
     return [*program, *(argument.text for argument in server.arguments)]
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import File
 
 # Without one of these, a document starts no server that could be judged.
-_HINTS = ("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$(")
+_HINTS = (*sources.HINTS, "dynamo", "huggingface", "data-parallel", "data_parallel", "${{", "$(")
 # With one of these, what it starts may be said in another file, or its variables there.
 _LEADS = ("VLLM_", "NCCL_", "configMap")
 _LEADS_OF_COMPOSE = (*_LEADS, "build", "configs", "env_file", "extends", "include", "volumes")

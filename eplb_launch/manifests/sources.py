@@ -7,6 +7,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
+from eplb_launch import command
+from eplb_launch.prefixes import SHELLS
 from eplb_launch.record import Record
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ MAX_FILES = 100_000
 
 YAML, SCRIPT, UNIT, DOCKERFILE = "YAML", "script", "unit", "Dockerfile"
 
-# Words without which a file starts no vLLM: only looked for where there is too much to be read.
-HINTS = (b"vllm", b"huggingfaceserver", b"eplb")
+# Words without which a file starts no vLLM.
+HINTS = (*command.HINTS, "eplb")
 _SKIPPED = frozenset(
     (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
 )
@@ -30,7 +32,6 @@ _SUFFIXES = {
     ".service": UNIT,
     **dict.fromkeys((".dockerfile", ".containerfile"), DOCKERFILE),
 }
-_SHELLS = frozenset((b"sh", b"bash", b"dash", b"ash", b"zsh", b"ksh"))
 
 
 class Source(Record):
@@ -101,7 +102,7 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
 def _has_shebang(path: str) -> bool:
     head = _head(path)
     words = head.split(b"\n", 1)[0][2:].split() if head.startswith(b"#!") else []
-    return any(word.rpartition(b"/")[2] in _SHELLS for word in words)
+    return any(os.fsdecode(word).rpartition("/")[2] in SHELLS for word in words)
 
 
 def _head(path: str) -> bytes:
@@ -180,7 +181,7 @@ def _source(path: str, kind: str, file: object, *, only_hinted: bool = False) ->
 def _hinted(content: bytes, file: object) -> bool:
     """Whether a file that is too large mentions vLLM at all. Reads it in pieces."""
     while content:
-        if any(hint in content for hint in HINTS):
+        if any(hint.encode() in content for hint in HINTS):
             return True
         piece = file.read(1 << 20)  # type: ignore[attr-defined]
         content = content[-32:] + piece if piece else b""

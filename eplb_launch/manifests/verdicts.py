@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from eplb_launch.__main__ import launch_options
 from eplb_launch.command import UNKNOWN
+from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
 from eplb_launch.manifests.engines import ENGINES
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.nccl import MIN_P2P, MINIMA
-from eplb_launch.prefixes import LAUNCHERS
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE, stays
 
@@ -37,7 +36,7 @@ FIXABLE = frozenset(
 )
 # Where the variable is set, and another value of it would.
 WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
-_LAUNCHERS = (*LAUNCHERS, "eplb-launch.pyz")
+_LAUNCHERS = (*NAMES, SINGLE_FILE)
 # With a high value, they make a limit void.
 _DEFEATS = (*MINIMA, MIN_P2P)
 # Warnings of a Plan that say that a cap which is there does not hold.
@@ -179,7 +178,7 @@ def launcher_options(prefixes: Sequence[Prefix]) -> dict[str, Any] | None:
         names = [word.rpartition("/")[2] for word in prefix.words]
         start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
         if not any(UNKNOWN in word for word in prefix.words[start:]):
-            found = launch_options([*prefix.words[start:], "command"])
+            found = read([*prefix.words[start:], "command"])
     return found
 
 
