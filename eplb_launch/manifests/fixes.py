@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN, VLLM
 from eplb_launch.export import FORMATS
 from eplb_launch.manifests import engines
+from eplb_launch.manifests.model import OK, Fix
 from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, RAY, SCRIPT, SYSTEMD, Limit
-from eplb_launch.manifests.verdicts import FIXABLE, OK, WRONG_VALUES, lacks_dashes
-from eplb_launch.record import Record
+from eplb_launch.manifests.verdicts import FIXABLE, WRONG_VALUES, lacks_dashes
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eplb_launch.command import Server
+    from eplb_launch.manifests.model import Answer
     from eplb_launch.manifests.tasks import Task
-    from eplb_launch.manifests.verdicts import Answer
     from eplb_launch.plans import Plan
 
 _VALUES = {VARIABLE: str(CAP)}
@@ -34,13 +34,6 @@ _PLACES = {
 }
 _LAST_WINS = (SYSTEMD, SCRIPT)  # what is added there counts, whatever was set before
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
-
-
-class Fix(Record):
-    """One way to put a server right."""
-
-    how: str  # what to do with the text
-    text: str
 
 
 def ways(task: Task, server: Server, plan: Plan, answer: Answer) -> tuple[Fix, ...]:

@@ -8,19 +8,11 @@ from eplb_launch.command import VLLM
 from eplb_launch.manifests import engines, images, scripts, sourced
 from eplb_launch.manifests.expansion import placeholders
 from eplb_launch.manifests.files import with_config_files, with_script
-from eplb_launch.manifests.fixes import Fix, ways
+from eplb_launch.manifests.fixes import ways
+from eplb_launch.manifests.model import NOT_KNOWN, OK, Answer, Finding
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.manifests.tasks import KUBERNETES, SCRIPT, environment
-from eplb_launch.manifests.verdicts import (
-    EXPOSED,
-    FIXABLE,
-    NOT_KNOWN,
-    OK,
-    Answer,
-    answer,
-    launcher_options,
-)
-from eplb_launch.record import Record
+from eplb_launch.manifests.verdicts import FIXABLE, answer, launcher_options
 from eplb_launch.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -30,37 +22,11 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.decisions import Decisions
     from eplb_launch.manifests.grammar import Command
     from eplb_launch.manifests.tasks import Task, Word
-    from eplb_launch.plans import Plan, PlanWarning
+    from eplb_launch.plans import Plan
 
-_ORDER = (EXPOSED, NOT_KNOWN, OK)
 _MAX_COMMANDS = 64  # of one script
 _MAX_READ = 500_000  # characters, in all readings of one script
 _MAX_OTHERS = 8  # further servers of one command: calls of a function
-
-
-class Finding(Record):
-    """A server and the verdict on it."""
-
-    file: str
-    line: int
-    name: str  # "Deployment/decode container vllm"; "" for a script
-    answer: Answer
-    entry: str = ""  # "vllm serve"; "" if it is not found by name
-    version: str | None = None  # of vLLM
-    version_source: str = ""
-    warnings: tuple[PlanWarning, ...] = ()
-    notes: tuple[str, ...] = ()
-    fixes: tuple[Fix, ...] = ()
-
-    @property
-    def verdict(self) -> str:
-        """OK, EXPOSED or NOT_KNOWN."""
-        return self.answer.verdict
-
-    @property
-    def rank(self) -> int:
-        """Lower is worse."""
-        return _ORDER.index(self.verdict)
 
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:

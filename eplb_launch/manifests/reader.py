@@ -19,8 +19,8 @@ from eplb_launch.manifests import (
     systemd,
     units,
 )
+from eplb_launch.manifests.model import Trouble
 from eplb_launch.manifests.tasks import SCRIPT, Task, TooMuch, Word
-from eplb_launch.record import Record
 from eplb_launch.shell_state import GAP
 
 if TYPE_CHECKING:
@@ -40,14 +40,6 @@ _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 # Of one document. An alias makes many of one.
 _MAX_TASKS = 1_000
 _MAX_WORDS = 100_000
-
-
-class Trouble(Record):
-    """A file, or a part of one, that could not be read."""
-
-    file: str
-    line: int  # 0: no particular one
-    message: str
 
 
 class Reader:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from eplb_launch.command import UNKNOWN
 from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
 from eplb_launch.manifests.engines import ENGINES
+from eplb_launch.manifests.model import EXPOSED, NOT_KNOWN, OK, Answer
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.nccl import MIN_P2P, MINIMA
-from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE, stays
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import Task
     from eplb_launch.plans import Plan, PlanWarning
     from eplb_launch.rules import Verdict
-
-OK, EXPOSED, NOT_KNOWN = "ok", "exposed", "unknown"
 
 # Where the variable set, or the command wrapped, would put it right.
 FIXABLE = frozenset(
@@ -50,20 +48,6 @@ _VOID = frozenset(
         "variable-overwritten",
     )
 )
-
-
-class Answer(Record):
-    """A verdict and its reason."""
-
-    verdict: str
-    cause: str  # stable, for programs
-    reason: str
-    unread: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """What could not be read, as a line; none if all could."""
-        return (f"could not be read: {', '.join(self.unread)}",) if self.unread else ()
 
 
 def answer(task: Task, plan: Plan, server: Server, *, idle: bool = False) -> Answer:
