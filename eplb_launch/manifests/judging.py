@@ -11,7 +11,7 @@ from eplb_launch.manifests.files import with_config_files, with_script
 from eplb_launch.manifests.fixes import ways
 from eplb_launch.manifests.model import NOT_KNOWN, OK, Answer, Finding
 from eplb_launch.manifests.pods import from_secrets_only
-from eplb_launch.manifests.tasks import KUBERNETES, SCRIPT, environment
+from eplb_launch.manifests.tasks import environment
 from eplb_launch.manifests.verdicts import FIXABLE, answer, launcher_options
 from eplb_launch.releases import VARIABLE
 
@@ -76,7 +76,7 @@ class _Judge:
         if at:
             yield from self.script(words, at)
         else:
-            if self.task.place == KUBERNETES:
+            if self.task.place.templated:
                 words = [placeholders(word) for word in words]
             yield from self.command(words, self.task.source.path, self.task.line)
 
@@ -158,7 +158,7 @@ class _Judge:
             worst = min(found_all, key=lambda finding: finding.rank)
             # Options without a program are half a command, of which nothing follows.
             named = worst.entry or engines.run_of(decided.server)
-            if named or worst.verdict != OK or task.place != SCRIPT:
+            if named or worst.verdict != OK or not task.place.fragments:
                 yield worst
 
     def plan_again(
@@ -259,6 +259,6 @@ def _line(word: Word, offset: int) -> int:
 
 def _script_name(task: Task, words: Sequence[str]) -> str:
     """Return the script that an image with vLLM starts and that is not here; "" if it does not."""
-    if task.place == SCRIPT or not images.is_vllm(task.image):
+    if not images.is_vllm(task.image):
         return ""
     return next((word for word in words[:2] if word.endswith(".sh") and " " not in word), "")

@@ -9,11 +9,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from eplb_launch.launch import say
-from eplb_launch.manifests import reports, sources
+from eplb_launch.manifests import reports
 from eplb_launch.manifests.decisions import Decisions
 from eplb_launch.manifests.judging import judge
 from eplb_launch.manifests.model import Finding, Review
-from eplb_launch.manifests.reader import Reader
+from eplb_launch.manifests.reader import Reader, gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
     `vllm_version` is what runs in all of them, whatever the images say.
     """
     reader = Reader()
-    for source in sources.gather(paths):
+    for source in gather(paths):
         with reader.guard(source):
             reader.take(source)
 
