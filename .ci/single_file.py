@@ -30,6 +30,7 @@ LEFT_OUT = frozenset(
         "ps_watch",
         "report",
         "servers",
+        "terminal",
         "verdicts",
     )
 )

@@ -9,21 +9,22 @@ import sys
 
 from eplb_launch._version import __version__
 from eplb_launch.launch import say
+from eplb_launch.launch_options import OPTIONS, SUB_COMMANDS
 
-USAGE = """\
+_OPTIONS = "  ".join(f"{name} {takes}".rstrip() for name, (takes, _) in OPTIONS.items())
+USAGE = f"""\
 Usage: eplb-launch.pyz [OPTIONS] -- vllm serve MODEL [ARGUMENTS]...
 
 Sets NCCL_MAX_CTAS=8 where async EPLB and cooperative MoE kernels could wait for each other for
 ever, and becomes the command after "--".
 
-Options: --strict  --quiet  --verbose  --vllm-version X.Y.Z  --max-ctas N|fit  --sms N
+Options: {_OPTIONS}
          --version  --help
 
 This is the single file: it starts servers and needs nothing but Python. Left out are the
-sub-commands (explain, env, ps, check), shell completion and the long help: `pip install
+sub-commands ({", ".join(SUB_COMMANDS)}), shell completion and the long help: `pip install
 eplb-launch` has them. A command with a --config file needs PyYAML, which every vLLM brings.
 """
-SUB_COMMANDS = ("explain", "env", "ps", "check")
 
 
 def main(argv: list[str]) -> None:

@@ -108,7 +108,6 @@ def read(
     words: Sequence[str],
     positions: Sequence[int],
     release: Release,
-    minor: int | None,
     *,
     serve: bool,
     load_config: Callable[[str], Mapping[object, Any] | None],
@@ -122,7 +121,7 @@ def read(
     """
     pairs: list[Word] = list(zip(words, positions, strict=True))
     if serve:
-        pairs = _move_model(pairs, minor)
+        pairs = _move_model(pairs, release)
     complete = True
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
@@ -130,20 +129,19 @@ def read(
         from eplb_launch.unknown_words import may_be_options
 
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
-        complete = complete and not may_be_options(words, minor, takes_model=takes_model)
-    pairs, dotted = _join_dotted(_normalized(pairs, minor), release)
-    reading = _parse(pairs, dotted, minor).replace(model=_model(pairs, dotted, serve=serve))
+        complete = complete and not may_be_options(words, release, takes_model=takes_model)
+    pairs, dotted = _join_dotted(_normalized(pairs, release), release)
+    reading = _parse(pairs, dotted, release).replace(model=_model(pairs, dotted, serve=serve))
     return reading if complete else reading.replace(complete=False)
 
 
-def _move_model(pairs: list[Word], minor: int | None) -> list[Word]:
+def _move_model(pairs: list[Word], release: Release) -> list[Word]:
     for index, (word, _) in enumerate(pairs):
         if word == "--model":
             if index + 1 == len(pairs):
                 raise RefusedError("--model has no value")
             return [pairs[index + 1], *pairs[:index], *pairs[index + 2 :]]
-        # An empty one counts up to 0.16.
-        if word.startswith("--model=") and (word != "--model=" or (minor or 99) < 17):
+        if word.startswith("--model=") and (word != "--model=" or release.empty_model):
             return [(word[8:], pairs[index][1]), *pairs[:index], *pairs[index + 1 :]]
     return pairs
 
@@ -209,7 +207,7 @@ def _text(item: object) -> str:
     return "[]" if isinstance(item, (list, dict)) else str(item)
 
 
-def _normalized(pairs: list[Word], minor: int | None) -> list[Word]:
+def _normalized(pairs: list[Word], release: Release) -> list[Word]:
     """Replace `_` by `-` in option names, and take `-O3` apart."""
     result: list[Word] = []
     for pair in pairs:
@@ -218,8 +216,7 @@ def _normalized(pairs: list[Word], minor: int | None) -> list[Word]:
             name, equals, value = word.partition("=")
             name, dot, keys = name.partition(".")
             result.append((name.replace("_", "-") + dot + keys + equals + value, source))
-        # Up to 0.13 `-O.key value` is dotted (as -cc.key).
-        elif word[:2] == "-O" and word != "-O" and (word[2] != "." or (minor or 99) >= 14):
+        elif word[:2] == "-O" and word != "-O" and not (word[2] == "." and release.dotted_o):
             result.append(("--optimization-level", source))
             result.append((word[3:] if word[2] == "=" else word[2:], source))
         else:
@@ -300,7 +297,7 @@ def _update(original: dict[str, Any], update: dict[str, Any]) -> None:
                 into[key] = value
 
 
-def _parse(pairs: list[Word], dotted: Mapping[str, Given], minor: int | None) -> Reading:
+def _parse(pairs: list[Word], dotted: Mapping[str, Given], release: Release) -> Reading:
     """Do as argparse does, for the options that are read."""
     given: dict[str, Given] = {}
     names: dict[str, str | None] = {}  # an option as written: its name, None for one not read
@@ -314,7 +311,7 @@ def _parse(pairs: list[Word], dotted: Mapping[str, Given], minor: int | None) ->
             break
         written, equals, value = word.partition("=")
         if written not in names:
-            names[written] = _option(written, minor)
+            names[written] = _option(written, release)
         name = names[written]
         if name is None:
             complete = complete and UNKNOWN not in written
@@ -326,21 +323,21 @@ def _parse(pairs: list[Word], dotted: Mapping[str, Given], minor: int | None) ->
             given[setting] = Given(takes, _where(source, written))
             continue
         if not equals:
-            if index + 1 == len(pairs) or not _is_argument(pairs[index + 1][0], minor):
+            if index + 1 == len(pairs) or not _is_argument(pairs[index + 1][0], release):
                 raise RefusedError(f"{name} has no value")
             value = pairs[index + 1][0]
         given[setting] = Given(value, _where(source, word if equals else f"{written} {value}"))
     if ended == len(pairs):  # what stands after "--" is no option any more, and these stand last
-        _parse_dotted(dotted, given, minor)
+        _parse_dotted(dotted, given, release)
     return Reading(given, complete, {})
 
 
-def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], minor: int | None) -> None:
+def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], release: Release) -> None:
     """Do as argparse does with the dotted options: each is two words, its name and its JSON."""
     for written, entry in dotted.items():
         if written == "--":  # of `--.x`
             break
-        name = _option(written, minor)
+        name = _option(written, release)
         if name is None:
             continue
         setting, takes, _ = OPTIONS[name]
@@ -382,15 +379,15 @@ def _where(source: int | str, shown: str) -> str:
     return f"{source}: {shown.partition('=')[0].split(' ')[0].lstrip('-')}"
 
 
-def _option(written: str, minor: int | None) -> str | None:
+def _option(written: str, release: Release) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
-        return written if minor is None or minor >= OPTIONS[written][2] else None
+        return written if release.has(OPTIONS[written][2]) else None
     if written not in _BEGINNINGS:
         return None
     from eplb_launch.options import options
 
-    known = options(minor)
+    known = options(release.minor)
     if written in known:
         return None
     matches = [name for name in known if name.startswith(written)]
@@ -399,7 +396,7 @@ def _option(written: str, minor: int | None) -> str | None:
     return matches[0] if matches and matches[0] in OPTIONS else None
 
 
-def _is_argument(word: str, minor: int | None) -> bool:
+def _is_argument(word: str, release: Release) -> bool:
     """Whether argparse takes a word for a value rather than for an option."""
     if word[:1] != "-" or len(word) == 1:
         return True
@@ -408,4 +405,4 @@ def _is_argument(word: str, minor: int | None) -> bool:
     whole, dot, fraction = word[1:].partition(".")
     if (fraction if dot else whole).isdecimal() and (whole.isdecimal() or not whole):
         return True  # a negative number
-    return " " in word and _option(word.partition("=")[0], minor) is None
+    return " " in word and _option(word.partition("=")[0], release) is None

@@ -17,6 +17,7 @@ from eplb_launch import __version__, plan
 from eplb_launch.export import FORMATS
 from eplb_launch.front import fail, run
 from eplb_launch.launch import say
+from eplb_launch.launch_options import NAMES, OPTIONS, cap_options
 from eplb_launch.releases import minor_release
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.plans import Plan
 
-PROGRAM = "eplb-launch"
+PROGRAM = NAMES[0]
 RIGHT_FORM = "eplb-launch [OPTIONS] -- vllm serve MODEL [ARGUMENTS]..."
 
 EPILOG = """
@@ -93,50 +94,23 @@ def _release(value: str | None) -> str | None:
     return value
 
 
-VllmVersion = Annotated[
-    str | None,
-    typer.Option(
-        metavar="X.Y.Z",
-        callback=_release,
-        help="The vLLM release that CMD runs, instead of looking at what is installed.",
-    ),
-]
+def _option(name: str, callback: Any = None) -> Any:
+    takes, text = OPTIONS[name]
+    return typer.Option(name, metavar=takes or None, callback=callback, help=text)
 
 
-MaxCtas = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|fit",
-        help="The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
-        "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
-        "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
-        "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
-        "Needs the config.json of a local model: where it is not known, that is a warning and 8 "
-        "is set; where nothing fits, CMD is not started.",
-    ),
-]
-Sms = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N",
-        help="With `--max-ctas fit`: the SMs of the GPU. H100, H200: 132; H20: 78; B200: 148.",
-    ),
-]
+VllmVersion = Annotated[str | None, _option("--vllm-version", _release)]
+MaxCtas = Annotated[str | None, _option("--max-ctas")]
+Sms = Annotated[str | None, _option("--sms")]
 
 
 @app.callback(epilog=EPILOG)
 def launch(
     ctx: typer.Context,
     *,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Do not start CMD, exit 125, where there is a warning.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Say nothing about what is set, and no warnings.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Say also why nothing was set.")
-    ] = False,
+    strict: Annotated[bool, _option("--strict")] = False,
+    quiet: Annotated[bool, _option("--quiet")] = False,
+    verbose: Annotated[bool, _option("--verbose")] = False,
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
@@ -159,8 +133,6 @@ def launch(
 
 def _cap(ctx: typer.Context, max_ctas: str | None, sms: str | None) -> dict[str, Any]:
     """Return the arguments of `plan` for the cap."""
-    from eplb_launch.plans import cap_options
-
     try:
         return cap_options(max_ctas, sms)
     except ValueError as error:

@@ -94,6 +94,7 @@ COMMANDS = {
     "vllm_omni.entrypoints.cli.main": "vllm-omni",
 }
 VLLM = ("vllm", "vllm-omni")
+HINTS = ("vllm", "huggingfaceserver")  # without one of these in it, a command starts no engine
 # Sub-commands that start none, of the same releases.
 IDLE = frozenset(("bench", "chat", "collect-env", "complete", "download-kernels", "launch"))
 # What an entry point is: its name, and the index of its first argument; 0: it starts no engine.

@@ -6,6 +6,7 @@ import gc
 import os
 
 from eplb_launch.launch import LAUNCHER_FAILED, become, say
+from eplb_launch.releases import CAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def run(
     quiet: bool = False,
     verbose: bool = False,
     vllm_version: str | None = None,
-    max_ctas: int | Literal["fit"] = 8,
+    max_ctas: int | Literal["fit"] = CAP,
     sms: int | None = None,
 ) -> NoReturn:
     """Start `command` in this process, with what its plan sets on top of the environment.

@@ -16,7 +16,7 @@ from eplb_launch.nccl import (
     pow2up,
 )
 from eplb_launch.record import Record
-from eplb_launch.releases import VARIABLE, minor_release, release_of, stays
+from eplb_launch.releases import VARIABLE, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ class Case(Record):
     readings: tuple[Mapping[str, Value], ...]  # what NCCL may find, what the plan sets included
     hidden: tuple[Value, ...]  # limits in conf files that it would find without the plan
     arrives: bool  # what the plan sets reaches the server as it is
-
-    @property
-    def minor(self) -> int | None:
-        """N of the release 0.N; None: not known."""
-        return minor_release(self.plan.vllm_version) if self.plan.vllm_version else None
 
     @property
     def kept(self) -> str | None:
@@ -131,7 +126,7 @@ def file_kept(case: Case) -> Iterator[Fields]:
     """Yield a limit in a conf file that stays."""
     if case.plan.variables or case.plan.current is not None or not case.hidden:
         return
-    if not release_of(case.plan.vllm_version).own_rule:
+    if not case.plan.release.own_rule:
         yield {"value": shown(case.hidden[0].text), "where": case.hidden[0].source}
 
 
@@ -139,7 +134,7 @@ def file_hidden_by_vllm(case: Case) -> Iterator[Fields]:
     """Yield the same, in a release whose workers set 8 where the environment has no limit."""
     if case.plan.variables or case.plan.current is not None or not case.hidden:
         return
-    if release_of(case.plan.vllm_version).own_rule:
+    if case.plan.release.own_rule:
         yield {"value": shown(case.hidden[0].text), "where": case.hidden[0].source}
 
 

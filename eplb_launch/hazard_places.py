@@ -74,23 +74,22 @@ def _uses_ray(case: Case) -> str:
 
 def ray(case: Case) -> Iterator[Fields]:
     """Yield Ray workers of a release that hands them no NCCL variable."""
-    if case.minor is not None and case.minor < 17 and _uses_ray(case):
+    if case.plan.release.ray_carries is False and _uses_ray(case):
         yield {"option": _uses_ray(case), "version": case.plan.vllm_version}
 
 
 def ray_unknown(case: Case) -> Iterator[Fields]:
     """Yield Ray workers, where the release is not known."""
-    if case.minor is None and _uses_ray(case):
+    if case.plan.release.ray_carries is None and _uses_ray(case):
         yield {"option": _uses_ray(case)}
 
 
 def ray_v2(case: Case) -> Iterator[Fields]:
     """Yield Ray workers that take a value of their node first."""
-    if case.minor is None or not _uses_ray(case):
-        return
+    use = case.plan.release.ray_v2
     wanted = case.server.environ.get("VLLM_USE_RAY_V2_EXECUTOR_BACKEND")
-    opted = parameter(wanted, 0) != 0 if wanted else case.minor >= 21
-    if case.minor >= 33 or (case.minor >= 20 and opted):
+    opted = parameter(wanted, 0) != 0 if wanted else use == "default"
+    if (use == "always" or (use and opted)) and _uses_ray(case):
         yield {"version": case.plan.vllm_version}
 
 

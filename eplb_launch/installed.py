@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.command import UNKNOWN
+from eplb_launch.command import UNKNOWN, is_python
 from eplb_launch.record import Record
 
 TYPE_CHECKING = False
@@ -115,7 +115,7 @@ def _interpreter(
     path: str, environ: Mapping[str, str], directory: str | None, root: str
 ) -> str | None:
     """Return the Python that a program runs in: itself, or what its "#!" names."""
-    if _is_python(path):
+    if is_python(path):
         return path
     try:
         with open(_at(path, root), "rb", buffering=0, opener=_open) as file:
@@ -137,12 +137,7 @@ def _interpreter(
         words = [
             command[1:].partition(command[:1])[0] if command[:1] in "\"'" else command.split()[0]
         ]
-    return words[0] if words and _is_python(words[0]) else None
-
-
-def _is_python(path: str) -> bool:
-    name = os.path.basename(path)
-    return name.rstrip("0123456789.t") in ("python", "pypy")
+    return words[0] if words and is_python(words[0]) else None
 
 
 def _import_path(

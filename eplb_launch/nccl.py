@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from eplb_launch.command import UNKNOWN
 from eplb_launch.record import Record
-from eplb_launch.releases import VARIABLE, minor_release
+from eplb_launch.releases import MAX_CHANNELS, VARIABLE, release_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Library(Record):
     name: str
     version: tuple[int, int, int]
     conf: str  # the conf file, in /etc and with a dot in front in the home
-    max_channels: int = 64  # MAXCHANNELS (src/include/device.h)
+    max_channels: int = MAX_CHANNELS
 
     @property
     def home_from_variable(self) -> bool:
@@ -51,19 +51,11 @@ class Library(Record):
 
 def _nccl(*version: int) -> Library:
     major, minor, patch = version
-    channels = 64 if (major, minor) >= (2, 25) else 32
+    channels = MAX_CHANNELS if (major, minor) >= (2, 25) else 32
     return Library("NCCL", (major, minor, patch), "nccl.conf", channels)
 
 
 RCCL = Library("RCCL", (2, 27, 7), "rccl.conf", 128)
-# What a vLLM release brings with it, by its first minor release (0.N): the NCCL of its torch
-# (2.9, 2.11, 2.12), and of its image where that pins another.
-BUNDLED: tuple[tuple[int, tuple[Library, ...]], ...] = (
-    (0, (_nccl(2, 27, 5),)),
-    (20, (_nccl(2, 28, 9),)),
-    (27, (_nccl(2, 29, 7),)),
-    (33, (_nccl(2, 29, 7), _nccl(2, 31, 2))),
-)
 # One of each kind that differs in what it reads.
 ANY = (_nccl(2, 29, 7), _nccl(2, 31, 2))
 NEWEST = ANY[-1]
@@ -71,14 +63,14 @@ NEWEST = ANY[-1]
 
 def libraries(version: str | None, environ: Mapping[str, str]) -> tuple[Library, ...]:
     """Return what the vLLM of this version may load; all kinds where it is not known."""
-    minor = minor_release(version) if version else None
-    if version is None or minor is None:
+    bundled = release_of(version).nccl
+    if not version or not bundled:
         return (*ANY, RCCL)
     if "rocm" in version:  # vLLM's builds for ROCm say so: 0.14.1+rocm700
         return (RCCL,)
     if environ.get("VLLM_NCCL_SO_PATH"):
         return ANY
-    return next(found for since, found in reversed(BUNDLED) if since <= minor)
+    return tuple(_nccl(*version) for version in bundled)
 
 
 def strtoll(text: str) -> int | None:

@@ -11,8 +11,16 @@ import os
 from eplb_launch.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.command import UNKNOWN, look
 from eplb_launch.installed import Installed, look_up
+from eplb_launch.launch_options import check_cap
 from eplb_launch.record import Record
-from eplb_launch.releases import CAP, VARIABLE, minor_release, release_of, stays
+from eplb_launch.releases import (
+    CAP,
+    UNKNOWN_RELEASE,
+    VARIABLE,
+    Release,
+    release_of,
+    stays,
+)
 from eplb_launch.rules import judge
 from eplb_launch.settings import Setting, resolve
 
@@ -23,11 +31,8 @@ if TYPE_CHECKING:
 
     from eplb_launch.arguments import Given
     from eplb_launch.command import Server
-    from eplb_launch.releases import Release
     from eplb_launch.rules import Verdict
 
-MOST_CTAS = 64  # NCCL's MAXCHANNELS (src/include/device.h)
-MOST_SMS = 1024
 # The code of a warning with which a command is not started: it was asked for what there is not.
 NOTHING_FITS = "max-ctas-nothing-fits"
 
@@ -64,6 +69,7 @@ class Plan(Record):
     notes: tuple[PlanWarning, ...] = ()  # for `explain`: nothing to be done about them here
     given: Mapping[str, Given] = {}  # by setting, those that no rule looks at included
     ctas: int | None = None  # the most that NCCL may take, so far as is seen; None: not looked at
+    release: Release = UNKNOWN_RELEASE  # the row of `vllm_version`
 
     @property
     def environment(self) -> dict[str, str]:
@@ -78,29 +84,6 @@ class Plan(Record):
                 if verdict.holds is wanted:
                     return verdict
         return None
-
-
-def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
-    """Return `max_ctas` and `sms` of `plan` from the options of those names; or ValueError."""
-    texts = {"max_ctas": max_ctas, "sms": sms}
-    options: dict[str, Any] = {
-        name: int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
-        for name, text in texts.items()
-        if text is not None
-    }
-    check_cap(**options)
-    return options
-
-
-def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
-    """Refuse with ValueError what is no cap, and "fit" without the number of SMs."""
-    if max_ctas == "fit":
-        if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
-            raise ValueError("--max-ctas fit needs --sms N, the SMs of the GPU: 132 on an H100")
-    elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MOST_CTAS:
-        raise ValueError(f"--max-ctas is a number from 1 to {MOST_CTAS}, or fit")
-    elif sms is not None:
-        raise ValueError("--sms goes with --max-ctas fit")
 
 
 def plan(
@@ -133,6 +116,7 @@ def plan(
         if idle:
             reason = "the vLLM command starts no engine"
         decided = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
+        decided = decided.replace(release=release_of(vllm_version))
         return decided if idle else decided.replace(warnings=(NO_SERVER,))
 
     def decide(server: Server) -> Plan:
@@ -175,7 +159,7 @@ def _decide(
     )
     release = release_of(version)
     current = server.environ.get(VARIABLE)
-    decided = Plan(words, server, version, source, {}, (), current, (), "")
+    decided = Plan(words, server, version, source, {}, (), current, (), "", release=release)
     try:
         found, given = _settings(server, release, version, nixl_setting, root)
     except RefusedError as error:
@@ -265,7 +249,6 @@ def _settings(
         server.words,
         server.positions,
         release,
-        minor_release(version) if version else None,
         serve=server.entry == "vllm serve",
         load_config=load_config,
     )

@@ -6,6 +6,8 @@ no row lists is taken to have no value of its own; `search` looks ahead where th
 
 from __future__ import annotations
 
+from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -58,9 +60,12 @@ _READERS = """
 """
 READERS = frozenset(_READERS.split())
 
-# This launcher, as a program and as a module. Its sub-commands start nothing.
-LAUNCHERS = ("eplb-launch", "eplb_launch")
-_LAUNCHER: Row = {"values": "--vllm-version --max-ctas --sms", "stops": "check env explain ps"}
+# This launcher. Its sub-commands start nothing.
+LAUNCHERS = NAMES
+_LAUNCHER: Row = {
+    "values": " ".join(name for name, (takes, _) in OPTIONS.items() if takes),
+    "stops": " ".join(SUB_COMMANDS),
+}
 _CONTAINER_RUN: Row = {  # docker-run(1), podman-run(1), nerdctl command reference
     "values": """
     --add-host --annotation -a --attach --authfile --blkio-weight --cap-add --cap-drop
@@ -567,7 +572,7 @@ PREFIXES: dict[str, Row] = {
     # busybox and toybox: the program is their first word
     "busybox": {},
     "toybox": {},
-    "eplb-launch": _LAUNCHER,
+    LAUNCHERS[0]: _LAUNCHER,
     # `vllm bench sweep`: vllm/benchmarks/sweep/serve.py of 0.11.1 to 0.33, shlex.split(serve_cmd)
     "vllm": {
         "subs": {
@@ -607,5 +612,5 @@ MODULE_PREFIXES: dict[str, Row] = {
         "module": "-m --module",
     },
     "memray": {"subs": {"run": {"values": "-o --output", "module": "-m"}}},
-    "eplb_launch": _LAUNCHER,
+    LAUNCHERS[1]: _LAUNCHER,
 }

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
-import shutil
 import signal
-import sys
 
 from eplb_launch.front import place
 from eplb_launch.launch import LAUNCHER_FAILED, say
@@ -17,6 +14,7 @@ from eplb_launch.processes import FAILED, look_closer, scan
 from eplb_launch.ps_report import as_dict, table
 from eplb_launch.roots import at
 from eplb_launch.servers import GONE, belongs_to, group
+from eplb_launch.terminal import colour, print_text, width
 from eplb_launch.verdicts import CONFIG, EXPOSED, UNKNOWN, VLLM, no_server, row
 
 TYPE_CHECKING = False
@@ -122,31 +120,10 @@ def run(
         if as_json:
             text = json.dumps(as_dict(rows), indent=2)
         else:
-            text = table(rows, width=_width(), colour=_colour(), processes=processes)
+            text = table(rows, width=width(), colour=colour(), processes=processes)
         print_text(text)
         warn(rows)
         return status(rows, strict=strict)
     except Exception as error:  # noqa: BLE001 - a traceback could show what a process was given
         say(f"internal error: {place(error)}")
         return LAUNCHER_FAILED
-
-
-def print_text(text: str) -> None:
-    """Print to stdout; OSError where it cannot be written."""
-    if sys.stdout is None:
-        return  # closed
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    print(text, flush=True)  # noqa: T201
-
-
-def _width() -> int | None:
-    """Return the width of the terminal; None where stdout is none."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return shutil.get_terminal_size().columns if terminal else None
-
-
-def _colour() -> bool:
-    """Return whether the output may have colour: no-color.org."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-    return sys.stdout is not None and sys.stdout.isatty() and not plain

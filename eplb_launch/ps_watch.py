@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from eplb_launch.ps import print_text
 from eplb_launch.ps_report import table
+from eplb_launch.terminal import print_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

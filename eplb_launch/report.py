@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
-from eplb_launch.releases import VARIABLE, release_of
+from eplb_launch.releases import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "release": {
             "version": plan.vllm_version,
             "source": plan.vllm_source,
-            "own_rule": own_rule(plan),
+            "own_rule": plan.release.own_rule,
         },
         "settings": [setting_as_dict(setting) for setting in plan.settings.values()],
         "rules": [
@@ -116,11 +116,6 @@ def outcome(plan: Plan) -> str:
     return "stays: nothing is to be set"
 
 
-def own_rule(plan: Plan) -> bool | None:
-    """Return whether vLLM's own workers limit NCCL in this release; None: release not known."""
-    return None if plan.vllm_version is None else release_of(plan.vllm_version).own_rule
-
-
 def render(plan: Plan) -> RenderableType:
     """Return the whole explanation for a terminal."""
     return Group(*_sections(plan))
@@ -164,7 +159,7 @@ def _facts(plan: Plan) -> Table:
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", Text(f"{version} ({plan.vllm_source})"))
     if plan.verdicts:
-        table.add_row("", "its workers set the cap as well" if own_rule(plan) else _NO_RULE)
+        table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
     value = "" if plan.current is None else f"{plan.current!r}, "
     table.add_row(VARIABLE, Text(value + outcome(plan)))
     if plan.ctas is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 
-from eplb_launch.command import find_server, is_python
+from eplb_launch.command import HINTS, find_server, is_python
 from eplb_launch.prefixes import SHELLS
 from eplb_launch.processes import ROLES
 from eplb_launch.record import Record
@@ -26,8 +26,7 @@ SERVER = "server"  # started by a vLLM command
 PROGRAM = "program"  # another program that has started an engine: a script, a Ray actor
 GONE = "gone"  # only the processes of a server are left
 
-# Words of the commands that can start an engine: see command.MODULES.
-_HINTS = (b"vllm", b"huggingfaceserver")
+_HINTS = tuple(hint.encode() for hint in HINTS)
 _DEPTH = 100  # of a process tree
 _ONE_OF_MULTIPROCESSING = "from multiprocessing."  # python -c, spawn and forkserver
 

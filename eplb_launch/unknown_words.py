@@ -12,16 +12,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eplb_launch.releases import Release
+
 _SHORT_FLAGS = frozenset(("-dpe", "-dph", "-ep", "-h"))
 
 
-def may_be_options(words: Sequence[str], minor: int | None, *, takes_model: bool) -> bool:
+def may_be_options(words: Sequence[str], release: Release, *, takes_model: bool) -> bool:
     """Whether a word of which nothing is known may be an option, with what it has to say.
 
     It is none where an option wants a value, nor where the model is missing: the only argument
     without an option, where there is one (`takes_model`).
     """
-    known = options(minor)
+    known = options(release.minor)
     unknown = 0
     has_model = not takes_model
     before = ""

@@ -20,7 +20,7 @@ from eplb_launch.processes import (
     ZOMBIE,
 )
 from eplb_launch.record import Record
-from eplb_launch.releases import CAP, VARIABLE, release_of, stays
+from eplb_launch.releases import CAP, VARIABLE, stays
 from eplb_launch.servers import GONE
 
 TYPE_CHECKING = False
@@ -181,7 +181,7 @@ def _not_needed(plan: Plan, changed: str) -> Answer:
 
 def _limit(plan: Plan, current: str | None) -> tuple[str, str]:
     """Return the limit of a server that may need one and who has set it; "" twice for none."""
-    own_rule = release_of(plan.vllm_version).own_rule
+    own_rule = plan.release.own_rule
     if current and stays(current):
         return current, ENVIRONMENT
     if own_rule and plan.verdict and plan.verdict.holds:
@@ -219,7 +219,7 @@ def _without_limit(plan: Plan, verdict: Verdict) -> Answer:
     if verdict.holds is None:
         texts = [condition.text for condition in verdict.conditions if condition.holds is None]
         reason = f"{hazard} cannot be ruled out: {', '.join(texts)}"
-        if release_of(version).own_rule:
+        if plan.release.own_rule:
             reason += f"; if so, the workers of vLLM {version} limit NCCL themselves"
         return Answer(UNKNOWN, "settings-not-known", reason)
     if version is None:

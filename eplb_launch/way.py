@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.command import UNKNOWN, Prefix, Server
+from eplb_launch.command import UNKNOWN, VLLM, Prefix, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,5 +128,5 @@ def _unread(words: Sequence[str], found: tuple[str, int]) -> bool:
         not entry
         and start > 1
         and UNKNOWN in words[start - 1]
-        and words[start - 2].rpartition("/")[2] in ("vllm", "vllm-omni")
+        and words[start - 2].rpartition("/")[2] in VLLM
     )

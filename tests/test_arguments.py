@@ -23,12 +23,10 @@ def reading(
     serve: bool = True,
     config: dict[Any, Any] | None = None,
 ) -> Reading:
-    minor = int(release.split(".")[1])
     return read(
         words,
         range(2, len(words) + 2),
         release_of(release),
-        minor,
         serve=serve,
         load_config=lambda _: config,
     )

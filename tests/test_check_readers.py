@@ -73,16 +73,20 @@ def test_an_env_of_a_dockerfile(text: str, environ: dict[str, str], line: int) -
     assert (built.environ, built.limit.line) == (environ, line)
 
 
+MODULE = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+SERVE = ("vllm", "serve")
+
+
 @pytest.mark.parametrize(
     ("image", "program"),
     [
-        ("vllm/vllm-openai:v0.11.0", images.MODULE),
-        ("vllm/vllm-openai:v0.9.2", images.MODULE),
-        ("vllm/vllm-openai:v0.11.1", images.SERVE),
-        ("vllm/vllm-openai:v0.33.0", images.SERVE),
-        ("vllm/vllm-openai:latest", images.SERVE),
+        ("vllm/vllm-openai:v0.11.0", MODULE),
+        ("vllm/vllm-openai:v0.9.2", MODULE),
+        ("vllm/vllm-openai:v0.11.1", SERVE),
+        ("vllm/vllm-openai:v0.33.0", SERVE),
+        ("vllm/vllm-openai:latest", SERVE),
         ("vllm/vllm-openai-rocm:v0.13.0", ()),
-        ("vllm/vllm-openai-rocm:v0.16.0", images.SERVE),
+        ("vllm/vllm-openai-rocm:v0.16.0", SERVE),
         ("rocm/vllm:latest", ()),
         ("example/own:v0.16.0", ()),
     ],

@@ -16,7 +16,7 @@ from eplb_launch.manifests.run import check
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eplb_launch.manifests.judging import Finding
+    from eplb_launch.manifests.model import Finding
 
 RULE = "-dp 4 --enable-eplb --eplb-config.use_async=true --all2all-backend deepep_low_latency"
 SERVE = f"vllm serve m {RULE}"

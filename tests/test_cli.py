@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from eplb_launch import __version__, cli
-from eplb_launch.__main__ import launch_options
+from eplb_launch import __version__, cli, launch_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -401,7 +400,7 @@ def test_the_short_cut_reads_the_options_as_the_app_does(monkeypatch: pytest.Mon
     unset = {"strict": False, "quiet": False, "verbose": False, "vllm_version": None}
     for forms in itertools.product(FORMS, repeat=3):
         words = [word for form in forms for word in form]
-        options = launch_options([*words, "--", "true"])
+        options = launch_options.read([*words, "--", "true"])
         assert options is not None
         seen.clear()
         result = CliRunner().invoke(cli.app, words, obj=["true"])
@@ -428,7 +427,7 @@ def test_the_short_cut_reads_the_options_as_the_app_does(monkeypatch: pytest.Mon
     ],
 )
 def test_the_short_cut_leaves_all_else_to_the_app(words: list[str]) -> None:
-    assert launch_options(words) is None
+    assert launch_options.read(words) is None
 
 
 def test_the_module_is_the_command() -> None:

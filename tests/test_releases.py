@@ -56,9 +56,10 @@ def test_the_release_of_a_version(version: str, minor: int | None) -> None:
 
 def test_a_version_finds_the_newest_row_that_is_not_newer() -> None:
     rows = {"0.11.2": 0, "0.12.0": 12, "0.13.9": 12, "0.14.0": 14, "0.15.1": 14, "0.16.0": 16}
-    rows |= {"0.17.0": 17, "0.18.1": 17, "0.19.0": 19, "0.20.0": 20, "0.21.0": 20, "0.22.0": 22}
-    rows |= {"0.23.0": 23, "0.24.0": 24, "0.33.0": 24, "0.99.0": 24, "1.0.0": 24}
+    rows |= {"0.17.0": 17, "0.18.1": 17, "0.19.0": 19, "0.20.0": 20, "0.21.0": 21, "0.22.0": 22}
+    rows |= {"0.23.0": 23, "0.24.0": 24, "0.27.0": 27, "0.33.0": 33, "0.99.0": 33, "1.0.0": 33}
     assert {version: release_of(version).since for version in rows} == rows
+    assert [release_of(version).minor for version in ("0.13.9", "0.99.0")] == [13, 99]
     assert release_of(None) is release_of("nonsense") is UNKNOWN_RELEASE
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import dockerfiles, extends, images, sources
 from eplb_launch.manifests.interpolation import env_lines, interpolate
+from eplb_launch.manifests.kind import HINTS, LEADS, Kind
+from eplb_launch.manifests.model import Trouble
 from eplb_launch.manifests.nodes import LIST, MAP, TEXT
-from eplb_launch.manifests.tasks import COMPOSE, File, Task, Variables, Word, misshapen, word
+from eplb_launch.manifests.tasks import File, Place, Task, Variables, Word, misshapen, word
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
@@ -21,13 +23,47 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.sources import Source
 
 
+PLACE = Place(
+    "in the service",
+    f'environment:\n  {VARIABLE}: "{CAP}"',
+    begins="entrypoint: {}",
+    own=("give the container a command that starts with eplb-launch", "entrypoint: {}"),
+)
+# With one of these, what a file starts may be said in another, or its variables there.
+_LEADS = (*LEADS, "build", "configs", "env_file", "extends", "include", "volumes")
 _DEFAULT = re.compile(r"\$\{\w+:?[-+]")
 
 
-def is_compose(node: Node) -> bool:
-    """Whether a document is a compose file."""
-    services = node.get("services") if node.kind == MAP else None
-    return services is not None and services.kind == MAP and not node.string("apiVersion")
+class Compose(Kind):
+    """A compose file."""
+
+    title = "a compose file"
+    form = sources.YAML
+    suffixes = (".yaml", ".yml", ".json")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.files: list[extends.Layer] = []
+
+    def take(self, source: Source, text: str, document: Node | None) -> bool:
+        """Take it, if a server may come of it."""
+        services = document.get("services") if document and document.kind == MAP else None
+        if not document or not services or services.kind != MAP or document.string("apiVersion"):
+            return False
+        if any(word in text for word in (*HINTS, *_LEADS)) or extends.override_of(source.path):
+            self.files.append(extends.Layer(source, document))
+        return True
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]] | Trouble]:
+        """Yield the files and those that they include, with what their services start."""
+        merged = {extends.override_of(file.source.path) for file in self.files}
+        for file in extends.included(self.files):
+            if isinstance(file, tuple):
+                message = "it includes a file that is not here, or is no YAML"
+                yield Trouble(file[0].source.path, file[1].line, message)
+            elif os.path.normpath(file.source.path) not in merged:
+                yield file.source, tasks(file.source, file.node)
 
 
 def tasks(source: Source, node: Node) -> Iterator[Task]:
@@ -101,7 +137,7 @@ class _Service:
         if not words and not unreadable:
             return None
         return Task(
-            COMPOSE,
+            PLACE,
             f"service {name}",
             self.source,
             self.node.place(
@@ -199,9 +235,9 @@ class _Service:
             source, content = inline
             # Behind so many empty lines, its lines are those of the compose file.
             text = "\n" * (content.line - 1) + self.text(content)
-            written = source.replace(kind=sources.DOCKERFILE, text=text)
+            written = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
             return dockerfiles.final(written, target, arguments)
-        file = None if UNKNOWN in path else sources.read(path, sources.DOCKERFILE)
+        file = None if UNKNOWN in path else sources.read(path, dockerfiles.Dockerfile.form)
         if file is None or file.problem:
             self.unread.append("the Dockerfile that it is built from")
             return None

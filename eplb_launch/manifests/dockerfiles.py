@@ -17,28 +17,35 @@ from eplb_launch.manifests.instructions import (
     pairs,
     unquoted,
 )
+from eplb_launch.manifests.kind import Kind
 from eplb_launch.manifests.tasks import (
-    DOCKERFILE,
     File,
     Limit,
+    Place,
     Task,
     TooMuch,
     Variables,
     Word,
 )
 from eplb_launch.record import Record
-from eplb_launch.releases import CAP
+from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import TypeAlias
 
+    from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
 
     # From the name of an ARG and its own default to its value.
     _Argument: TypeAlias = Callable[[str, str | None], str]
 
 
+PLACE = Place(
+    "in the image",
+    f"ENV {VARIABLE}={CAP}",
+    own=("let the image start it with eplb-launch", "ENTRYPOINT {}"),
+)
 # A stage begins with all variables of the one that it is made from.
 _MAX_STAGES = 200
 _MAX_VARIABLES = 5_000
@@ -60,6 +67,35 @@ class Built(Record):
     limit: Limit | None = None
 
 
+class Dockerfile(Kind):
+    """A Dockerfile."""
+
+    title = "a Dockerfile"
+    form = "Dockerfile"
+    suffixes = (".dockerfile", ".containerfile")
+
+    @classmethod
+    def is_named(cls, path: str) -> bool:
+        """Whether it is `Dockerfile`, `Dockerfile.vllm` or `vllm.dockerfile`."""
+        name = os.path.basename(path).lower()
+        return name.startswith(("dockerfile", "containerfile")) or super().is_named(path)
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
+        """Whether it begins with FROM or ARG, and these are no keys of YAML."""
+        return first.split(" ", maxsplit=1)[0].upper() in ("FROM", "ARG")
+
+    def take(self, source: Source, text: str, document: Node | None) -> bool:
+        """Take it; whether an image is made of it."""
+        super().take(source, text, document)
+        return not source.named or final(source) is not None
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        """Yield each, with what its stages start."""
+        for source in self.sources:
+            yield source, tasks(source)
+
+
 def tasks(source: Source) -> Iterator[Task]:
     """Yield what the stages of a Dockerfile start: each may be the target of a build.
 
@@ -72,7 +108,7 @@ def tasks(source: Source) -> Iterator[Task]:
             continue
         version, version_source = images.version(stage.image)
         yield Task(
-            DOCKERFILE,
+            PLACE,
             f"stage {stage.name or number}",
             source,
             next((w.line for w in words if w.line), stage.line),

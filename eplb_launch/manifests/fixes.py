@@ -6,41 +6,22 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.command import UNKNOWN
-from eplb_launch.export import FORMATS
+from eplb_launch.command import UNKNOWN, VLLM
 from eplb_launch.manifests import engines
-from eplb_launch.manifests.tasks import COMPOSE, DOCKERFILE, KUBERNETES, RAY, SCRIPT, SYSTEMD, Limit
-from eplb_launch.manifests.verdicts import FIXABLE, OK, WRONG_VALUES, lacks_dashes
-from eplb_launch.record import Record
+from eplb_launch.manifests.model import OK, Fix
+from eplb_launch.manifests.tasks import Limit
+from eplb_launch.manifests.verdicts import FIXABLE, WRONG_VALUES, lacks_dashes
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eplb_launch.command import Server
+    from eplb_launch.manifests.model import Answer
     from eplb_launch.manifests.tasks import Task
-    from eplb_launch.manifests.verdicts import Answer
     from eplb_launch.plans import Plan
 
-_VALUES = {VARIABLE: str(CAP)}
-# Where the variable is set, and how that is written there.
-_PLACES = {
-    KUBERNETES: ("in the container", FORMATS["kubernetes"](_VALUES).rstrip("\n")),
-    RAY: ("in the spec of the job", f'runtimeEnvYAML: |\n  env_vars:\n    {VARIABLE}: "{CAP}"'),
-    COMPOSE: ("in the service", f'environment:\n  {VARIABLE}: "{CAP}"'),
-    DOCKERFILE: ("in the image", f"ENV {VARIABLE}={CAP}"),
-    SYSTEMD: ("in a drop-in", FORMATS["systemd"](_VALUES).rstrip("\n")),
-    SCRIPT: ("before it", FORMATS["shell"](_VALUES).rstrip("\n")),
-}
-_LAST_WINS = (SYSTEMD, SCRIPT)  # what is added there counts, whatever was set before
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
-
-
-class Fix(Record):
-    """One way to put a server right."""
-
-    how: str  # what to do with the text
-    text: str
 
 
 def ways(task: Task, server: Server, plan: Plan, answer: Answer) -> tuple[Fix, ...]:
@@ -77,7 +58,7 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
     if task.takes_away:
         return tuple(found)
     variable = _change(task, current)
-    if variable is None and task.limit is None and (current is None or task.place in _LAST_WINS):
+    if variable is None and task.limit is None and (current is None or task.place.last_wins):
         variable = _variable(task)
     if variable is not None:
         how = f"or {variable.how}" if found else variable.how
@@ -94,7 +75,7 @@ def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
 def in_shell(task: Task, server: Server) -> bool:
     """Whether the words before a server are those of a line, and not of a list."""
     shell = any(prefix.name == "sh" for prefix in server.prefixes)
-    return shell or task.as_text or task.place in (SCRIPT, SYSTEMD)
+    return shell or task.as_text or task.place.line
 
 
 def _change(task: Task, current: str | None) -> Fix | None:
@@ -122,15 +103,14 @@ def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
     if not program:
         return Fix("put these two words before the program", '"eplb-launch", "--",')
     listed = json.dumps(words)
-    if task.own_entry and task.place == DOCKERFILE:
-        return Fix("let the image start it with eplb-launch", f"ENTRYPOINT {listed}")
-    if task.only_arguments or task.place == DOCKERFILE or (server.prefixes and not task.own_entry):
+    if task.own_entry:
+        how, form = task.place.own
+        return Fix(how, form.format(listed))
+    if task.only_arguments or not task.place.begins or server.prefixes:
         shown = " ".join(program)
         return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
-    key = "entrypoint" if task.place == COMPOSE else "command"
-    if task.own_entry:
-        return Fix("give the container a command that starts with eplb-launch", f"{key}: {listed}")
-    return Fix("let the command begin with eplb-launch", f"{key}: {listed[:-1]}, …]")
+    begun = task.place.begins.format(f"{listed[:-1]}, …]")
+    return Fix("let the command begin with eplb-launch", begun)
 
 
 def _program(server: Server) -> list[str]:
@@ -139,14 +119,13 @@ def _program(server: Server) -> list[str]:
     if not entry:
         return []
     known = "" if UNKNOWN in server.program else server.program
-    if entry[0] in ("vllm", "vllm-omni") and len(entry) > 1:
+    if entry[0] in VLLM and len(entry) > 1:
         name = known.rpartition("/")[2]
-        return [known if name in ("vllm", "vllm-omni") else entry[0], *entry[1:]]
+        return [known if name in VLLM else entry[0], *entry[1:]]
     return [known or "python3", "-m", *entry]
 
 
 def _variable(task: Task) -> Fix:
     if task.entry:
         return Fix(f"add {VARIABLE} to the variables that are set there", task.entry)
-    where, text = _PLACES[task.place]
-    return Fix(f"set {VARIABLE} {where}", text)
+    return Fix(f"set {VARIABLE} {task.place.where}", task.place.sets)

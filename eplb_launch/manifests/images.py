@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from eplb_launch.releases import minor_release
+from eplb_launch.releases import minor_release, release_of
 
 # Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
 # vLLM, and those who build from it under the same name.
@@ -29,9 +29,6 @@ _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vl
 
 # Who publishes images under vLLM's names with versions of their own.
 _OTHERS = ("lmcache",)
-
-MODULE = ("python3", "-m", "vllm.entrypoints.openai.api_server")
-SERVE = ("vllm", "serve")
 
 
 def split(image: str) -> tuple[str, str]:
@@ -61,15 +58,10 @@ def is_vllm(image: str) -> bool:
 
 
 def entry_point(image: str) -> tuple[str, ...]:
-    """Return the ENTRYPOINT of an image of vLLM's own, () if it is not known or there is none.
-
-    docker/Dockerfile, target vllm-openai: the module up to 0.11.0, `vllm serve` from 0.11.1.
-    """
+    """Return the ENTRYPOINT of an image of vLLM's own, () if it is not known or there is none."""
     name, _ = split(image)
     if name not in ("vllm-openai", "vllm-openai-cpu", "vllm-openai-xpu", "vllm-openai-rocm"):
         return ()
     found, _ = version(image)
-    numbers = [int(part) for part in re.findall(r"\d+", found or "")[:3]]
-    if name.endswith("rocm"):  # CMD ["/bin/bash"] up to 0.13
-        return () if numbers and numbers < [0, 14] else SERVE
-    return MODULE if numbers and numbers < [0, 11, 1] else SERVE
+    release = release_of("0.12" if found in ("0.11.1", "0.11.2") else found)
+    return release.image_for_rocm if name.endswith("rocm") else release.image

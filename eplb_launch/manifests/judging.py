@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eplb_launch.command import VLLM
 from eplb_launch.manifests import engines, images, scripts, sourced
 from eplb_launch.manifests.expansion import placeholders
 from eplb_launch.manifests.files import with_config_files, with_script
-from eplb_launch.manifests.fixes import Fix, ways
+from eplb_launch.manifests.fixes import ways
+from eplb_launch.manifests.model import NOT_KNOWN, OK, Answer, Finding
 from eplb_launch.manifests.pods import from_secrets_only
-from eplb_launch.manifests.tasks import KUBERNETES, SCRIPT, environment
-from eplb_launch.manifests.verdicts import (
-    EXPOSED,
-    FIXABLE,
-    NOT_KNOWN,
-    OK,
-    Answer,
-    answer,
-    launcher_options,
-)
-from eplb_launch.record import Record
+from eplb_launch.manifests.tasks import environment
+from eplb_launch.manifests.verdicts import FIXABLE, answer, launcher_options
 from eplb_launch.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -29,37 +22,11 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.decisions import Decisions
     from eplb_launch.manifests.grammar import Command
     from eplb_launch.manifests.tasks import Task, Word
-    from eplb_launch.plans import Plan, PlanWarning
+    from eplb_launch.plans import Plan
 
-_ORDER = (EXPOSED, NOT_KNOWN, OK)
 _MAX_COMMANDS = 64  # of one script
 _MAX_READ = 500_000  # characters, in all readings of one script
 _MAX_OTHERS = 8  # further servers of one command: calls of a function
-
-
-class Finding(Record):
-    """A server and the verdict on it."""
-
-    file: str
-    line: int
-    name: str  # "Deployment/decode container vllm"; "" for a script
-    answer: Answer
-    entry: str = ""  # "vllm serve"; "" if it is not found by name
-    version: str | None = None  # of vLLM
-    version_source: str = ""
-    warnings: tuple[PlanWarning, ...] = ()
-    notes: tuple[str, ...] = ()
-    fixes: tuple[Fix, ...] = ()
-
-    @property
-    def verdict(self) -> str:
-        """OK, EXPOSED or NOT_KNOWN."""
-        return self.answer.verdict
-
-    @property
-    def rank(self) -> int:
-        """Lower is worse."""
-        return _ORDER.index(self.verdict)
 
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
@@ -109,7 +76,7 @@ class _Judge:
         if at:
             yield from self.script(words, at)
         else:
-            if self.task.place == KUBERNETES:
+            if self.task.place.templated:
                 words = [placeholders(word) for word in words]
             yield from self.command(words, self.task.source.path, self.task.line)
 
@@ -191,7 +158,7 @@ class _Judge:
             worst = min(found_all, key=lambda finding: finding.rank)
             # Options without a program are half a command, of which nothing follows.
             named = worst.entry or engines.run_of(decided.server)
-            if named or worst.verdict != OK or task.place != SCRIPT:
+            if named or worst.verdict != OK or not task.place.fragments:
                 yield worst
 
     def plan_again(
@@ -276,7 +243,7 @@ class _Judge:
 def _command_of(server: Server) -> list[str]:
     """Return a command that starts a server, without what stands before it."""
     entry = server.entry.split()
-    program = entry if entry[:1] in (["vllm"], ["vllm-omni"]) else ["python3", "-m", *entry]
+    program = entry if entry and entry[0] in VLLM else ["python3", "-m", *entry]
     return [*program, *(argument.text for argument in server.arguments)]
 
 
@@ -292,6 +259,6 @@ def _line(word: Word, offset: int) -> int:
 
 def _script_name(task: Task, words: Sequence[str]) -> str:
     """Return the script that an image with vLLM starts and that is not here; "" if it does not."""
-    if task.place == SCRIPT or not images.is_vllm(task.image):
+    if not images.is_vllm(task.image):
         return ""
     return next((word for word in words[:2] if word.endswith(".sh") and " " not in word), "")

@@ -2,27 +2,90 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from eplb_launch.manifests import images, kserve, ray
+from eplb_launch.export import FORMATS
+from eplb_launch.manifests import images, kserve, ray, shell_files
 from eplb_launch.manifests.clusters import Clusters
-from eplb_launch.manifests.containers import LISTS, containers, script
+from eplb_launch.manifests.config_maps import ConfigMaps
+from eplb_launch.manifests.containers import LISTS, containers, is_object, objects, script
+from eplb_launch.manifests.kind import HINTS, LEADS, Kind
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.manifests.pods import MAX_ENTRIES, expand, files, variables
-from eplb_launch.manifests.tasks import KUBERNETES, Task, Word, misshapen, word
+from eplb_launch.manifests.shell_files import Script
+from eplb_launch.manifests.sources import YAML
+from eplb_launch.manifests.tasks import VALUES, Place, Task, Word, misshapen, word
 from eplb_launch.prefixes import SHELLS
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from eplb_launch.manifests.config_maps import ConfigMaps
     from eplb_launch.manifests.containers import Container
     from eplb_launch.manifests.kserve import Runtimes
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
 
+PLACE = Place(
+    "in the container",
+    FORMATS["kubernetes"](VALUES).rstrip("\n"),
+    begins="command: {}",
+    own=("give the container a command that starts with eplb-launch", "command: {}"),
+    templated=True,
+)
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
+
+
+class Kubernetes(Kind):
+    """A document of Kubernetes, or one that has containers as its objects have them."""
+
+    title = "Kubernetes YAML"
+    form = YAML
+    suffixes = (".yaml", ".yml", ".json")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.maps = ConfigMaps()
+        self.runtimes = kserve.Runtimes()
+        self.objects: list[tuple[Source, Node]] = []
+
+    def take(self, source: Source, text: str, document: Node | None) -> bool:
+        """Take the objects of a document: those that may start a server, and what these name."""
+        hinted = any(hint in text for hint in (*HINTS, *LEADS))
+        known = False
+        is_kustomization = os.path.basename(source.path) in _KUSTOMIZATIONS
+        for item in objects(document) if document is not None else ():
+            kind = item.string("kind")
+            if kind == "ConfigMap":
+                self.maps.add(item, source)
+            elif kind == "Kustomization" or is_kustomization:
+                self.maps.generate(item, source)
+            elif is_object(item):
+                if self.runtimes.add(item) or hinted:
+                    self.objects.append((source, item))
+            elif hinted and any(containers(item)):
+                self.objects.append((source, item))
+            else:
+                continue
+            known = True
+        return known
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        """Yield the objects, with what their containers start."""
+        for source, node in self.objects:
+            maps = self.maps.within(node.string("metadata", "namespace"))
+            yield source, tasks(source, node, maps, self.runtimes)
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield the scripts in ConfigMaps."""
+        for name, key, file in self.maps.files():
+            first = file.text.partition("\n")[0]
+            is_script = Script.is_named(key) or (first[:2] == "#!" and Script.looks(first, ""))
+            if is_script and any(hint in file.text for hint in HINTS):
+                yield shell_files.task(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
 
 
 def tasks(source: Source, node: Node, maps: ConfigMaps, runtimes: Runtimes) -> Iterator[Task]:
@@ -72,7 +135,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
     if missing:
         environment.unread.append(missing)
     task = Task(
-        KUBERNETES,
+        PLACE,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
         node.place(line, "command", "args", "script", "source"),

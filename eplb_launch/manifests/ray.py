@@ -9,7 +9,7 @@ from eplb_launch.manifests import images, nodes
 from eplb_launch.manifests.containers import containers
 from eplb_launch.manifests.nodes import MAP, TEXT
 from eplb_launch.manifests.pods import files, variables
-from eplb_launch.manifests.tasks import KUBERNETES, RAY, Task, Variables, Word, word
+from eplb_launch.manifests.tasks import Place, Task, Variables, Word, word
 from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.sources import Source
     from eplb_launch.manifests.tasks import File
 
+PLACE = Place("in the spec of the job", f'runtimeEnvYAML: |\n  env_vars:\n    {VARIABLE}: "{CAP}"')
 _UNREAD = "the environment of the Ray cluster"
 
 
@@ -32,7 +33,7 @@ def tasks(source: Source, node: Node, maps: ConfigMaps, clusters: Clusters) -> I
     if serve is not None and "enable_eplb" in serve.text:
         line = serve.line + serve.text.partition("enable_eplb")[0].count("\n") * serve.block
         why = "Ray Serve starts it from engine_kwargs, which are no command"
-        yield Task(KUBERNETES, name, source, line, (), unreadable=why)
+        yield Task(PLACE, name, source, line, (), unreadable=why)
     path = {"RayJob": ("spec",), "RayCronJob": ("spec", "jobTemplate")}.get(node.string("kind"))
     spec = node.at(*path) if path else None
     entry = spec.get("entrypoint") if spec is not None else None
@@ -72,7 +73,7 @@ def _job(
     version, version_source = images.version(image)
     shell = (Word(text, source, entry.line) for text in ("bash", "-c"))
     return Task(
-        RAY,
+        PLACE,
         "entrypoint",
         source,
         entry.line,

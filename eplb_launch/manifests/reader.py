@@ -1,4 +1,7 @@
-"""The files of a review as they are read, and what they start: one that fails ends no other."""
+"""The files of a review: of which kind each is, and what they start. One that fails ends no other.
+
+Links to folders are not followed.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,117 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from eplb_launch.manifests import (
-    compose,
-    config_maps,
-    containers,
-    dockerfiles,
-    extends,
-    kserve,
-    kubernetes,
-    nodes,
-    sources,
-    systemd,
-    units,
-)
-from eplb_launch.manifests.tasks import SCRIPT, Task, TooMuch, Word
-from eplb_launch.record import Record
-from eplb_launch.shell_state import GAP
+from eplb_launch.manifests import nodes, sources
+from eplb_launch.manifests.compose import Compose
+from eplb_launch.manifests.dockerfiles import Dockerfile
+from eplb_launch.manifests.kubernetes import Kubernetes
+from eplb_launch.manifests.model import Trouble
+from eplb_launch.manifests.shell_files import Script
+from eplb_launch.manifests.sources import YAML, Source
+from eplb_launch.manifests.systemd import Unit
+from eplb_launch.manifests.tasks import TooMuch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from eplb_launch.manifests.kind import Kind
     from eplb_launch.manifests.nodes import Node
-    from eplb_launch.manifests.sources import Source
-    from eplb_launch.manifests.tasks import File
+    from eplb_launch.manifests.tasks import Task
 
-# Without one of these, a document starts no server that could be judged.
-_HINTS = ("vllm", "dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$(")
-# With one of these, what it starts may be said in another file, or its variables there.
-_LEADS = ("VLLM_", "NCCL_", "configMap")
-_LEADS_OF_COMPOSE = (*_LEADS, "build", "configs", "env_file", "extends", "include", "volumes")
-_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+# The first that takes a file has it.
+KINDS: tuple[type[Kind], ...] = (Dockerfile, Unit, Script, Compose, Kubernetes)
 
+MAX_FILES = 100_000
+_SKIPPED = frozenset(
+    (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
+)
 # Of one document. An alias makes many of one.
 _MAX_TASKS = 1_000
 _MAX_WORDS = 100_000
 
 
-class Trouble(Record):
-    """A file, or a part of one, that could not be read."""
+def gather(paths: Sequence[str]) -> Iterator[Source]:
+    """Yield the files that `paths` name, those below folders by their names' form."""
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        if os.path.isdir(path):
+            yield from _below(path, seen)
+            continue
+        if path == "-":
+            source: Source | None = sources.standard_input()
+        else:
+            source = sources.read(path, form_of(path), seen)
+        if source is not None:
+            if not source.kind and not source.problem:
+                source = source.replace(kind=_looks_like(source.text))
+            yield source.replace(named=True)
 
-    file: str
-    line: int  # 0: no particular one
-    message: str
+
+def form_of(path: str) -> str:
+    """Return the form of a file by its name; "" if that does not say it."""
+    return next((kind.form for kind in KINDS if kind.is_named(path)), "")
+
+
+def _looks_like(text: str) -> str:
+    """Return the form of a text by what is in it."""
+    lines = (line.strip() for line in text.split("\n"))
+    first = next((line for line in lines if line and line[0] not in "#;"), "")
+    if text.startswith("#!"):
+        first = text.partition("\n")[0]
+    found = (kind.form for kind in KINDS if kind.looks(first, text))
+    return next(found, "" if text.startswith("#!") else YAML)
+
+
+def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
+    failed: list[OSError] = []
+    count = 0
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        folders, files = _entries(parent, failed)
+        waiting += [os.path.join(parent, name) for name in reversed(folders)]
+        for name in files:
+            path = os.path.join(parent, name)
+            form = form_of(path)
+            if not form and "." not in name:
+                head = sources.head(path)
+                form = _looks_like(head) if head.startswith("#!") else ""
+            source = sources.read(path, form, seen, only_hinted=True) if form else None
+            if source is not None:
+                yield source
+            count += bool(form)
+            if count >= MAX_FILES:
+                message = f"more than {MAX_FILES:,} files in it: the rest is not read"
+                yield Source(folder, problem=message)
+                return
+    for error in failed:
+        yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
+
+
+def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and the files in a folder, without those not to be read.
+
+    os.walk calls itself for each level before Python 3.12. Links to folders are not followed, so
+    there are no loops.
+    """
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    files.append(entry.name)
+                elif not entry.is_symlink() and entry.name not in _SKIPPED:
+                    folders.append(entry.name)
+    except OSError as error:
+        failed.append(error)
+    return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 class Reader:
@@ -58,13 +130,8 @@ class Reader:
         self.files = 0
         self.idle: list[str] = []
         self.troubles: list[Trouble] = []
-        self.maps = config_maps.ConfigMaps()
-        self.runtimes = kserve.Runtimes()
-        self.objects: list[tuple[Source, Node]] = []
-        self.composed: list[extends.Layer] = []
-        self.units: list[Source] = []
-        self.images: list[Source] = []
-        self.scripts: list[Source] = []
+        self.kinds = [kind() for kind in KINDS]
+        self.first: dict[Kind, Source] = {}  # of each kind, what was taken first
         self.names: dict[str, str] = {}  # of the files, each as it was found
 
     def name(self, file: str) -> str:
@@ -88,81 +155,36 @@ class Reader:
         self.names.setdefault(os.path.abspath(source.path), source.path)
         if source.problem:
             self.troubles.append(Trouble(source.path, 0, source.problem))
-        elif source.kind == sources.YAML:
-            known = [self.take_document(source, *part) for part in _documents(source)]
+        elif not source.kind:
+            *titles, last = (kind.title for kind in KINDS)
+            message = f"no kind of file that is known here: {', '.join(titles)} or {last}"
+            self.troubles.append(Trouble(source.path, 0, message))
+        else:
+            parts = _documents(source) if source.kind == YAML else [(source.text, None)]
+            known = [self.take_part(source, *part) for part in parts]
             if source.named and not any(known):
                 self.idle.append(source.path)
-        elif source.kind == sources.UNIT:
-            self.units.append(source)
-        elif source.kind == sources.DOCKERFILE:
-            self.images.append(source)
-            if source.named and dockerfiles.final(source) is None:
-                self.idle.append(source.path)
-        elif source.kind == sources.SCRIPT:
-            self.scripts.append(source)
-        else:
-            message = "no kind of file that is known here: Kubernetes or compose YAML, a systemd "
-            message += "unit, a Dockerfile or a shell script"
-            self.troubles.append(Trouble(source.path, 0, message))
 
-    def take_document(self, source: Source, part: str, document: Node | nodes.Problem) -> bool:
-        """Take a document; whether it is of a kind that is known here."""
+    def take_part(self, source: Source, text: str, document: Node | nodes.Problem | None) -> bool:
+        """Take a file, or a document of one; whether it is of a kind that is known here."""
         if isinstance(document, nodes.Problem):
             self.troubles.append(Trouble(source.path, document.line, document.message))
             return True
-        hinted = any(hint in part for hint in _HINTS)
-        if compose.is_compose(document):
-            leads = any(word in part for word in _LEADS_OF_COMPOSE)
-            if hinted or leads or extends.override_of(source.path):
-                self.composed.append(extends.Layer(source, document))
-            return True
-        hinted = hinted or any(word in part for word in _LEADS)
-        known = False
-        is_kustomization = os.path.basename(source.path) in _KUSTOMIZATIONS
-        for item in containers.objects(document):
-            if item.string("kind") == "ConfigMap":
-                self.maps.add(item, source)
-                known = True
-            elif item.string("kind") == "Kustomization" or is_kustomization:
-                self.maps.generate(item, source)
-                known = True
-            elif containers.is_object(item):
-                known = True
-                if self.runtimes.add(item) or hinted:
-                    self.objects.append((source, item))
-            elif hinted and any(containers.containers(item)):
-                known = True
-                self.objects.append((source, item))
-        return known
+        for kind in self.kinds:
+            if kind.form == source.kind and kind.take(source, text, document):
+                self.first.setdefault(kind, source)
+                return True
+        return False
 
     def tasks(self) -> Iterator[Task]:
         """Yield what the files start."""
-        for source, node in self.objects:
-            yield from self.bounded(source, self.of_object(source, node))
-        for first in self.composed[:1]:
-            with self.guard(first.source):
-                yield from self.of_compose()
-        for first_unit in self.units[:1]:
-            with self.guard(first_unit):
-                for unit in units.units(self.units):
-                    yield from self.bounded(unit[0], systemd.tasks(unit))
-        for source in self.images:
-            yield from self.bounded(source, dockerfiles.tasks(source))
-
-    def of_object(self, source: Source, node: Node) -> Iterator[Task]:
-        """Yield what an object of Kubernetes starts."""
-        maps = self.maps.within(node.string("metadata", "namespace"))
-        yield from kubernetes.tasks(source, node, maps, self.runtimes)
-
-    def of_compose(self) -> Iterator[Task]:
-        """Yield what the compose files start, and those that they include."""
-        merged = {extends.override_of(file.source.path) for file in self.composed}
-        for file in extends.included(self.composed):
-            if isinstance(file, tuple):
-                message = "it includes a file that is not here, or is no YAML"
-                self.troubles.append(Trouble(file[0].source.path, file[1].line, message))
-            elif os.path.normpath(file.source.path) not in merged:
-                yield from self.bounded(file.source, compose.tasks(file.source, file.node))
+        for kind, first in self.first.items():
+            with self.guard(first):
+                for found in kind.tasks():
+                    if isinstance(found, Trouble):
+                        self.troubles.append(found)
+                    else:
+                        yield from self.bounded(*found)
 
     def bounded(self, source: Source, tasks: Iterator[Task]) -> Iterator[Task]:
         """Yield the tasks of a document, but not more than any real one has."""
@@ -179,15 +201,14 @@ class Reader:
                 yield task
 
     def leftover(self) -> Iterator[Task]:
-        """Yield scripts, and those in ConfigMaps: for what no container was seen to run."""
-        for source in self.scripts:
-            yield _script(source, source.text, 1, "")
-        read = {os.path.normpath(source.path) for source in self.scripts}
-        for name, key, file in self.maps.files():
-            if os.path.normpath(file.source.path) in read:
-                continue
-            if _looks_like_script(key, file) and any(hint in file.text for hint in _HINTS):
-                yield _script(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
+        """Yield what is left where no task has started it, each text once."""
+        seen = set()
+        for kind in self.kinds:
+            for task in kind.leftover():
+                place = os.path.normpath(task.source.path), task.line
+                if place not in seen:
+                    seen.add(place)
+                    yield task
 
 
 def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:
@@ -195,24 +216,3 @@ def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:
     if source.path.endswith(".json"):
         text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
     return nodes.documents(text)
-
-
-def _looks_like_script(key: str, file: File) -> bool:
-    return sources.kind_of(key) == sources.SCRIPT or (
-        file.text.startswith("#!") and "sh" in file.text.partition("\n")[0]
-    )
-
-
-def _script(source: Source, text: str, line: int, name: str) -> Task:
-    """Return the task of a script: its parameters are not known."""
-    end = line + text.count("\n")
-    first = text.partition("\n")[0]
-    shell = "bash" if not first.startswith("#!") or "bash" in first else "sh"
-    words = (
-        Word(shell, source, line),
-        Word("-c", source, line),
-        Word(text, source, line, end, block=True),
-        Word(source.path.rpartition("/")[2], source, line),
-        Word(GAP, source, line),
-    )
-    return Task(SCRIPT, name, source, line, words)

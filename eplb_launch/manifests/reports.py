@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from eplb_launch import __version__
 from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import sarif
-from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN, OK
+from eplb_launch.manifests.model import EXPOSED, NOT_KNOWN, OK
 from eplb_launch.report import warning_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from eplb_launch.manifests.judging import Finding
-    from eplb_launch.manifests.run import Review
+    from eplb_launch.manifests.model import Finding, Review
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
 SCHEMA = 1

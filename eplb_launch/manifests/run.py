@@ -8,37 +8,19 @@ import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from eplb_launch.launch import LAUNCHER_FAILED, say
-from eplb_launch.manifests import reports, sources
+from eplb_launch.launch import say
+from eplb_launch.manifests import reports
 from eplb_launch.manifests.decisions import Decisions
 from eplb_launch.manifests.judging import judge
-from eplb_launch.manifests.reader import Reader
-from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN
-from eplb_launch.record import Record
+from eplb_launch.manifests.model import Finding, Review
+from eplb_launch.manifests.reader import Reader, gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from eplb_launch.manifests.judging import Finding
-    from eplb_launch.manifests.reader import Trouble
     from eplb_launch.manifests.tasks import Task
 
 _NAMED = 3  # of many files, in one line
-
-
-class Review(Record):
-    """All that was found."""
-
-    findings: tuple[Finding, ...]
-    troubles: tuple[Trouble, ...]
-    files: int  # how many were read
-    idle: tuple[str, ...] = ()  # files that were asked for, with nothing in them that is known here
-
-    def status(self, *, strict: bool = False) -> int:
-        """Return the exit status: 1 where something is exposed, 125 where a file was not read."""
-        if any(f.verdict == EXPOSED or (strict and f.verdict == NOT_KNOWN) for f in self.findings):
-            return 1
-        return LAUNCHER_FAILED if self.troubles else 0
 
 
 def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
@@ -47,7 +29,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
     `vllm_version` is what runs in all of them, whatever the images say.
     """
     reader = Reader()
-    for source in sources.gather(paths):
+    for source in gather(paths):
         with reader.guard(source):
             reader.take(source)
 

@@ -8,11 +8,10 @@ from urllib.parse import quote
 
 from eplb_launch import __version__
 from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests.verdicts import EXPOSED, NOT_KNOWN, OK
+from eplb_launch.manifests.model import EXPOSED, NOT_KNOWN, OK
 
 if TYPE_CHECKING:
-    from eplb_launch.manifests.judging import Finding
-    from eplb_launch.manifests.run import Review
+    from eplb_launch.manifests.model import Finding, Review
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -1,43 +1,29 @@
-"""From the paths of a command line to texts, within bounds. Links to folders are not followed."""
+"""From paths to texts, within bounds."""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING
 
+from eplb_launch import command
 from eplb_launch.record import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 # The largest bundles of manifests have some 5 MB.
 MAX_BYTES = 8 * 1024 * 1024
 MAX_TEXT = 1024 * 1024  # of a script, a unit, a Dockerfile
-MAX_FILES = 100_000
 
-YAML, SCRIPT, UNIT, DOCKERFILE = "YAML", "script", "unit", "Dockerfile"
+YAML = "YAML"
 
-# Words without which a file starts no vLLM: only looked for where there is too much to be read.
-HINTS = (b"vllm", b"huggingfaceserver", b"eplb")
-_SKIPPED = frozenset(
-    (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
-)
-_SUFFIXES = {
-    **dict.fromkeys((".yaml", ".yml", ".json"), YAML),
-    **dict.fromkeys((".sh", ".bash", ".ksh", ".zsh", ".sbatch", ".slurm", ".sub"), SCRIPT),
-    ".service": UNIT,
-    **dict.fromkeys((".dockerfile", ".containerfile"), DOCKERFILE),
-}
-_SHELLS = frozenset((b"sh", b"bash", b"dash", b"ash", b"zsh", b"ksh"))
+# Words without which a file starts no vLLM.
+HINTS = (*command.HINTS, "eplb")
 
 
 class Source(Record):
     """A file."""
 
     path: str  # as given, or found below a folder that was given; "<stdin>"
-    kind: str = ""
+    kind: str = ""  # the `form` of a kind; "" if its name does not say it
     text: str = ""
     problem: str = ""  # why it could not be read
     named: bool = False  # it was asked for itself, not found below a folder
@@ -48,101 +34,18 @@ class Source(Record):
         return os.path.dirname(self.path)
 
 
-def gather(paths: Sequence[str]) -> Iterator[Source]:
-    """Yield the files that `paths` name, those below folders by their names' kind."""
-    seen: set[tuple[int, int]] = set()
-    for path in paths:
-        if path == "-":
-            yield _standard_input()
-        elif os.path.isdir(path):
-            yield from _below(path, seen)
-        else:
-            source = read(path, kind_of(path), seen)
-            if source is not None:
-                yield source.replace(named=True)
-
-
-def kind_of(path: str) -> str:
-    """Return the kind of a file by its name; "" if that does not say it."""
-    name = os.path.basename(path)
-    low = name.lower()
-    if low.startswith(("dockerfile", "containerfile")):
-        return DOCKERFILE
-    folder = os.path.basename(os.path.dirname(path))
-    if low.endswith(".conf") and (folder.endswith(".service.d") or folder == "service.d"):
-        return UNIT
-    return _SUFFIXES.get(os.path.splitext(low)[1], "")
-
-
-def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
-    failed: list[OSError] = []
-    count = 0
-    waiting = [folder]
-    while waiting:
-        parent = waiting.pop()
-        folders, files = _entries(parent, failed)
-        waiting += [os.path.join(parent, name) for name in reversed(folders)]
-        for name in files:
-            path = os.path.join(parent, name)
-            kind = kind_of(path)
-            if not kind and ("." in name or not _has_shebang(path)):
-                continue
-            source = read(path, kind or SCRIPT, seen, only_hinted=True)
-            if source is not None:
-                yield source
-            count += 1
-            if count >= MAX_FILES:
-                yield Source(
-                    folder, problem=f"more than {MAX_FILES:,} files in it: the rest is not read"
-                )
-                return
-    for error in failed:
-        yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
-
-
-def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and the files in a folder, without those not to be read.
-
-    os.walk calls itself for each level before Python 3.12. Links to folders are not followed, so
-    there are no loops.
-    """
-    folders, files = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not _is_folder(entry):
-                    files.append(entry.name)
-                elif not entry.is_symlink() and entry.name not in _SKIPPED:
-                    folders.append(entry.name)
-    except OSError as error:
-        failed.append(error)
-    return sorted(folders), sorted(files)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a loop of links
-        return False
-
-
-def _has_shebang(path: str) -> bool:
-    head = _head(path)
-    words = head.split(b"\n", 1)[0][2:].split() if head.startswith(b"#!") else []
-    return any(word.rpartition(b"/")[2] in _SHELLS for word in words)
-
-
-def _head(path: str) -> bytes:
+def head(path: str) -> str:
+    """Return the beginning of a file; "" if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return b""
+        return ""
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return b""
-        return os.read(descriptor, 256)
+            return ""
+        return os.fsdecode(os.read(descriptor, 256))
     except OSError:
-        return b""
+        return ""
     finally:
         os.close(descriptor)
 
@@ -174,12 +77,13 @@ def read(
             return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
 
-def _standard_input() -> Source:
+def standard_input() -> Source:
+    """Return what stdin has."""
     path = "<stdin>"
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
-        return _source(path, "", sys.stdin.buffer).replace(named=True)
+        return _source(path, "", sys.stdin.buffer)
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
 
@@ -202,30 +106,14 @@ def _source(path: str, kind: str, file: object, *, only_hinted: bool = False) ->
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return Source(path, kind, problem="not text in UTF-8")
-    return Source(path, kind or _sniff(content), text.replace("\r\n", "\n"))
+    return Source(path, kind, text.replace("\r\n", "\n"))
 
 
 def _hinted(content: bytes, file: object) -> bool:
     """Whether a file that is too large mentions vLLM at all. Reads it in pieces."""
     while content:
-        if any(hint in content for hint in HINTS):
+        if any(hint.encode() in content for hint in HINTS):
             return True
         piece = file.read(1 << 20)  # type: ignore[attr-defined]
         content = content[-32:] + piece if piece else b""
     return False
-
-
-def _sniff(content: bytes) -> str:
-    """Return the kind of a text by what is in it."""
-    if content.startswith(b"#!"):
-        return SCRIPT if b"sh" in content.split(b"\n", 1)[0] else ""
-    lines = [line.strip() for line in content.split(b"\n")]
-    lines = [line for line in lines if line and not line.startswith((b"#", b";"))]
-    first = lines[0] if lines else b""
-    if first in (b"[Unit]", b"[Service]", b"[Install]"):
-        return UNIT
-    if first.split(b" ")[0].upper() in (b"FROM", b"ARG") and b":" not in first.split(b" ")[0]:
-        return DOCKERFILE
-    if any(line.startswith(b"#SBATCH") for line in content.split(b"\n", 20)):
-        return SCRIPT
-    return YAML

@@ -7,10 +7,12 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
-from eplb_launch.manifests import sources
+from eplb_launch.export import FORMATS
+from eplb_launch.manifests import sources, units
 from eplb_launch.manifests.expansion import replace
-from eplb_launch.manifests.tasks import SYSTEMD, File, Task, Word
-from eplb_launch.manifests.units import UNIT_FOLDERS
+from eplb_launch.manifests.kind import Kind
+from eplb_launch.manifests.shell_files import Script
+from eplb_launch.manifests.tasks import VALUES, File, Place, Task, Word
 from eplb_launch.record import Record
 from eplb_launch.releases import VARIABLE
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.manifests.sources import Source
 
+PLACE = Place("in a drop-in", FORMATS["systemd"](VALUES).rstrip("\n"), line=True, last_wins=True)
 _EXEC = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _ESCAPES = {
@@ -35,6 +38,31 @@ class Setting(Record):
     source: Source
     line: int
     end: int
+
+
+class Unit(Kind):
+    """A unit of systemd, with its drop-ins."""
+
+    title = "a systemd unit"
+    form = "unit"
+    suffixes = (".service",)
+
+    @classmethod
+    def is_named(cls, path: str) -> bool:
+        """Whether it is a unit or, by its folder, a drop-in."""
+        folder = os.path.basename(os.path.dirname(path))
+        drop_in = folder.endswith(".service.d") or folder == "service.d"
+        return super().is_named(path) or (drop_in and path.lower().endswith(".conf"))
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
+        """Whether it begins with a section of a unit."""
+        return first in ("[Unit]", "[Service]", "[Install]")
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        """Yield the units, with what they start."""
+        for unit in units.units(self.sources):
+            yield unit[0], tasks(unit)
 
 
 def tasks(parts: Sequence[Source]) -> Iterator[Task]:
@@ -56,7 +84,7 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
         for setting in settings.get(key, []):
             for words in _commands(setting, environ):
                 yield Task(
-                    SYSTEMD,
+                    PLACE,
                     f"{name} {key}=",
                     setting.source,
                     setting.line,
@@ -130,7 +158,7 @@ def _unset(settings: Mapping[str, list[Setting]]) -> list[str]:
 def _scripts(words: Sequence[Word], unit: Source) -> dict[str, File]:
     """Return the script that a command names, by its path, if it is here."""
     for word in words[:2]:
-        found = _file_of(word.text, unit) if sources.kind_of(word.text) == sources.SCRIPT else None
+        found = _file_of(word.text, unit) if Script.is_named(word.text) else None
         if found is not None:
             return {word.text: File(found.text, found)}
     return {}
@@ -145,7 +173,7 @@ def _file_of(path: str, unit: Source) -> Source | None:
         return None
     directory = os.path.abspath(unit.directory)
     places = [os.path.join(directory, os.path.basename(path))]
-    match = UNIT_FOLDERS.search(directory)
+    match = units.UNIT_FOLDERS.search(directory)
     if match:
         places.insert(0, directory[: match.start()] + path)
     for place in places:

@@ -8,7 +8,7 @@ from eplb_launch.command import UNKNOWN
 from eplb_launch.manifests import images
 from eplb_launch.manifests.nodes import LIST, TEXT
 from eplb_launch.record import Record
-from eplb_launch.releases import VARIABLE
+from eplb_launch.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.nodes import Node
     from eplb_launch.manifests.sources import Source
 
-# Where a task comes from, which decides how a fix is written there.
-KUBERNETES, RAY, COMPOSE, SYSTEMD, DOCKERFILE, SCRIPT = (
-    "kubernetes",
-    "ray",
-    "compose",
-    "systemd",
-    "dockerfile",
-    "script",
-)
+VALUES = {VARIABLE: str(CAP)}  # that a fix sets
 
 # What decides, and what NCCL reads: taken to be unset where a file does not set it. Anything else
 # that a script looks up and no file sets may come from the image or the node.
@@ -117,10 +109,24 @@ class Variables:
             self.limit = Limit(source, line, text)
 
 
+class Place(Record):
+    """How a fix is written where a task stands."""
+
+    where: str  # the variable is set: "in the container"
+    sets: str  # what sets it there
+    begins: str = ""  # how the words of a command are given; "": it is not shown how
+    # How the words are given where the image's own entry point is what starts the server.
+    own: tuple[str, str] = ("", "")
+    line: bool = False  # the words of a command are a line, not a list
+    last_wins: bool = False  # what is added there counts, whatever was set before
+    fragments: bool = False  # options without a program may stand there, half of a command
+    templated: bool = False  # somebody puts in something for `${NAME}` in a word
+
+
 class Task(Record):
     """A command that a file starts, with all that the file says of it."""
 
-    place: str  # KUBERNETES ..
+    place: Place
     name: str  # "Deployment/decode container vllm", "service vllm"; "" for a script
     source: Source
     line: int  # where it begins, for what has no better line

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from eplb_launch.__main__ import launch_options
 from eplb_launch.command import UNKNOWN
+from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
 from eplb_launch.manifests.engines import ENGINES
+from eplb_launch.manifests.model import EXPOSED, NOT_KNOWN, OK, Answer
 from eplb_launch.manifests.pods import from_secrets_only
 from eplb_launch.nccl import MIN_P2P, MINIMA
-from eplb_launch.prefixes import LAUNCHERS
-from eplb_launch.record import Record
-from eplb_launch.releases import CAP, VARIABLE, release_of, stays
+from eplb_launch.releases import CAP, VARIABLE, stays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import Task
     from eplb_launch.plans import Plan, PlanWarning
     from eplb_launch.rules import Verdict
-
-OK, EXPOSED, NOT_KNOWN = "ok", "exposed", "unknown"
 
 # Where the variable set, or the command wrapped, would put it right.
 FIXABLE = frozenset(
@@ -37,7 +34,7 @@ FIXABLE = frozenset(
 )
 # Where the variable is set, and another value of it would.
 WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
-_LAUNCHERS = (*LAUNCHERS, "eplb-launch.pyz")
+_LAUNCHERS = (*NAMES, SINGLE_FILE)
 # With a high value, they make a limit void.
 _DEFEATS = (*MINIMA, MIN_P2P)
 # Warnings of a Plan that say that a cap which is there does not hold.
@@ -51,20 +48,6 @@ _VOID = frozenset(
         "variable-overwritten",
     )
 )
-
-
-class Answer(Record):
-    """A verdict and its reason."""
-
-    verdict: str
-    cause: str  # stable, for programs
-    reason: str
-    unread: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """What could not be read, as a line; none if all could."""
-        return (f"could not be read: {', '.join(self.unread)}",) if self.unread else ()
 
 
 def answer(task: Task, plan: Plan, server: Server, *, idle: bool = False) -> Answer:
@@ -108,7 +91,7 @@ def _of_rule(task: Task, plan: Plan, verdict: Verdict, *, wrapped: bool) -> Answ
     conditions = verdict.conditions
     unknown = tuple(condition.text for condition in conditions if condition.holds is None)
     limited = stays(plan.current) or not plan.variables
-    own_rule = plan.vllm_version is not None and release_of(plan.vllm_version).own_rule
+    own_rule = bool(plan.release.own_rule)
     void = _void(task, plan, limited=limited, wrapped=wrapped, own_rule=own_rule)
     if void is not None:
         state = EXPOSED if verdict.holds else NOT_KNOWN
@@ -179,7 +162,7 @@ def launcher_options(prefixes: Sequence[Prefix]) -> dict[str, Any] | None:
         names = [word.rpartition("/")[2] for word in prefix.words]
         start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
         if not any(UNKNOWN in word for word in prefix.words[start:]):
-            found = launch_options([*prefix.words[start:], "command"])
+            found = read([*prefix.words[start:], "command"])
     return found
 
 

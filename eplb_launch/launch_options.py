@@ -1,0 +1,97 @@
+"""The launcher's own options and names, once: for a launch, for Typer, for commands that hold it.
+
+`bin/eplb-launch` looks for `--strict` by itself: for where nothing of this can be loaded.
+"""
+
+from __future__ import annotations
+
+from eplb_launch.releases import CAP, MAX_CHANNELS, minor_release
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+NAMES = ("eplb-launch", "eplb_launch")  # as a program, and as a module
+SINGLE_FILE = "eplb-launch.pyz"
+SUB_COMMANDS = ("explain", "env", "ps", "check")
+# What may stand before "--": an option, what it takes ("": nothing), and its help.
+OPTIONS: Mapping[str, tuple[str, str]] = {
+    "--strict": ("", "Do not start CMD, exit 125, where there is a warning."),
+    "--quiet": ("", "Say nothing about what is set, and no warnings."),
+    "--verbose": ("", "Say also why nothing was set."),
+    "--vllm-version": (
+        "X.Y.Z",
+        "The vLLM release that CMD runs, instead of looking at what is installed.",
+    ),
+    "--max-ctas": (
+        "N|fit",
+        (
+            "The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
+            "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
+            "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
+            "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
+            "Needs the config.json of a local model: where it is not known, that is a warning and "
+            "8 is set; where nothing fits, CMD is not started."
+        ),
+    ),
+    "--sms": (
+        "N",
+        "With `--max-ctas fit`: the SMs of the GPU. H100, H200: 132; H20: 78; B200: 148.",
+    ),
+}
+MOST_SMS = 1024
+
+
+def read(argv: list[str]) -> dict[str, Any] | None:
+    """Return the options before "--" of a launch; None for all that is not plainly one.
+
+    A short cut past Typer, which takes ten times as long to import as all the rest, and explains
+    what is wrong with others.
+    """
+    given: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return _checked(given) if next(words, None) is not None else None
+        name, equals, value = word.partition("=")
+        if name not in OPTIONS or (equals and not OPTIONS[name][0]):
+            return None
+        takes = OPTIONS[name][0]
+        given[name[2:].replace("-", "_")] = (
+            (value if equals else next(words, "")) if takes else True
+        )
+    return None
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any] | None:
+    if "vllm_version" in given and minor_release(given["vllm_version"]) is None:
+        return None
+    try:
+        cap = cap_options(given.pop("max_ctas", None), given.pop("sms", None))
+    except ValueError:
+        return None
+    return {**given, **cap}
+
+
+def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
+    """Return `max_ctas` and `sms` of `plan` from the options of those names; or ValueError."""
+    texts = {"max_ctas": max_ctas, "sms": sms}
+    options: dict[str, Any] = {
+        name: int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
+        for name, text in texts.items()
+        if text is not None
+    }
+    check_cap(**options)
+    return options
+
+
+def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
+    """Refuse with ValueError what is no cap, and "fit" without the number of SMs."""
+    if max_ctas == "fit":
+        if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
+            raise ValueError("--max-ctas fit needs --sms N, the SMs of the GPU: 132 on an H100")
+    elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MAX_CHANNELS:
+        raise ValueError(f"--max-ctas is a number from 1 to {MAX_CHANNELS}, or fit")
+    elif sms is not None:
+        raise ValueError("--sms goes with --max-ctas fit")

@@ -1,0 +1,90 @@
+"""Kinds of deployment files: which file is of which, and what a further one needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.manifests import reader
+from eplb_launch.manifests.kind import Kind
+from eplb_launch.manifests.run import check
+from eplb_launch.manifests.tasks import Place, Task, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from eplb_launch.manifests.sources import Source
+
+SERVE = "vllm serve m -dp 8 --enable-eplb --all2all-backend deepep_low_latency"
+SERVE += " --eplb-config.use_async true"
+
+
+class Procfile(Kind):
+    """A line for each process: `web: CMD`."""
+
+    title = "a Procfile"
+    form = "Procfile"
+
+    @classmethod
+    def is_named(cls, path: str) -> bool:
+        return path.endswith("Procfile")
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
+        return first.startswith("web: ")
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        place = Place("in .env", "NCCL_MAX_CTAS=8", line=True)
+        for source in self.sources:
+            lines = enumerate(source.text.splitlines(), 1)
+            commands = [(n, *line.partition(": ")[::2]) for n, line in lines]
+            yield (
+                source,
+                (
+                    Task(place, name, source, n, tuple(Word(w, source, n) for w in text.split()))
+                    for n, name, text in commands
+                ),
+            )
+
+
+@pytest.mark.parametrize("name", ["Procfile", "procs"])
+def test_a_further_kind_is_one_class_and_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(f"web: nginx\ndecode: {SERVE}\n")
+    before = check([str(path)], "0.16.0")
+    assert not before.findings
+    monkeypatch.setattr(reader, "KINDS", (Procfile, *reader.KINDS))
+    [finding] = check([str(path)], "0.16.0").findings
+    assert (finding.line, finding.name, finding.verdict) == (2, "decode", "exposed")
+    assert [(fix.how, fix.text) for fix in finding.fixes] == [
+        ("put eplb-launch directly before the server", "eplb-launch -- vllm serve …"),
+        ("or set NCCL_MAX_CTAS in .env", "NCCL_MAX_CTAS=8"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "known"),
+    {
+        "#!/bin/sh": True,
+        "#!/usr/bin/env bash": True,
+        "#!/bin/mksh -e": True,
+        "#!/usr/bin/fish": False,
+        "#!/usr/bin/pwsh": False,
+        "#!/usr/share/bin/python3": False,
+    }.items(),
+)
+def test_a_script_is_one_of_a_shell(tmp_path: Path, first: str, known: bool) -> None:
+    path = tmp_path / "start"
+    path.write_text(f"{first}\n{SERVE}\n")
+    named = check([str(path)], "0.16.0")
+    assert [finding.line for finding in named.findings] == [2] * known
+    message = "no kind of file that is known here: a Dockerfile, a systemd unit, a shell script, "
+    message += "a compose file or Kubernetes YAML"
+    assert [trouble.message for trouble in named.troubles] == [message] * (not known)
+    below = check([str(tmp_path)], "0.16.0")
+    assert [finding.line for finding in below.findings] == [2] * known
+    assert not below.troubles
