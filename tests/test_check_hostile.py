@@ -358,31 +358,6 @@ def test_the_same_file_is_read_once(tmp_path: Path) -> None:
     assert check([str(path), str(tmp_path), str(path)]).files == 1
 
 
-def test_no_folder_is_left_where_it_is_ended(tmp_path: Path) -> None:
-    folders = tmp_path / "tmp"
-    folders.mkdir()
-    path = tmp_path / "a.yaml"
-    lines = (f'  X{i}=$X{i - 1}; [ "$X{i}" ] && vllm serve $X{i} -dp 2\n' for i in range(2_000))
-    path.write_text(
-        f"{CONFIG_MAP}  a: b\n---\nx: &s |\n{''.join(lines)}{HEAD}"
-        + "".join(
-            f"  - {{image: vllm, command: [bash, -c, *s], env: [{{name: A, value: {i}}}], "
-            "volumeMounts: [{name: s, mountPath: /m}]}\n"
-            for i in range(100)
-        )
-        + VOLUME
-    )
-    command = [sys.executable, "-m", "eplb_launch", "check", str(path)]
-    environ = {**os.environ, "TMPDIR": str(folders)}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 20
-        while not os.listdir(folders) and time.monotonic() < until:
-            time.sleep(0.01)
-        seen = os.listdir(folders)
-        process.terminate()
-    assert (len(seen), os.listdir(folders), process.returncode) == (1, [], 143)
-
-
 TOO_LARGE = "larger than 8 MB: not read"
 
 
