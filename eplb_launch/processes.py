@@ -12,13 +12,16 @@ import re
 import psutil
 
 from eplb_launch.command import is_python
+from eplb_launch.files import DISK
 from eplb_launch.installed import which
 from eplb_launch.record import Record
-from eplb_launch.roots import at
+from eplb_launch.view import View
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from eplb_launch.files import Files
 
 ROLES = ("EngineCore", "Worker", "APIServer", "DPCoordinator")
 # vllm/utils/system_utils.py, set_process_title: "VLLM" is VLLM_PROCESS_NAME_PREFIX, and what
@@ -108,7 +111,7 @@ class Facts(Record):
     started: float | None = None  # since the epoch
     environ: Mapping[str, str] | None = None  # from when its program started; None: not readable
     directory: str | None = None  # as it sees it itself
-    root: str = ""  # where what it sees as "/" is to be found, if that is not ours
+    files: Files = DISK  # as it sees them
     command: tuple[str, ...] = ()  # its own, with the interpreter that it really runs in front
 
 
@@ -175,11 +178,11 @@ def _look_inside(process: Process, facts: Facts) -> Facts:
     if process.cut or len(raw) > MAX_ENVIRON:
         return facts.replace(trouble=LONG_COMMAND if process.cut else LONG_ENVIRON)
     above = os.readlink(f"{place}/root")
-    root = ""
+    files = DISK
     ours = os.stat(place).st_uid == os.geteuid()
     # Also for another user, whose home is another: see nccl_files.
     if above != "/" or not ours or _mounts(process.pid) != _mounts("self"):
-        root = f"{place}/root"
+        files = View(f"{place}/root")
     # The links of a process in a chroot lead there from our root, not from its own.
     directory, program = (
         link[len(above) :] if above != "/" and link.startswith(f"{above}/") else link
@@ -188,10 +191,10 @@ def _look_inside(process: Process, facts: Facts) -> Facts:
     environ = _environ(raw)
     command = process.command
     if is_python(program.removesuffix(" (deleted)")):
-        used = which(command[0], environ, directory, root) if is_python(command[0]) else None
-        if used is None or not _same(used, root, f"{place}/exe"):
+        used = which(command[0], environ, directory, files) if is_python(command[0]) else None
+        if used is None or not _same(used, files, f"{place}/exe"):
             command = (program.removesuffix(" (deleted)"), *command[1:])
-    return facts.replace(environ=environ, directory=directory, root=root, command=command)
+    return facts.replace(environ=environ, directory=directory, files=files, command=command)
 
 
 def _mounts(pid: int | str) -> str:
@@ -221,9 +224,9 @@ def _environ(raw: bytes) -> dict[str, str]:
     return environ
 
 
-def _same(path: str, root: str, other: str) -> bool:
+def _same(path: str, files: Files, other: str) -> bool:
     try:
-        return os.path.samefile(at(path, root), other)
+        return os.path.samestat(files.stat(path), os.stat(other))
     except OSError:
         return False
 

@@ -12,7 +12,6 @@ from eplb_launch.launch import LAUNCHER_FAILED, say
 from eplb_launch.plans import plan
 from eplb_launch.processes import FAILED, look_closer, scan
 from eplb_launch.ps_report import as_dict, table
-from eplb_launch.roots import at
 from eplb_launch.servers import GONE, belongs_to, group
 from eplb_launch.terminal import colour, print_text, width
 from eplb_launch.verdicts import CONFIG, EXPOSED, UNKNOWN, VLLM, no_server, row
@@ -56,7 +55,7 @@ def _look_at(server: Group) -> Row:
     if server.kind == GONE or facts.trouble or facts.environ is None:
         return row(server, facts, None)
     try:
-        decided = plan(facts.command, facts.environ, directory=facts.directory, root=facts.root)
+        decided = plan(facts.command, facts.environ, directory=facts.directory, files=facts.files)
         return row(server, facts, decided, _changed(decided, facts))
     except Exception as error:  # noqa: BLE001 - the other servers are still to be shown
         say(f"internal error on {server.head.pid}: {place(error)}")
@@ -70,8 +69,8 @@ def _changed(decided: Plan, facts: Facts) -> str:
     package = decided.vllm_source if decided.vllm_version else ""
     for what, path in ((VLLM, package), (CONFIG, config)):
         try:
-            real = at(os.path.join(facts.directory or "", path), facts.root)
-            changed = os.stat(real).st_mtime if path else 0.0
+            place = os.path.join(facts.directory or "", path)
+            changed = facts.files.stat(place).st_mtime if path else 0.0
         except OSError:
             continue
         if facts.started is not None and changed > facts.started + _SECONDS:

@@ -6,7 +6,6 @@ import errno
 import importlib
 import os
 import resource
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -355,39 +354,6 @@ def test_the_same_file_is_read_once(tmp_path: Path) -> None:
     path = tmp_path / "a.sh"
     path.write_text("vllm serve m\n")
     assert check([str(path), str(tmp_path), str(path)]).files == 1
-
-
-# A check that stops when it begins to fill its folder.
-STOPS = """
-import os, signal, sys
-from eplb_launch.cli import main
-make = os.makedirs
-def stop(*arguments, **options):
-    os.kill(os.getpid(), signal.SIGSTOP)
-    make(*arguments, **options)
-os.makedirs = stop
-main(["check", *sys.argv[1:]])
-"""
-
-
-def test_no_folder_is_left_where_it_is_ended(tmp_path: Path) -> None:
-    folders = tmp_path / "tmp"
-    folders.mkdir()
-    path = tmp_path / "a.yaml"
-    path.write_text(
-        f"{CONFIG_MAP}  a: b\n---\n{HEAD}"
-        "  - {image: vllm, command: [vllm, serve, m, --config, /m/a], "
-        "volumeMounts: [{name: s, mountPath: /m}]}\n" + VOLUME
-    )
-    command = [sys.executable, "-c", STOPS, str(path)]
-    environ = {**os.environ, "TMPDIR": str(folders)}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as process:
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        seen = os.listdir(folders)
-        process.terminate()
-        process.send_signal(signal.SIGCONT)
-    assert (len(seen), os.listdir(folders), process.returncode) == (1, [], 143)
 
 
 TOO_LARGE = "larger than 8 MB: not read"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from eplb_launch import plan
 from eplb_launch.experts import advice, fitting_ctas, grid, physical_experts, table
+from eplb_launch.files import Given
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,12 +183,10 @@ def test_where_the_model_is(tmp_path: Path) -> None:
         assert (found.count, words) == (256, words)
 
 
-def test_a_model_that_another_root_has(tmp_path: Path) -> None:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    model(folder, {"n_routed_experts": 256})
-    decided = decide("/models", root=str(tmp_path))
-    assert physical_experts(decided, str(tmp_path)).count == 256
+def test_a_model_among_files_that_are_given() -> None:
+    files = Given({"/models/config.json": '{"n_routed_experts": 256}'})
+    decided = decide("/models", files=files)
+    assert physical_experts(decided, files).count == 256
     assert physical_experts(decided).count is None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from eplb_launch.files import DISK
 from eplb_launch.installed import Installed, look_up
 
 
@@ -244,7 +245,7 @@ def test_the_interpreter_of_these_tests_finds_a_package_that_it_has() -> None:
     """With typer in place of vLLM's name: the folders are those that this Python imports from."""
     from eplb_launch import installed
 
-    folders = set(installed._import_path(sys.executable, dict(os.environ), None))  # noqa: SLF001
+    folders = set(installed._import_path(sys.executable, dict(os.environ), None, DISK))  # noqa: SLF001
     import typer
 
     assert str(Path(typer.__file__).parent.parent) in folders

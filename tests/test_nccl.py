@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch import nccl
+from eplb_launch.files import Given
 from eplb_launch.nccl import NEWEST, RCCL, channels, limit, parameter, pow2up, strtoll
 from eplb_launch.nccl_files import ENVIRONMENT, MAX_BYTES, Value, conf_values, home_of, readings
 
@@ -165,20 +166,10 @@ def test_another_library_may_be_loaded() -> None:
     assert nccl.libraries("0.16.0", {"VLLM_NCCL_SO_PATH": "/x.so"}) == nccl.ANY
 
 
-def passwd(root: Path, home: str, uid: int | None = None) -> None:
-    (root / "etc").mkdir(exist_ok=True)
-    uid = os.getuid() if uid is None else uid
-    (root / "etc/passwd").write_text(
-        f"x:x:{uid + 1}::/other:/bin/sh\nu:x:{uid}:0::{home}:/bin/sh\n"
-    )
-
-
-def write(root: Path, files: dict[str, str]) -> str:
-    for name, text in files.items():
-        path = root / name.lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return str(root)
+def given_files(files: dict[str, str], home: str = "/home/u", uid: int = 1000) -> Given:
+    """Return files, with those of the user database, as user 1000 sees them."""
+    passwd = f"x:x:{uid + 1}::/other:/bin/sh\nu:x:{uid}:0::{home}:/bin/sh\n"
+    return Given({"/etc/passwd": passwd, **files}, user=1000)
 
 
 HOME = "/home/u/.nccl.conf"
@@ -208,14 +199,12 @@ PLACES = {
 
 @pytest.mark.parametrize(("environ", "files", "version", "read"), PLACES.values(), ids=PLACES)
 def test_where_values_are_found(
-    tmp_path: Path,
     environ: dict[str, str],
     files: dict[str, str],
     version: str | None,
     read: tuple[str, str] | None,
 ) -> None:
-    passwd(tmp_path, "/home/u")
-    found = readings(environ, version, root=write(tmp_path, files))
+    found = readings(environ, version, files=given_files(files))
     expected = Value(*read) if read else None
     # 0.33 may have either way of finding the home.
     assert expected in [reading.get("NCCL_MAX_CTAS") for reading in found]
@@ -233,30 +222,28 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize(("environ", "files", "values"), AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_what_depends_has_two_readings(
-    tmp_path: Path,
     environ: dict[str, str],
     files: dict[str, str],
     values: list[str | None] | None,
 ) -> None:
-    passwd(tmp_path, "/home/u")
-    found = readings(environ, None, root=write(tmp_path, files))
+    found = readings(environ, None, files=given_files(files))
     texts = [r["NCCL_MAX_CTAS"].text if "NCCL_MAX_CTAS" in r else None for r in found]
     assert texts == values if values else sorted(texts, key=str) == ["4", None]
 
 
-def test_a_user_who_is_not_in_the_file(tmp_path: Path) -> None:
-    passwd(tmp_path, "/home/u", uid=os.getuid() + 7)
-    root = write(tmp_path, {HOME: FOUR})
-    assert home_of(os.getuid(), root) is None
-    assert len(readings({"HOME": "/home/u"}, "0.16.0", root=root)) == 2
-    assert readings({}, "0.16.0", root=root) == ({},)
+def test_a_user_who_is_not_in_the_file() -> None:
+    files = given_files({HOME: FOUR}, uid=1007)
+    assert home_of(1000, files) is None
+    assert len(readings({"HOME": "/home/u"}, "0.16.0", files=files)) == 2
+    assert readings({}, "0.16.0", files=files) == ({},)
 
 
-def test_another_user_may_have_another_home(tmp_path: Path) -> None:
-    passwd(tmp_path, "/home/u")
-    root = write(tmp_path, {HOME: FOUR})
-    assert len(readings({}, "0.16.0", root=root, other_user=True)) == 2
-    assert readings({}, "0.16.0", root=root, files=False) == ({},)
+def test_another_user_may_have_another_home() -> None:
+    files = given_files({HOME: FOUR})
+    assert len(readings({}, "0.16.0", files=files, other_user=True)) == 2
+    unknown = Given(files.texts)
+    assert len(readings({"HOME": "/home/u"}, "0.16.0", files=unknown)) == 2
+    assert readings({}, "0.16.0", files=Given({})) == ({},)
 
 
 def test_a_relative_name_is_one_where_the_server_runs(tmp_path: Path) -> None:
@@ -311,7 +298,8 @@ def test_a_file_that_cannot_be_read_is_none(tmp_path: Path, kind: str) -> None:
         path = tmp_path / ("x" * 5000)
     name = f"{path}\0" if kind == "NUL" else str(path)
     assert list(conf_values(name)) == []
-    assert readings({"NCCL_CONF_FILE": name}, "0.16.0", root="/nowhere") == ({},)
+    (reading,) = readings({"NCCL_CONF_FILE": name}, "0.16.0", files=Given({}))
+    assert reading == {}
 
 
 def test_a_huge_file_is_read_in_part(tmp_path: Path) -> None:

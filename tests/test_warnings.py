@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eplb_launch import plan
 from eplb_launch.command import Prefix, Server
+from eplb_launch.files import DISK, Given
 from eplb_launch.hazard_cases import shown
 from eplb_launch.hazards import NOTES, WARNINGS, advise
 from eplb_launch.nccl import NAMES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eplb_launch import Plan
+    from eplb_launch.files import Files
 
 ASYNC = [
     *("-dp", "8", "-ep", "--enable-eplb", "--all2all-backend", "deepep_low_latency"),
@@ -47,8 +49,11 @@ def codes(decided: Plan) -> list[str]:
 def _no_files_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let NCCL's files be looked for in an empty place; a test names the files that it wants."""
 
-    def elsewhere(*values: Any, root: str, **options: Any) -> Any:
-        return readings(*values, root=root or str(tmp_path), **options)
+    def elsewhere(*values: Any, files: Files, **options: Any) -> Any:
+        paths = [path for path in tmp_path.rglob("*") if path.is_file()]
+        texts = {f"/{path.relative_to(tmp_path)}": path.read_text() for path in paths}
+        there = Given(texts, os.getuid()) if files is DISK else files
+        return readings(*values, files=there, **options)
 
     monkeypatch.setattr("eplb_launch.hazards.readings", elsewhere)
 
@@ -260,10 +265,9 @@ def test_the_limit_of_a_file_is_said(tmp_path: Path) -> None:
 
 def test_files_are_looked_for_without_a_prefix_too(tmp_path: Path) -> None:
     put(tmp_path, {"/n.conf": FOUR})
-    decided = decide(environ={"NCCL_CONF_FILE": str(tmp_path / "n.conf")}, root="/")
+    decided = decide(environ={"NCCL_CONF_FILE": "/n.conf"})
     assert codes(decided) == ["conf-file-limit"]
-    put(tmp_path, {ETC: "NCCL_MIN_NRINGS=16"})
-    assert codes(decide(root=str(tmp_path))) == ["min-nchannels"]
+    assert codes(decide(files=Given({ETC: "NCCL_MIN_NRINGS=16"}))) == ["min-nchannels"]
 
 
 def test_files_of_this_machine_say_nothing_of_another(tmp_path: Path) -> None:
@@ -602,9 +606,8 @@ def test_a_prefix_that_nobody_knows_is_named() -> None:
 
 
 def test_odd_names_stay_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "a\nb.conf"
-    path.write_text("NCCL_MIN_NCHANNELS=16\n")
-    decided = decide([*SERVE, "-dpa", "a\nb"], {"NCCL_CONF_FILE": str(path)}, root="/")
+    put(tmp_path, {"/a\nb.conf": "NCCL_MIN_NCHANNELS=16\n"})
+    decided = decide([*SERVE, "-dpa", "a\nb"], {"NCCL_CONF_FILE": "/a\nb.conf"})
     found = [*decided.warnings, *decided.notes]
     assert [warning.code for warning in found] == ["min-nchannels", "every-node"]
     assert all(warning.message.isprintable() for warning in found)

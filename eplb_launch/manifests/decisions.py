@@ -1,20 +1,17 @@
 """The Plans of a review: the same question is asked once, however many containers share a script.
 
-They read the files of a container in a folder that looks like its root.
+They see the files of a container that are known, and none of this machine.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
 from typing import TYPE_CHECKING
 
 from eplb_launch.command import UNKNOWN
+from eplb_launch.files import Given
 from eplb_launch.manifests import scripts
 from eplb_launch.plans import plan
-from eplb_launch.roots import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from eplb_launch.manifests.tasks import File, Task
     from eplb_launch.plans import Plan
 
-_NOWHERE = "/dev/null"  # nothing is below it: the files of this machine are not the deployment's
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
 _MAX_FILES = 100
@@ -38,35 +34,16 @@ class Decisions:
 
     def __init__(self) -> None:
         """Begin with none, and with no files."""
-        self.files: dict[str, str] = {}
-        self.root = _NOWHERE
+        self.files = Given({})
         self.known: dict[object, Plan | None] = {}
         self.scripts: dict[str, Script | None] = {}
 
-    def close(self) -> None:
-        """Take the folder away."""
-        if self.root != _NOWHERE:
-            shutil.rmtree(self.root, ignore_errors=True)
-        self.files, self.root = {}, _NOWHERE
-        self.known.clear()
-
     def enter(self, task: Task) -> None:
         """Have the files of a task where a Plan will look for them."""
-        files = dict(_wanted(task))
-        if files == self.files:
-            return
-        self.close()
-        self.files = files
-        if files:
-            self.root = tempfile.mkdtemp(prefix="eplb-launch-")
-        for path, text in files.items():
-            try:
-                place = self.root + resolve(path, self.root)
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                with open(place, "w", encoding="utf-8", errors="surrogatepass") as file:
-                    file.write(text)
-            except (OSError, ValueError):
-                continue  # a name that cannot be a file's: the Plan will not find it
+        files = Given(dict(_wanted(task)))
+        if files.texts != self.files.texts:
+            self.files = files
+            self.known.clear()
 
     def plan(
         self, words: Sequence[str], environ: Mapping[str, str], directory: str, version: str | None
@@ -78,7 +55,7 @@ class Decisions:
                 self.known.clear()
             try:
                 self.known[key] = plan(
-                    words, environ, vllm_version=version, directory=directory, root=self.root
+                    words, environ, vllm_version=version, directory=directory, files=self.files
                 )
             except Exception:  # noqa: BLE001
                 self.known[key] = None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from eplb_launch.launch import say
@@ -40,13 +37,13 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
                     yield finding.replace(file=reader.name(finding.file))
 
     findings: dict[tuple[str, int, str], Finding] = {}
-    with closing(Decisions()) as decisions:
-        for finding in judged(reader.tasks()):
-            findings.setdefault((finding.file, finding.line, finding.name), finding)
-        covered = {(file, line) for file, line, _ in findings}
-        for finding in judged(reader.leftover()):
-            if (finding.file, finding.line) not in covered:
-                findings[finding.file, finding.line, finding.name] = finding
+    decisions = Decisions()
+    for finding in judged(reader.tasks()):
+        findings.setdefault((finding.file, finding.line, finding.name), finding)
+    covered = {(file, line) for file, line, _ in findings}
+    for finding in judged(reader.leftover()):
+        if (finding.file, finding.line) not in covered:
+            findings[finding.file, finding.line, finding.name] = finding
     order = {name: number for number, name in enumerate(reader.names.values())}
     found = sorted(findings.values(), key=lambda f: (order.get(f.file, len(order)), f.line))
     return Review(tuple(found), tuple(reader.troubles), reader.files, tuple(reader.idle))
@@ -56,8 +53,7 @@ def run(
     paths: Sequence[str], *, style: str, strict: bool = False, vllm_version: str | None = None
 ) -> int:
     """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
-    with _ended_by_sigterm():
-        review = check(paths, vllm_version)
+    review = check(paths, vllm_version)
     if review.idle:
         names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
         more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
@@ -65,16 +61,3 @@ def run(
     text = reports.STYLES[style](review, strict=strict)
     sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
     return review.status(strict=strict)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the review as an exception, so that its folders are taken away."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
