@@ -7,13 +7,16 @@ in its environment:
 - "title": what the server itself is to be called, after a change to the variable HALF
 - "user": the user to become first
 - "then": a command to become on SIGUSR1
+- "area": ["cmdline" or "environ", bytes]: make that as large, as every process may (prctl(2))
 
 It says "ready" on stdout when all are there, and ends by itself after a while.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import multiprocessing
 import os
 import signal
@@ -53,6 +56,43 @@ def live(title: str, below: dict[str, Any], method: str, ready: Any) -> None:
     time.sleep(SECONDS)
 
 
+# PR_SET_MM_MAP takes 11 addresses: here the fields of /proc/PID/stat that they are (struct
+# prctl_mm_map in linux/prctl.h, proc_pid_stat(5)). 0: the end of the heap, which is none.
+ADDRESSES = (26, 27, 45, 46, 47, 0, 28, 48, 49, 50, 51)
+PR_SET_MM, PR_SET_MM_MAP = 35, 14
+
+
+def enlarge(what: str, length: int) -> None:
+    """Put the command line or the environment into an area of that length."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.sbrk.restype = ctypes.c_void_p
+    with open(f"/proc/self/{what}", "rb") as file:
+        text = file.read()
+    text += b"--revision\0" if what == "cmdline" else b"MORE="
+    # Private: the kernel does not look into shared memory, nor into a file.
+    area = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area[: len(text)] = text
+    area[-2:-1] = b"x"
+    if length < 1 << 22:
+        area[len(text) : -1] = b"x" * (length - len(text) - 1)
+    with open("/proc/self/stat") as file:
+        stat = ["", "", *file.read().rpartition(")")[2].split()]
+    values = [int(stat[field - 1]) if field else libc.sbrk(0) for field in ADDRESSES]
+    at = ADDRESSES.index(48 if what == "cmdline" else 50)
+    values[at] = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    values[at + 1] = values[at] + length
+    # No auxiliary vector, of no bytes; no other program.
+    values += [0, 0xFFFFFFFF << 32]
+    new = (ctypes.c_uint64 * len(values))(*values)
+    size = ctypes.c_ulong(ctypes.sizeof(new))
+    if libc.prctl(PR_SET_MM, PR_SET_MM_MAP, new, size, ctypes.c_ulong(0)):
+        raise OSError(ctypes.get_errno(), "prctl")
+    KEPT.append(area)
+
+
+KEPT: list[mmap.mmap] = []
+
+
 def serve() -> None:
     """Be the server."""
     options = json.loads(os.environ.get("STAND_IN", "{}"))
@@ -70,6 +110,8 @@ def serve() -> None:
     if "title" in options:
         os.environ["HALF"] = "way"
         setproctitle.setproctitle(options["title"])
+    if "area" in options:
+        enlarge(*options["area"])
     for _ in range(start(options.get("tree", {}), method, ready)):
         ready.get()
     os.write(1, b"ready\n")

@@ -16,6 +16,7 @@ from conftest import calls
 from eplb_launch.manifests.run import check
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 HEAD = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n"
@@ -220,6 +221,78 @@ def test_work_is_bounded_and_the_message_is_clear(
         assert message in said[0]
     assert review.status() == (0 if message is None else 125)
     assert calls(check, [str(tmp_path)]) < 20_000_000  # most: 11 million, for the largest ConfigMap
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder with folders in it, 3,000 one in another, and a script in each hundredth."""
+    top = tmp_path / "top"
+    top.mkdir()
+    before = os.getcwd()
+    try:
+        os.chdir(top)
+        for depth in range(3_000):
+            if depth % 100 == 0:
+                with open("a.sh", "w") as file:
+                    file.write("eplb-launch -- vllm serve m\n")
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(before)
+    yield top
+    subprocess.run(["rm", "-rf", str(top)], check=True)  # pytest's own removal calls itself
+
+
+def test_a_deep_folder(deep: Path) -> None:
+    review = check([str(deep)])
+    near = len(str(deep))
+    readable = sum(near + 2 * depth + len("/a.sh") < 4096 for depth in range(0, 3_000, 100))
+    assert [finding.verdict for finding in review.findings] == ["ok"] * readable
+    # The kernel takes no longer path.
+    assert [trouble.message for trouble in review.troubles][-1:] == [
+        "unreadable: File name too long"
+    ]
+    assert review.status() == 125
+
+
+def test_a_deep_folder_does_not_end_the_command(deep: Path) -> None:
+    inner = deep.joinpath(*["d"] * 1_000)
+    done = subprocess.run(
+        [sys.executable, "-m", "eplb_launch", "check", str(deep)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert "Traceback" not in done.stderr
+    assert str(inner / "a.sh") in done.stdout
+
+
+def test_the_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b/z.sh", "b/a/x.sh", "c.sh", "a/b/c/d.sh", "a/b.sh", "d.sh", ".git/x.sh"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("eplb-launch -- vllm serve m\n")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    found = [os.path.relpath(f.file, tmp_path) for f in check([str(tmp_path)]).findings]
+    assert found == ["c.sh", "d.sh", "a/b.sh", "a/b/c/d.sh", "b/z.sh", "b/a/x.sh"]
+
+
+@pytest.mark.parametrize("depth", [60, 2_000])
+def test_a_config_map_at_a_deep_path(tmp_path: Path, depth: int) -> None:
+    """Its files are put into a folder of ours, and that is taken away again."""
+    path = tmp_path / "a.yaml"
+    place = "/d" * depth
+    path.write_text(
+        f"{CONFIG_MAP}  c.yaml: 'data-parallel-size: 1'\n---\n{HEAD}"
+        "  - image: vllm/vllm-openai:v0.16.0\n"
+        f"    command: [vllm, serve, m, --config, {place}/c.yaml]\n"
+        f"    volumeMounts: [{{name: s, mountPath: {place}}}]\n{VOLUME}"
+    )
+    review = check([str(path)])
+    assert review.troubles == ()
+    [finding] = review.findings
+    expected = ("ok", "not-needed") if depth < 64 else ("unknown", "config-not-read")
+    assert (finding.verdict, finding.answer.cause) == expected
 
 
 @pytest.mark.parametrize("depth", [1, 90])

@@ -635,7 +635,9 @@ print(*sorted(set(sys.modules) - before))
         pytest.param(["vllm", "serve", "m"], set(), id="plain"),
         pytest.param(["python3", "-m", "dynamo.vllm", "m"], set(), id="module"),
         pytest.param(
-            ["nice", "vllm", "serve", "m"], {"prefixes", "search", "skip", "way"}, id="prefix"
+            ["nice", "vllm", "serve", "m"],
+            {"launch_options", "prefixes", "releases", "search", "skip", "way"},
+            id="prefix",
         ),
         pytest.param(["sh", "-c", "A=$((1+1)); eval vllm serve $A"], None, id="shell"),
     ],

@@ -192,6 +192,18 @@ def test_trouble_is_said_on_stderr() -> None:
     assert done.stderr.startswith("eplb-launch: warning: --data-parallel is ambiguous")
 
 
+@pytest.mark.parametrize("form", READERS)
+def test_no_server_is_said_on_stderr(form: str) -> None:
+    done = env("--format", form, "--", "./start.sh")
+    assert (done.exit_code, done.stdout) == (0, EMPTY.get(form, ""))
+    assert done.stderr == (
+        "eplb-launch: warning: no vLLM server seen in the command; nothing set; "
+        "put eplb-launch in front of `vllm serve` itself\n"
+    )
+    done = env("--format", form, "--", "vllm", "bench", "serve")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, EMPTY.get(form, ""), "")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -6,6 +6,7 @@ Other tests and other people run servers on the same machine: each test asks for
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shlex
@@ -510,6 +511,76 @@ def test_an_environment_that_is_really_empty(house: House) -> None:
     pid = house.start(program=["/usr/bin/env", "-i", str(house.vllm)])
     row = seen(pid)
     assert (row.readable, row.answer.verdict) == (True, "EXPOSED")
+
+
+def can_enlarge() -> bool:
+    """Whether this kernel lets a process move its command line (CONFIG_CHECKPOINT_RESTORE)."""
+    size = ctypes.c_uint()
+    pr_set_mm, pr_set_mm_map_size = 35, 15
+    none = ctypes.c_ulong(0)
+    return not ctypes.CDLL(None).prctl(
+        pr_set_mm, pr_set_mm_map_size, ctypes.byref(size), none, none
+    )
+
+
+takes_prctl = pytest.mark.skipif(not can_enlarge(), reason="takes PR_SET_MM_MAP")
+LARGE = {
+    "a command that is just read": ("cmdline", 256 * 1024, "EXPOSED", "no-limit"),
+    "a byte more": ("cmdline", 256 * 1024 + 1, "unknown", "command-too-large"),
+    "a command of 16 MB": ("cmdline", 16 << 20, "unknown", "command-too-large"),
+    "a command of 1 GB": ("cmdline", 1 << 30, "unknown", "command-too-large"),
+    "an environment that is just read": ("environ", 2 << 20, "EXPOSED", "no-limit"),
+    "another byte more": ("environ", (2 << 20) + 1, "unknown", "environment-too-large"),
+    "an environment of 16 MB": ("environ", 16 << 20, "unknown", "environment-overwritten"),
+}
+
+
+@takes_prctl
+@pytest.mark.parametrize(("what", "size", "verdict", "cause"), LARGE.values(), ids=LARGE)
+def test_a_process_may_be_as_large_as_it_likes(
+    house: House, what: str, size: int, verdict: str, cause: str
+) -> None:
+    pid = house.start(area=[what, size])
+    with open(f"/proc/{pid}/{what}", "rb") as file:
+        assert len(file.read((1 << 24) + 1)) >= min(size, 1 << 24)
+    row = seen(pid)
+    assert (row.answer.verdict, row.answer.cause) == (verdict, cause)
+    assert row.group is not None
+    assert row.group.entry == "vllm serve"
+    if cause.endswith("too-large"):
+        assert "not read to its end" in row.answer.reason
+
+
+@takes_prctl
+@pytest.mark.parametrize("what", ["cmdline", "environ"])
+def test_no_more_is_read_of_it(house: House, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Counted: what is asked of the kernel."""
+    pid = house.start(area=[what, 1 << 28])
+    counts = []
+    read_some = os.read
+
+    def counting(descriptor: int, length: int) -> bytes:
+        piece = read_some(descriptor, length)
+        counts.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(os, "read", counting)
+    found = read(pid)
+    assert found is not None
+    assert sum(counts) <= 256 * 1024 + 4096
+    assert len(found.cmdline) <= 4096
+    counts.clear()
+    assert look_closer(found).environ is None
+    assert sum(counts) <= (2 << 20) + 256 * 1024 + 8192
+
+
+@takes_prctl
+def test_a_large_process_that_is_no_server(house: House) -> None:
+    program = house.root / "bin" / "other"
+    program.write_text(house.vllm.read_text())
+    program.chmod(0o755)
+    pid = house.start(program=[str(program)], area=["cmdline", 1 << 24])
+    assert verdict(pid)[:2] == ("unknown", "command-too-large")
 
 
 def test_the_first_of_two_entries_counts() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
+import pydoc
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+import eplb_launch
 from eplb_launch import override_envs_for_eplb, plan
 
 SIZES = (0, 1, 2, 8)
@@ -135,3 +138,10 @@ def test_the_override_asks_for_no_more_than_four_attributes() -> None:
     environ: dict[str, str] = {}
     override_envs_for_eplb(Strict(), environ)
     assert environ == {"NCCL_MAX_CTAS": "8"}
+
+
+def test_help_prints_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    for name in set(eplb_launch.__all__) - {"__version__"}:
+        assert "s3cr3t" not in pydoc.render_doc(getattr(eplb_launch, name))
+    assert inspect.signature(override_envs_for_eplb).parameters["environ"].default is None
