@@ -81,7 +81,7 @@ release-check: ## Check that TAG=vX.Y.Z is the version of the sources and of the
 	  { echo "$$TAG: not what eplb_launch/_version.py and CHANGELOG.md say" >&2; exit 1; }
 
 pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with it
-	@$(PYTHON) .ci/single_file.py dist
+	@$(PYTHON) tools/single_file.py dist
 
 release-given:
 	@$(if $(VLLM),:,echo "which release? VLLM=X.Y.Z" >&2; exit 2)

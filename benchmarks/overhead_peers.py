@@ -35,7 +35,7 @@ def install(folder: str) -> str:
     python = [sys.executable, "-m"]
     build = [*python, "hatchling", "build", "-t", "wheel", "-d", dist]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    single = [sys.executable, os.path.join(ROOT, ".ci", "single_file.py"), dist]
+    single = [sys.executable, os.path.join(ROOT, "tools", "single_file.py"), dist]
     subprocess.run(single, check=True, stdout=subprocess.DEVNULL)
     subprocess.run([*python, "venv", environment], check=True)
     pip = [f"{bin_directory}/python", "-m", "pip", "-qq", "--disable-pip-version-check", "install"]

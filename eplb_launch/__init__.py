@@ -10,8 +10,8 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from eplb_launch._version import __version__
-    from eplb_launch.front import run
-    from eplb_launch.launch import become
+    from eplb_launch.exec import become
+    from eplb_launch.launch import run
     from eplb_launch.override import override_envs_for_eplb
     from eplb_launch.plans import Plan, PlanWarning, plan
 
@@ -29,9 +29,9 @@ __all__ = [
 # Where each of them is, if not in `plans`.
 _HOMES = {
     "__version__": "_version",
-    "become": "launch",
+    "become": "exec",
     "override_envs_for_eplb": "override",
-    "run": "front",
+    "run": "launch",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` imports enum
 import sys
 
-from eplb_launch.front import fail, run
+from eplb_launch.launch import fail, run
 from eplb_launch.launch_options import read
 
 

@@ -14,11 +14,11 @@ import typer
 import typer.core
 
 from eplb_launch import __version__, plan
-from eplb_launch.export import FORMATS
-from eplb_launch.front import fail, run
-from eplb_launch.launch import say
+from eplb_launch.exec import say
+from eplb_launch.launch import fail, run
 from eplb_launch.launch_options import NAMES, OPTIONS, cap_options
-from eplb_launch.releases import minor_release
+from eplb_launch.render.env import FORMATS
+from eplb_launch.vllm.releases import minor_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,8 @@ def explain(
 
     Runs nothing, and exits 0 whatever the answer.
     """
-    from eplb_launch import experts, report
+    from eplb_launch.nccl import deepep as experts
+    from eplb_launch.render import explain as report
 
     decided = _plan(ctx, vllm_version, max_ctas, sms)
     unfit, unknown = experts.advice(decided)
@@ -238,7 +239,7 @@ def ps(
         ctx.fail('ps takes no command: there is nothing to be given after "--"')
     if watch and as_json:
         ctx.fail("--watch shows a table: it cannot be given together with --json")
-    from eplb_launch.ps import run as run_ps
+    from eplb_launch.ps.command import run as run_ps
 
     every = interval if watch else None
     raise typer.Exit(
@@ -287,7 +288,7 @@ def check(
         ctx.fail('check takes no command: there is nothing to be given after "--"')
     if as_json and format_ not in (None, CheckFormat.json):
         ctx.fail("--json and another --format cannot be given together")
-    from eplb_launch.manifests.run import run as run_check
+    from eplb_launch.check.command import run as run_check
 
     options = ctx.parent.params if ctx.parent else {}
     style = "json" if as_json else (format_ or CheckFormat.text).value

@@ -1,167 +1,88 @@
-"""Become the command: exec, handing on everything as it would be without us.
-
-CPython changes three things of a process before our first line runs: it ignores SIGPIPE and
-SIGXFSZ, it catches SIGINT, and in the C locale it sets `LC_CTYPE` (PEP 538). All are undone here.
-What was ignored by our parent in the first place cannot be told apart any more for SIGPIPE and
-SIGXFSZ; both are handed on at their default.
-
-Imports nothing that the interpreter has not loaded already.
-"""
+"""Decide, say so, and become the command. Whatever goes wrong here, the command starts."""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` imports enum
-import errno
+import gc
 import os
-import sys
+
+from eplb_launch.exec import LAUNCHER_FAILED, become, say
+from eplb_launch.vllm.releases import CAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import NoReturn
-
-# Set to SIG_IGN by CPython at its start.
-IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
-# Exit statuses of env(1).
-LAUNCHER_FAILED = 125
-NOT_EXECUTABLE = 126
-NOT_FOUND = 127
-
-PATH_MAX = 4096  # linux/limits.h
-# execvp(3) without a PATH (glibc's confstr(_CS_PATH)).
-DEFAULT_PATH = b"/bin:/usr/bin"
-# Errors that make execvp(3) go on to the next directory of PATH.
-NEXT_DIRECTORY = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT)
-)
-# What PEP 538 sets LC_CTYPE to (CPython, Python/pylifecycle.c, _TARGET_LOCALES).
-COERCED_LC_CTYPE = frozenset((b"C.UTF-8", b"C.utf8", b"UTF-8"))
+    from collections.abc import Sequence
+    from typing import Literal, NoReturn
 
 
-def say(line: str) -> None:
-    """Write one line to stderr with our name in front, or nothing where stderr is closed."""
-    text = "eplb-launch: " + line.replace("\n", "\\n").replace("\r", "\\r") + "\n"
-    try:
-        # None where descriptor 2 was closed: it may be some other file by now.
-        if sys.stderr is not None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-    except (OSError, ValueError):
-        pass  # a closed pipe or a full one is no reason not to start the server
+def run(
+    command: Sequence[str],
+    *,
+    strict: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    vllm_version: str | None = None,
+    max_ctas: int | Literal["fit"] = CAP,
+    sms: int | None = None,
+) -> NoReturn:
+    """Start `command` in this process, with what its plan sets on top of the environment.
 
-
-def become(command: Sequence[str | bytes], environment: Mapping[str, str]) -> NoReturn:
-    """Replace this process with `command`, with `environment` set on top of the inherited one.
-
-    Looks `command[0]` up in PATH as execvp(3) and env(1) do. Where the command cannot be started,
-    says so in one line on stderr and exits: 127 if it was not found, 126 if it was found but could
-    not be executed.
-
-    All other threads of the process end, and nothing of Python's exit runs: no `atexit`, no
-    `finally`; only stdout and stderr are flushed. Call it as the last thing, from the main thread.
-    ValueError, with nothing changed, where that is another thread, where there is no command, or
-    where a word holds a NUL byte.
+    Says on stderr what was set, and each warning, in one line each; with `verbose` also why nothing
+    was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
+    command from starting: exit status 125. So does `max_ctas="fit"` where nothing fits. `max_ctas`
+    and `sms` are those of `plan`.
     """
-    argv = _as_bytes(command)
-    if not argv or b"\0" in b"".join(argv):
-        raise ValueError("not a command: " + ("a NUL byte in it" if argv else "empty"))
-    for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105
-            stream.flush()  # exec drops what Python has buffered
-        except (AttributeError, OSError, ValueError):
-            pass  # closed
-    restore_interpreter_changes()
-    for name, value in environment.items():
-        os.putenv(name, value)
-    path = environment.get("PATH")
+    gc.disable()  # exec takes all of it in a few milliseconds
+    environment: dict[str, str] = {}
+    lines: list[str] = []
+    trouble: list[str] = []
+    refused = ""
     try:
-        _exec(argv, os.environb.get(b"PATH") if path is None else os.fsencode(path))
-    except OSError as error:
-        for number in IGNORED_BY_PYTHON:  # again: a closed stderr must not change the status
-            _signal.signal(number, _signal.SIG_IGN)
-        say(f"{os.fsdecode(argv[0])!r}: {error.strerror}")
-        os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
+        from eplb_launch.plans import NOTHING_FITS, plan
+
+        decided = plan(command, os.environ, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
+        environment = decided.environment
+        for name, value in environment.items():
+            lines.append(f"set {name}={value}: {decided.reason}")
+        if verbose and not environment:
+            lines.append(f"nothing set: {decided.reason}")
+        for warning in decided.warnings:
+            trouble.append(f"{warning.message}; {warning.remedy}")
+            if warning.code == NOTHING_FITS and not strict:
+                refused = f"not started: {trouble[-1]}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a module that shadows ours may even exit
+        environment = {}
+        trouble = [f"internal error, nothing set: {place(error)}"]
+    if strict and trouble:
+        for line in trouble:
+            say(f"not started (--strict): {line}")
+        os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
+    if refused:
+        say(refused)
+        os._exit(LAUNCHER_FAILED)
+    if not quiet:
+        for line in lines:
+            say(line)
+        for line in trouble:
+            say(f"warning: {line}")
+    become(command, environment)
 
 
-def restore_interpreter_changes() -> None:
-    """Undo what CPython did to this process at its start."""
-    for number in IGNORED_BY_PYTHON:
-        if _signal.getsignal(number) == _signal.SIG_IGN:
-            _signal.signal(number, _signal.SIG_DFL)
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    if os.environb.get(b"LC_CTYPE") in COERCED_LC_CTYPE:
-        _restore_lc_ctype()
+def fail(error: Exception) -> NoReturn:
+    """End a sub-command that failed: 125 and one line, for what the system says in its words."""
+    system = isinstance(error, OSError) and error.strerror  # stdout is full or closed
+    if "_EPLB_LAUNCH_COMPLETE" not in os.environ:  # else somebody is typing there
+        say(system or f"internal error: {place(error)}")
+    os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
 
 
-def _as_bytes(command: Sequence[str | bytes]) -> list[bytes]:
-    """Return the words as exec takes them.
-
-    In a multibyte locale other than UTF-8 (zh_CN.GB18030, ja_JP.eucJP) Python's codec cannot give
-    back all that the C library decoded at our start. The words of our own command line are taken
-    from the kernel there.
-    """
-    count = len(command)
-    if sys.getfilesystemencoding() != "utf-8" and sys.orig_argv[-count:] == list(command):
-        try:
-            words = _read("/proc/self/cmdline").split(b"\0")[:-1]
-        except OSError:
-            words = []  # no /proc
-        if len(words) == len(sys.orig_argv):
-            return words[-count:]
-    return [os.fsencode(word) for word in command]
-
-
-def _restore_lc_ctype() -> None:
-    """Put `LC_CTYPE` back as the kernel handed it to us."""
-    try:
-        initial = _read("/proc/self/environ").split(b"\0")
-    except OSError:
-        return  # no /proc: who set it cannot be told
-    for entry in initial:
-        if entry.startswith(b"LC_CTYPE="):
-            os.putenv(b"LC_CTYPE", entry[len(b"LC_CTYPE=") :])
-            return
-    os.unsetenv(b"LC_CTYPE")
-
-
-def _exec(argv: list[bytes], search_path: bytes | None) -> NoReturn:
-    """execvp(3), with its search rules and its fallback to sh; OSError where it fails.
-
-    No environment is passed: exec then takes the C library's `environ`, which keeps the order,
-    duplicates and entries without "=" that `os.environ` loses.
-    """
-    name = argv[0]
-    if not name:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    if b"/" in name:
-        _exec_file(name, argv)
-    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for directory in (DEFAULT_PATH if search_path is None else search_path).split(b":"):
-        if len(directory) >= PATH_MAX:
-            continue  # as glibc does
-        try:
-            _exec_file(directory + b"/" + name if directory else name, argv)
-        except OSError as error:
-            if error.errno not in NEXT_DIRECTORY:
-                raise
-            if failure.errno != errno.EACCES:  # which is reported even if found before the last
-                failure = error
-    raise failure
-
-
-def _exec_file(path: bytes, argv: list[bytes]) -> NoReturn:
-    try:
-        os.execv(path, argv)  # noqa: S606
-    except OSError as error:
-        if error.errno == errno.ENOENT and os.access(path, os.F_OK):
-            raise OSError(errno.ENOENT, "the interpreter that it names is missing") from None
-        if error.errno != errno.ENOEXEC:
-            raise
-    # A script without "#!", as execvp(3) starts it.
-    os.execv(b"/bin/sh", [b"/bin/sh", path, *argv[1:]])  # noqa: S606
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.readall()
+def place(error: BaseException) -> str:
+    """Return what was raised and where. Not its message, which could hold a secret."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return type(error).__name__
+    file = os.path.basename(traceback.tb_frame.f_code.co_filename)
+    return f"{type(error).__name__} at {file}:{traceback.tb_lineno}"

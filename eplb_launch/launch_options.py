@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.releases import CAP, MAX_CHANNELS, minor_release
+from eplb_launch.vllm.releases import CAP, MAX_CHANNELS, minor_release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

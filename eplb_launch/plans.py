@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.arguments import PLACEMENT, RefusedError, read
-from eplb_launch.command import UNKNOWN, look
+from eplb_launch.command.entrypoints import UNKNOWN, look
 from eplb_launch.files import DISK
-from eplb_launch.installed import Installed, look_up
 from eplb_launch.launch_options import check_cap
-from eplb_launch.record import Record
-from eplb_launch.releases import (
+from eplb_launch.model import Record
+from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
+from eplb_launch.vllm.installed import Installed, look_up
+from eplb_launch.vllm.releases import (
     CAP,
     UNKNOWN_RELEASE,
     VARIABLE,
@@ -22,18 +22,18 @@ from eplb_launch.releases import (
     release_of,
     stays,
 )
-from eplb_launch.rules import judge
-from eplb_launch.settings import Setting, resolve
+from eplb_launch.vllm.rules import judge
+from eplb_launch.vllm.settings import Setting, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
-    from eplb_launch.arguments import Given
-    from eplb_launch.command import Server
+    from eplb_launch.command.entrypoints import Server
     from eplb_launch.files import Files
-    from eplb_launch.rules import Verdict
+    from eplb_launch.vllm.arguments import Given
+    from eplb_launch.vllm.rules import Verdict
 
 # The code of a warning with which a command is not started: it was asked for what there is not.
 NOTHING_FITS = "max-ctas-nothing-fits"
@@ -179,7 +179,7 @@ def _decide(
         decided = decided.replace(variables=(), reason=f"{VARIABLE} is set already ({reason})")
     if _nothing_in_the_way(decided, server, cap, files):
         return decided.replace(ctas=cap)
-    from eplb_launch.hazards import advise
+    from eplb_launch.nccl.checks import advise
 
     return advise(decided, environ, cap=cap, files=files)
 
@@ -188,7 +188,7 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
     """Whether there is nothing that `hazards` would have to look at: it costs start-up time."""
     if server.prefixes or cap & (cap - 1) or not PLACEMENT.isdisjoint(decided.given):
         return False
-    from eplb_launch.nccl_files import nothing_set
+    from eplb_launch.nccl.conf import nothing_set
 
     return nothing_set(server.environ, files)
 
@@ -199,7 +199,7 @@ def _cap(
     """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
     if max_ctas != "fit":
         return max_ctas, ()
-    from eplb_launch.experts import fit
+    from eplb_launch.nccl.deepep import fit
 
     return fit(decided, sms or 0, files)
 
@@ -226,7 +226,7 @@ def _installed(
 def _look_up(server: Server, files: Files) -> Installed:
     environ = server.environ
     if server.prefixes:
-        from eplb_launch.environments import NotKnownError, path_of
+        from eplb_launch.vllm.python_env import NotKnownError, path_of
 
         try:
             path = path_of(server, files)
@@ -243,7 +243,7 @@ def _settings(
     def load_config(name: str) -> Mapping[object, Any] | None:
         if UNKNOWN in name or server.elsewhere:
             return None
-        from eplb_launch.config_file import load
+        from eplb_launch.vllm.config_file import load
 
         return load(os.path.join(server.directory or "", name), files)
 

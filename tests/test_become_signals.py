@@ -94,7 +94,7 @@ def test_a_signal_ends_a_launcher_that_waits_to_print(
     form: str,
     number: signal.Signals,
 ) -> None:
-    call = "from eplb_launch.launch import become; become(['/nonexistent'], {})"
+    call = "from eplb_launch.exec import become; become(['/nonexistent'], {})"
     forms = {**start.forms, "function": [sys.executable, "-c", call]}
     with running([*forms[form], "--", "/nonexistent"], stderr=full_pipe) as process:
         wait_for_first_line(process.pid)

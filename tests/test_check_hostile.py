@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import calls
 
-from eplb_launch.manifests.run import check
+from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -352,26 +352,33 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
 
 
 FAILS = ValueError("--api-key hunter2")
+SERVICE = "services: {v: {image: vllm}}\n"
 
 
 @pytest.mark.parametrize(
     ("target", "file", "text"),
     [
-        pytest.param("nodes.documents", "a.yaml", "kind: Pod\n", id="YAML"),
-        pytest.param("kubernetes.containers", "a.yaml", HEAD + "  - image: vllm\n", id="an object"),
-        pytest.param("compose.env_lines", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"),
-        pytest.param("extends.included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"),
-        pytest.param("dockerfiles.instructions", "Dockerfile", "FROM vllm\n", id="a Dockerfile"),
+        pytest.param("yaml_tree.documents", "a.yaml", "kind: Pod\n", id="YAML"),
+        pytest.param(
+            "kubernetes.manifests.containers", "a.yaml", HEAD + "  - image: vllm\n", id="an object"
+        ),
+        pytest.param(
+            "compose.services.env_lines", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"
+        ),
+        pytest.param(
+            "compose.extends.included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"
+        ),
+        pytest.param("dockerfile.instructions", "Dockerfile", "FROM vllm\n", id="a Dockerfile"),
         pytest.param("systemd.split", "a.service", "[Service]\nExecStart=vllm\n", id="a unit"),
-        pytest.param("units.units", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
-        pytest.param("judging.with_script", "Dockerfile", "FROM x\nCMD vllm\n", id="a command"),
+        pytest.param("dropins.units", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
+        pytest.param("assess_task.with_script", "Dockerfile", "FROM x\nCMD vllm\n", id="a command"),
     ],
 )
 def test_a_reader_that_fails_ends_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, file: str, text: str
 ) -> None:
-    module, _, name = target.partition(".")
-    works = getattr(importlib.import_module(f"eplb_launch.manifests.{module}"), name)
+    module, _, name = target.rpartition(".")
+    works = getattr(importlib.import_module(f"eplb_launch.check.{module}"), name)
     calls = []
 
     def fails(*arguments: object) -> object:
@@ -380,7 +387,7 @@ def test_a_reader_that_fails_ends_no_other(
             raise FAILS
         return works(*arguments)
 
-    monkeypatch.setattr(f"eplb_launch.manifests.{target}", fails)
+    monkeypatch.setattr(f"eplb_launch.check.{target}", fails)
     (tmp_path / file).write_text(text)
     (tmp_path / "z.sh").write_text("eplb-launch -- vllm serve m\n")
     review = check([str(tmp_path)])
@@ -447,7 +454,7 @@ def test_a_large_file_takes_little_memory(
     with open(path, "wb") as file:
         file.writelines(line * ((1 << 20) // len(line)) for _ in range(50))
     code = (
-        "import sys; from eplb_launch.manifests.run import check; r = check(sys.argv[1:]);"
+        "import sys; from eplb_launch.check.command import check; r = check(sys.argv[1:]);"
         "print(*[t.message for t in r.troubles], end='')"
     )
     limit = 400 << 20

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.manifests import reader
-from eplb_launch.manifests.kind import Kind
-from eplb_launch.manifests.run import check
-from eplb_launch.manifests.tasks import Place, Task, Word
+from eplb_launch.check import reader
+from eplb_launch.check.command import check
+from eplb_launch.check.kind import Kind
+from eplb_launch.check.tasks import Place, Task, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from eplb_launch.manifests.sources import Source
+    from eplb_launch.check.sources import Source
 
 SERVE = "vllm serve m -dp 8 --enable-eplb --all2all-backend deepep_low_latency"
 SERVE += " --eplb-config.use_async true"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.manifests import scripts
-from eplb_launch.manifests.run import check
+from eplb_launch.check import scripts
+from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
     from pathlib import Path

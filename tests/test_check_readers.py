@@ -6,21 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.command import UNKNOWN
-from eplb_launch.export import systemd as written
-from eplb_launch.manifests import (
-    containers,
-    dockerfiles,
-    grammar,
-    images,
-    interpolation,
-    nodes,
-    pods,
-    scripts,
-    systemd,
-)
-from eplb_launch.manifests.nodes import Node, Problem
-from eplb_launch.manifests.sources import Source
+from eplb_launch.check import dockerfile as dockerfiles
+from eplb_launch.check import grammar, images, scripts, systemd
+from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check.compose import interpolation
+from eplb_launch.check.kubernetes import containers, pods
+from eplb_launch.check.sources import Source
+from eplb_launch.check.yaml_tree import Node, Problem
+from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.render.env import systemd as written
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.manifests import engines, sourced, worker
-from eplb_launch.manifests.run import check
+from eplb_launch.check import docker_run as engines
+from eplb_launch.check import shell_inputs as sourced
+from eplb_launch.check import worker
+from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eplb_launch.manifests.model import Finding
+    from eplb_launch.check.model import Finding
 
 RULE = "-dp 4 --enable-eplb --eplb-config.use_async=true --all2all-backend deepep_low_latency"
 SERVE = f"vllm serve m {RULE}"
@@ -226,7 +228,7 @@ def test_which_files_are_harmless() -> None:
 
 
 def test_docker_exec_and_others_are_no_run() -> None:
-    from eplb_launch.command import find_server
+    from eplb_launch.command.entrypoints import find_server
 
     for words in (["docker", "exec", "c", "vllm", "serve", "m"], ["ssh", "run", "vllm", "serve"]):
         server = find_server(words, {})

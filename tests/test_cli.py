@@ -332,14 +332,14 @@ ERRORS = {
 # What is replaced by a function that raises, for a bug of ours, and the sub-command that meets it.
 FAILING = {
     "explain": ("plans.plan", ["explain", "--", "vllm", "serve", "m"]),
-    "explain, shown": ("report.show", ["explain", "--", "vllm", "serve", "m"]),
+    "explain, shown": ("render.explain.show", ["explain", "--", "vllm", "serve", "m"]),
     "env": ("plans.plan", ["env", "--", "vllm", "serve", "m"]),
-    "ps": ("processes.scan", ["ps"]),
-    "ps of a pid": ("processes.scan", ["ps", "1"]),
-    "check": ("manifests.run.check", ["check", "."]),
-    "check, judging": ("manifests.run.Review.status", ["check", "."]),
+    "ps": ("ps.processes.scan", ["ps"]),
+    "ps of a pid": ("ps.processes.scan", ["ps", "1"]),
+    "check": ("check.command.check", ["check", "."]),
+    "check, judging": ("check.command.Review.status", ["check", "."]),
     "the app": ("cli.app", ["--version"]),
-    "its options": ("releases.minor_release", ["--vllm-version", "1", "explain", "--", "x"]),
+    "its options": ("vllm.releases.minor_release", ["--vllm-version", "1", "explain", "--", "x"]),
     "its help": ("cli.Group.parse_args", ["--help"]),
 }
 

@@ -12,7 +12,7 @@ from conftest import calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eplb_launch.command import UNKNOWN, Argument, Server, find_server, look
+from eplb_launch.command.entrypoints import UNKNOWN, Argument, Server, find_server, look
 
 
 def server_in(line: str, **environ: str) -> Server | None:
@@ -623,7 +623,7 @@ def test_long_commands_are_bounded_work(words: list[str]) -> None:
 LOADED = """
 import sys
 before = set(sys.modules)
-from eplb_launch.command import find_server
+from eplb_launch.command.entrypoints import find_server
 assert find_server(sys.argv[1:], {})
 print(*sorted(set(sys.modules) - before))
 """
@@ -636,7 +636,8 @@ print(*sorted(set(sys.modules) - before))
         pytest.param(["python3", "-m", "dynamo.vllm", "m"], set(), id="module"),
         pytest.param(
             ["nice", "vllm", "serve", "m"],
-            {"launch_options", "prefixes", "releases", "search", "skip", "way"},
+            {"command.wrappers", "command.find", "command.skip", "command.context"}
+            | {"launch_options", "vllm", "vllm.releases"},
             id="prefix",
         ),
         pytest.param(["sh", "-c", "A=$((1+1)); eval vllm serve $A"], None, id="shell"),
@@ -654,4 +655,4 @@ def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> Non
     names = {name.removeprefix("eplb_launch.") for name in loaded}
     assert all(name.startswith("eplb_launch.") for name in loaded)
     if more is not None:
-        assert names == {"command", "record"} | more
+        assert names == {"command", "command.entrypoints", "model"} | more

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from eplb_launch import export
 from eplb_launch.cli import app
+from eplb_launch.render import env as export
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from eplb_launch.manifests import systemd
-from eplb_launch.manifests.run import check
+from eplb_launch.check import systemd
+from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
     from pathlib import Path

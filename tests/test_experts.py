@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch import plan
-from eplb_launch.experts import advice, fitting_ctas, grid, physical_experts, table
 from eplb_launch.files import Given
+from eplb_launch.nccl.deepep import advice, fitting_ctas, grid, physical_experts, table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eplb_launch.files import DISK
-from eplb_launch.installed import Installed, look_up
+from eplb_launch.vllm.installed import Installed, look_up
 
 
 def executable(path: Path, text: str = "") -> Path:
@@ -243,7 +243,7 @@ def test_a_real_virtual_environment(tmp_path: Path) -> None:
 
 def test_the_interpreter_of_these_tests_finds_a_package_that_it_has() -> None:
     """With typer in place of vLLM's name: the folders are those that this Python imports from."""
-    from eplb_launch import installed
+    from eplb_launch.vllm import installed
 
     folders = set(installed._import_path(sys.executable, dict(os.environ), None, DISK))  # noqa: SLF001
     import typer

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch import nccl
 from eplb_launch.files import Given
-from eplb_launch.nccl import NEWEST, RCCL, channels, limit, parameter, pow2up, strtoll
-from eplb_launch.nccl_files import ENVIRONMENT, MAX_BYTES, Value, conf_values, home_of, readings
+from eplb_launch.nccl import variables as nccl
+from eplb_launch.nccl.conf import ENVIRONMENT, MAX_BYTES, Value, conf_values, home_of, readings
+from eplb_launch.nccl.variables import NEWEST, RCCL, channels, limit, parameter, pow2up, strtoll
 
 if TYPE_CHECKING:
     from pathlib import Path

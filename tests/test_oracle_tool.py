@@ -19,11 +19,11 @@ from oracle.__main__ import spellings_not_read
 from oracle.compare import differences
 from oracle.generate import Generator
 
-from eplb_launch import arguments
-from eplb_launch.options import newest, options
+from eplb_launch.vllm import arguments
+from eplb_launch.vllm.options import newest, options
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = ROOT / "eplb_launch" / "options.py"
+OPTIONS = ROOT / "eplb_launch" / "vllm" / "options.py"
 ACCEPTED = {
     "accepted": True,
     "nccl_max_ctas": None,

@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from eplb_launch.command import UNKNOWN, Server, find_server
-from eplb_launch.prefixes import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.command.entrypoints import UNKNOWN, Server, find_server
+from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
 
 HERE = {"A": "a", "B": "b"}
 

@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eplb_launch import processes
-from eplb_launch.processes import look_closer, read
-from eplb_launch.ps import look, run
+from eplb_launch.ps import processes
+from eplb_launch.ps.command import look, run
+from eplb_launch.ps.processes import look_closer, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from eplb_launch.verdicts import Row
+    from eplb_launch.ps.verdicts import Row
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 SOURCE = Path(__file__).with_name("stand_in_server.py").read_text()

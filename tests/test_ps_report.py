@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import __version__
-from eplb_launch.command import find_server
+from eplb_launch.command.entrypoints import find_server
 from eplb_launch.plans import Plan, PlanWarning
-from eplb_launch.processes import Facts, Process
-from eplb_launch.ps_report import as_dict, table
-from eplb_launch.servers import SERVER, Group
-from eplb_launch.settings import Setting
-from eplb_launch.verdicts import Answer, Row, answer
+from eplb_launch.ps.processes import Facts, Process
+from eplb_launch.ps.servers import SERVER, Group
+from eplb_launch.ps.table import as_dict, table
+from eplb_launch.ps.verdicts import Answer, Row, answer
+from eplb_launch.vllm.settings import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from eplb_launch.processes import Process
-from eplb_launch.servers import GONE, PROGRAM, SERVER, belongs_to, group
+from eplb_launch.ps.processes import Process
+from eplb_launch.ps.servers import GONE, PROGRAM, SERVER, belongs_to, group
 
 SERVE = "/v/bin/python3 /v/bin/vllm serve m"
 SPAWN = "/v/bin/python3 -c 'from multiprocessing.spawn import spawn_main; spawn_main()'"

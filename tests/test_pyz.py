@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REPOSITORY = os.path.dirname(os.path.dirname(__file__))
-BUILDER = os.path.join(REPOSITORY, ".ci", "single_file.py")
+BUILDER = os.path.join(REPOSITORY, "tools", "single_file.py")
 EXAMPLE = os.path.join(REPOSITORY, "examples", "kubernetes", "single-file.yaml")
 CAP = b"NCCL_MAX_CTAS=8"
 SERVE = [
@@ -79,17 +79,17 @@ def test_it_is_small_and_leaves_nothing_out_that_a_launch_imports(pyz: str) -> N
 
 def test_the_same_sources_give_the_same_bytes(built: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
-    for folder in ("eplb_launch", "eplb_launch/bin", ".ci"):
-        (copy / folder).mkdir(parents=True, mode=0o700)
-        for name in sorted(os.listdir(os.path.join(REPOSITORY, folder)), reverse=True):
-            source = os.path.join(REPOSITORY, folder, name)
-            if os.path.isfile(source):
-                with open(source, "rb") as file:
-                    (copy / folder / name).write_bytes(file.read())
-                os.utime(copy / folder / name, (1_000_000_000, 1_000_000_000))
-                (copy / folder / name).chmod(0o600)
+    for folder in ("eplb_launch", "tools"):
+        for parent, _, names in os.walk(os.path.join(REPOSITORY, folder)):
+            there = copy / os.path.relpath(parent, REPOSITORY)
+            there.mkdir(parents=True, mode=0o700)
+            for name in sorted(names, reverse=True):
+                with open(os.path.join(parent, name), "rb") as file:
+                    (there / name).write_bytes(file.read())
+                os.utime(there / name, (1_000_000_000, 1_000_000_000))
+                (there / name).chmod(0o600)
     environ = {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1", "LANG": "C"}
-    builder = copy / ".ci" / "single_file.py"
+    builder = copy / "tools" / "single_file.py"
     subprocess.run(
         [sys.executable, str(builder), str(tmp_path / "dist")],
         check=True,

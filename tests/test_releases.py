@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eplb_launch import plan
-from eplb_launch.releases import RELEASES, UNKNOWN_RELEASE, minor_release, release_of
+from eplb_launch.vllm.releases import RELEASES, UNKNOWN_RELEASE, minor_release, release_of
 
 LOW_LATENCY = [
     *("vllm", "serve", "m", "-dp", "8", "-ep", "--enable-eplb"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.roots import at, resolve
+from eplb_launch.container_paths import at, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

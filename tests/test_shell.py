@@ -12,7 +12,7 @@ from conftest import calls
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eplb_launch.command import UNKNOWN, Server, find_server
+from eplb_launch.command.entrypoints import UNKNOWN, Server, find_server
 
 HERE = {"A": "a", "TWO": "x  y", "EMPTY": "", "DP": "8", "HOME": "/home/me"}
 

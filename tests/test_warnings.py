@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch import plan
-from eplb_launch.command import Prefix, Server
+from eplb_launch.command.entrypoints import Prefix, Server
 from eplb_launch.files import DISK, Given
-from eplb_launch.hazard_cases import shown
-from eplb_launch.hazards import NOTES, WARNINGS, advise
-from eplb_launch.nccl import NAMES
-from eplb_launch.nccl_files import readings
+from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
+from eplb_launch.nccl.checks_values import shown
+from eplb_launch.nccl.conf import readings
+from eplb_launch.nccl.variables import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def _no_files_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         there = Given(texts, os.getuid()) if files is DISK else files
         return readings(*values, files=there, **options)
 
-    monkeypatch.setattr("eplb_launch.hazards.readings", elsewhere)
+    monkeypatch.setattr("eplb_launch.nccl.checks.readings", elsewhere)
 
 
 # The environment, and the codes of the warnings.

@@ -31,8 +31,8 @@ DROPPED = (
     "put `eplb-launch --` directly before `vllm serve`"
 )
 ALL = " ".join(
-    f"eplb_launch.{name}"
-    for name in ("hazard_cases", "hazard_places", "hazards", "nccl", "nccl_files")
+    f"eplb_launch.nccl{name}"
+    for name in ("", ".checks", ".checks_propagation", ".checks_values", ".conf", ".variables")
 )
 
 
@@ -206,7 +206,11 @@ print(bool(decided.verdict), *sorted(m for m in set(sys.modules) - before if "ep
     ("command", "environ", "loaded"),
     [
         (["vllm", "serve", "m"], {"NCCL_MIN_NCHANNELS": "16"}, "False"),
-        (["vllm", "serve", "m", *ASYNC], {"NCCL_DEBUG": "INFO"}, "True eplb_launch.nccl_files"),
+        (
+            ["vllm", "serve", "m", *ASYNC],
+            {"NCCL_DEBUG": "INFO"},
+            "True eplb_launch.nccl eplb_launch.nccl.conf",
+        ),
         (
             ["vllm", "serve", "m", *ASYNC],
             {"NCCL_MIN_CTAS": "4"},

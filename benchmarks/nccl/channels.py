@@ -22,7 +22,9 @@ from nccl_launch import ROOT, Bench, Launch, Outcome
 from nccl_report import Report, machine, shorten
 
 sys.path.insert(0, ROOT)
-from eplb_launch import nccl, nccl_files, releases
+from eplb_launch.nccl import conf as nccl_files
+from eplb_launch.nccl import variables as nccl
+from eplb_launch.vllm import releases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

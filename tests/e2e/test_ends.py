@@ -43,7 +43,7 @@ def may_make_namespaces() -> bool:
 def single_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the launcher as one file, as it is put into a container."""
     folder = tmp_path_factory.mktemp("pyz")
-    builder = os.path.join(os.path.dirname(__file__), "..", "..", ".ci", "single_file.py")
+    builder = os.path.join(os.path.dirname(__file__), "..", "..", "tools", "single_file.py")
     subprocess.run([sys.executable, builder, folder], check=True)
     return folder / "eplb-launch.pyz"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from eplb_launch import arguments
-from eplb_launch.releases import minor_release
+from eplb_launch.vllm import arguments
+from eplb_launch.vllm.releases import minor_release
 from oracle import option_table, rows, sources
 from oracle.ask import Release
 from oracle.compare import differences
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "oracle"
-OPTIONS = ROOT / "eplb_launch" / "options.py"
+OPTIONS = ROOT / "eplb_launch" / "vllm" / "options.py"
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eplb_launch import plan
-from eplb_launch.releases import minor_release
+from eplb_launch.vllm.releases import minor_release
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Bring the table of `eplb_launch/options.py` up to date, and write it.
+"""Bring the table of `eplb_launch/vllm/options.py` up to date, and write it.
 
 The table is its own memory: the options of each release are read from it, those of one release are
 replaced by what its parser has, and the whole is written anew.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from eplb_launch.options import OPTIONS, newest, options
+from eplb_launch.vllm.options import OPTIONS, newest, options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

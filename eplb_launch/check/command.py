@@ -1,0 +1,63 @@
+"""`eplb-launch check`: from paths to findings, and to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from eplb_launch.check import reports
+from eplb_launch.check.assess_task import judge
+from eplb_launch.check.model import Finding, Review
+from eplb_launch.check.plan_cache import Decisions
+from eplb_launch.check.reader import Reader, gather
+from eplb_launch.exec import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eplb_launch.check.tasks import Task
+
+_NAMED = 3  # of many files, in one line
+
+
+def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
+    """Return the review of the servers that files start.
+
+    `vllm_version` is what runs in all of them, whatever the images say.
+    """
+    reader = Reader()
+    for source in gather(paths):
+        with reader.guard(source):
+            reader.take(source)
+
+    def judged(tasks: Iterator[Task]) -> Iterator[Finding]:
+        for task in tasks:
+            with reader.guard(task.source):
+                for finding in judge(task, vllm_version, decisions):
+                    yield finding.replace(file=reader.name(finding.file))
+
+    findings: dict[tuple[str, int, str], Finding] = {}
+    decisions = Decisions()
+    for finding in judged(reader.tasks()):
+        findings.setdefault((finding.file, finding.line, finding.name), finding)
+    covered = {(file, line) for file, line, _ in findings}
+    for finding in judged(reader.leftover()):
+        if (finding.file, finding.line) not in covered:
+            findings[finding.file, finding.line, finding.name] = finding
+    order = {name: number for number, name in enumerate(reader.names.values())}
+    found = sorted(findings.values(), key=lambda f: (order.get(f.file, len(order)), f.line))
+    return Review(tuple(found), tuple(reader.troubles), reader.files, tuple(reader.idle))
+
+
+def run(
+    paths: Sequence[str], *, style: str, strict: bool = False, vllm_version: str | None = None
+) -> int:
+    """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
+    review = check(paths, vllm_version)
+    if review.idle:
+        names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
+        more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
+        say(f"nothing that check reads is in {names}{more}")
+    text = reports.STYLES[style](review, strict=strict)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return review.status(strict=strict)

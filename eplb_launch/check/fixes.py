@@ -1,0 +1,131 @@
+"""How to put a server right, as text to paste. No argument is repeated: they may hold secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from eplb_launch.check import docker_run as engines
+from eplb_launch.check.model import OK, Fix
+from eplb_launch.check.tasks import Limit
+from eplb_launch.check.verdicts import FIXABLE, WRONG_VALUES, lacks_dashes
+from eplb_launch.command.entrypoints import UNKNOWN, VLLM
+from eplb_launch.vllm.releases import CAP, VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eplb_launch.check.model import Answer
+    from eplb_launch.check.tasks import Task
+    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.plans import Plan
+
+_ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
+
+
+def ways(task: Task, server: Server, plan: Plan, answer: Answer) -> tuple[Fix, ...]:
+    """Return the ways to put right what an answer says of a server; () if there is none."""
+    if answer.cause in WRONG_VALUES:
+        change = _change(task, plan.current) if plan.current is not None else None
+        return (change,) if change is not None else ()
+    refused = answer.cause == "launcher-misused" and not lacks_dashes(server.prefixes)
+    if answer.verdict == OK or answer.cause not in FIXABLE or refused:
+        return ()
+    found = _wrap_or_set(task, server, plan.current)
+    codes = {warning.code for warning in plan.warnings}
+    if engines.run_of(server) is not None:
+        return found
+    if "ray-workers" in codes and len(found) > 1:
+        # What is set for the launcher's own child does not reach them.
+        return (found[1].replace(how=found[1].how.removeprefix("or ")),)
+    # With the second, the variable set outside would not arrive.
+    return found[:1] if "variable-dropped" in codes else found
+
+
+def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
+    """Return both ways: to wrap the command, and to set the variable, which is `current` there."""
+    program = _program(server)
+    if lacks_dashes(server.prefixes):
+        return (_dashes(task, server, program),)
+    run = engines.run_of(server)
+    if run is not None:
+        started = run.entry or " ".join(program)
+        return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
+    found: list[Fix] = []
+    if program or not task.only_arguments:  # else it is the image's, which nothing tells
+        found.append(_wrapped(task, server, program))
+    if task.takes_away:
+        return tuple(found)
+    variable = _change(task, current)
+    if variable is None and task.limit is None and (current is None or task.place.last_wins):
+        variable = _variable(task)
+    if variable is not None:
+        how = f"or {variable.how}" if found else variable.how
+        found.append(variable.replace(how=how))
+    return tuple(found)
+
+
+def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
+    if in_shell(task, server):
+        return Fix('put "--" before the command', " ".join(["eplb-launch", "--", *program, "…"]))
+    return Fix(f"put this word before {' '.join(program) or 'the command'!r}", '"--",')
+
+
+def in_shell(task: Task, server: Server) -> bool:
+    """Whether the words before a server are those of a line, and not of a list."""
+    shell = any(prefix.name == "sh" for prefix in server.prefixes)
+    return shell or task.as_text or task.place.line
+
+
+def _change(task: Task, current: str | None) -> Fix | None:
+    """Return the change of the line that the value is from; None where it is not known."""
+    place = task.limit if task.environ.get(VARIABLE) == current else _in_words(task)
+    if place is None:
+        return None
+    return Fix(f"change what {place.source.path}:{place.line} says of {VARIABLE}", place.text)
+
+
+def _in_words(task: Task) -> Limit | None:
+    """Return the one place in a command, or in its script, that sets the variable."""
+    found = [(word, match) for word in task.words for match in _ASSIGNED.finditer(word.text)]
+    if len(found) != 1:
+        return None
+    [(word, match)] = found
+    line = word.line + word.text.count("\n", 0, match.start()) * word.block
+    return Limit(word.source, line, f"{VARIABLE}={CAP}")
+
+
+def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
+    words = ["eplb-launch", "--", *program]
+    if in_shell(task, server):
+        return Fix("put eplb-launch directly before the server", " ".join([*words, "…"]))
+    if not program:
+        return Fix("put these two words before the program", '"eplb-launch", "--",')
+    listed = json.dumps(words)
+    if task.own_entry:
+        how, form = task.place.own
+        return Fix(how, form.format(listed))
+    if task.only_arguments or not task.place.begins or server.prefixes:
+        shown = " ".join(program)
+        return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
+    begun = task.place.begins.format(f"{listed[:-1]}, …]")
+    return Fix("let the command begin with eplb-launch", begun)
+
+
+def _program(server: Server) -> list[str]:
+    """Return the words that start a server, up to its first argument; [] if nothing names it."""
+    entry = server.entry.split()
+    if not entry:
+        return []
+    known = "" if UNKNOWN in server.program else server.program
+    if entry[0] in VLLM and len(entry) > 1:
+        name = known.rpartition("/")[2]
+        return [known if name in VLLM else entry[0], *entry[1:]]
+    return [known or "python3", "-m", *entry]
+
+
+def _variable(task: Task) -> Fix:
+    if task.entry:
+        return Fix(f"add {VARIABLE} to the variables that are set there", task.entry)
+    return Fix(f"set {VARIABLE} {task.place.where}", task.place.sets)

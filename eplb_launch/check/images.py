@@ -1,0 +1,67 @@
+"""What the name of an image says: vLLM's release and the entry point."""
+
+from __future__ import annotations
+
+import re
+
+from eplb_launch.vllm.releases import minor_release, release_of
+
+# Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
+# vLLM, and those who build from it under the same name.
+_BY_TAG = frozenset(
+    (
+        "vllm",
+        "vllm-cpu",
+        "vllm-cpu-env",
+        "vllm-cpu-release-repo",
+        "vllm-nonroot",
+        "vllm-openai",
+        "vllm-openai-cpu",
+        "vllm-openai-nonroot",
+        "vllm-openai-rocm",
+        "vllm-openai-xpu",
+        "vllm-sagemaker",
+    )
+)
+# All releases of vLLM are 0.N; another number is that of somebody's own image.
+_TAG = re.compile(r"v?(0\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
+_NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vllm_0.11.1_2025
+
+# Who publishes images under vLLM's names with versions of their own.
+_OTHERS = ("lmcache",)
+
+
+def split(image: str) -> tuple[str, str]:
+    """Return the last part of an image's repository and its tag; "" where there is none."""
+    rest = image.partition("@")[0].rpartition("/")[2]
+    name, _, tag = rest.partition(":")
+    return name, tag
+
+
+def version(image: str) -> tuple[str | None, str]:
+    """Return vLLM's version that an image's name says, None if it says none, and why."""
+    name, tag = split(image)
+    if not image:
+        return None, "no image is named"
+    if tag:
+        own = not any(publisher in image.lower() for publisher in _OTHERS)
+        match = _TAG.match(tag) if own and name in _BY_TAG else None
+        match = match or (_NAMED.search(tag) if "vllm" in tag else None)
+        if match and minor_release(match[1]) is not None:
+            return match[1], f"the tag of the image, {tag}"
+    return None, "the image's name does not say it"
+
+
+def is_vllm(image: str) -> bool:
+    """Whether an image has vLLM in it, by its name."""
+    return "vllm" in split(image)[0]
+
+
+def entry_point(image: str) -> tuple[str, ...]:
+    """Return the ENTRYPOINT of an image of vLLM's own, () if it is not known or there is none."""
+    name, _ = split(image)
+    if name not in ("vllm-openai", "vllm-openai-cpu", "vllm-openai-xpu", "vllm-openai-rocm"):
+        return ()
+    found, _ = version(image)
+    release = release_of("0.12" if found in ("0.11.1", "0.11.2") else found)
+    return release.image_for_rocm if name.endswith("rocm") else release.image

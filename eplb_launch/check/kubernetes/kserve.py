@@ -1,0 +1,124 @@
+"""What KServe, and the chart of llm-d, put around the arguments of a container.
+
+Half a command is in another object. In one that is not here may be any option, and the limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from eplb_launch.check.tasks import Word
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
+from eplb_launch.command.entrypoints import UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from eplb_launch.check.kubernetes.containers import Container
+    from eplb_launch.check.sources import Source
+
+_KINDS = ("ServingRuntime", "ClusterServingRuntime")
+_CONTAINER = "kserve-container"
+_BY_CHART = ("imageDefault", "vllmServe")  # of modelCommand: the chart adds arguments of its own
+_ADDED = frozenset(("args", "env", "envFrom", "volumeMounts"))
+_ABOUT_EPLB = re.compile(r"eplb|all2all|data[-_]parallel|^-dp\b|moe[-_]backend")
+
+
+class Runtimes:
+    """The runtimes of all files that are checked: all are to be read, before one is asked for."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.found: dict[str, list[Node]] = {}
+
+    def add(self, node: Node) -> bool:
+        """Take an object, if it is a runtime."""
+        if node.string("kind") not in _KINDS:
+            return False
+        self.found.setdefault(node.string("metadata", "name"), []).append(node)
+        return True
+
+    def of(self, name: str) -> Node | None:
+        """Return the container of a runtime; None if that is not known."""
+        found = self.found.get(name, [])
+        if len(found) != 1:
+            return None
+        containers = found[0].list("spec", "containers")
+        named = [c for c in containers if c.string("name") == _CONTAINER]
+        return next(iter([*named, *containers]), None)
+
+
+def with_runtime(node: Node, runtime: Node) -> Node:
+    """Return the container that KServe makes of the model of an InferenceService and its runtime.
+
+    What the model says wins; its arguments and variables follow those of the runtime. See
+    MergeRuntimeContainers in pkg/controller/v1beta1/inferenceservice/utils of kserve/kserve.
+    """
+    merged = Node(MAP, node.line)
+    merged.end = node.end
+    keys = {key.text: key for key, _ in node.pairs}
+    own, other = node.entries(), runtime.entries()
+    for name, value in {**other, **own}.items():
+        key = Node(TEXT, node.line)
+        key.text = name
+        if name in _ADDED and name in own and name in other:
+            both = Node(LIST, value.line)
+            both.items = [*other[name].items, *value.items]
+            merged.pairs.append((keys.get(name, key), both))
+        else:
+            merged.pairs.append((keys.get(name, key), value))
+    return merged
+
+
+def elsewhere(found: Container, runtime: Node | None) -> str:
+    """Return the object that says more of a container and is not here; "" if there is none."""
+    name = found.node.string("runtime")
+    if found.key == "model" and name and runtime is None:
+        return f"ServingRuntime {name}"
+    if found.kind == "LLMInferenceService" and any(a.list("baseRefs") for a in found.above):
+        return "what its baseRefs name"
+    return ""
+
+
+def before(
+    source: Source, found: Container, args: tuple[Word, ...], *, unread: bool
+) -> tuple[Word, ...]:
+    """Return what stands before the arguments of a container that are only the last ones.
+
+    () if they are all, or have nothing to do with what is looked for.
+    """
+    half = unread or found.node.string("modelCommand") in _BY_CHART
+    if not half or not any(_ABOUT_EPLB.search(word.text) for word in args):
+        return ()
+    line = args[0].line
+    return tuple(Word(text, source, line) for text in ("vllm", "serve", "model", UNKNOWN))
+
+
+def llm_inference_service(
+    source: Source, found: Container, args: tuple[Word, ...], environ: Mapping[str, str]
+) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+    """Return what KServe's presets run: config/llmisvcconfig/ of kserve/kserve.
+
+    `eval "exec vllm serve MODEL .. ${VLLM_ADDITIONAL_ARGS}"`, with --data-parallel-size and others
+    from `parallelism`, and the container's `args` at the end.
+    """
+    extra = next(_variables(found.node, "VLLM_ADDITIONAL_ARGS"), None)
+    holder = next((n for n in reversed(found.above) if n.get("parallelism") is not None), None)
+    if extra is None and holder is None and not args:
+        return (), ()
+    size = holder.string("parallelism", "data") if holder is not None else ""
+    script = "exec vllm serve model"
+    if elsewhere(found, None):
+        script += " $UNKNOWN"  # before what is said here, which wins
+    if size:
+        script += f" --data-parallel-size {size if size.isdecimal() else '$UNKNOWN'}"
+    script += ' ${VLLM_ADDITIONAL_ARGS} "$@"' if "VLLM_ADDITIONAL_ARGS" in environ else ' "$@"'
+    at = extra.get("value") if extra is not None else None
+    line = at.line if at is not None else found.node.line
+    texts = ("/bin/bash", "-c", script, "bash")
+    return tuple(Word(text, source, line) for text in texts), args
+
+
+def _variables(node: Node, name: str) -> Iterator[Node]:
+    return (entry for entry in node.list("env") if entry.string("name") == name)

@@ -1,0 +1,212 @@
+"""What the containers of Kubernetes objects start, with what ConfigMaps bring to them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from eplb_launch.check import images, shell_files
+from eplb_launch.check.kind import HINTS, LEADS, Kind
+from eplb_launch.check.kubernetes import kserve, ray
+from eplb_launch.check.kubernetes.config_maps import ConfigMaps
+from eplb_launch.check.kubernetes.containers import LISTS, containers, is_object, objects, script
+from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, variables
+from eplb_launch.check.kubernetes.ray_pods import Clusters
+from eplb_launch.check.shell_files import Script
+from eplb_launch.check.sources import YAML
+from eplb_launch.check.tasks import VALUES, Place, Task, Word, misshapen, word
+from eplb_launch.check.yaml_tree import LIST, TEXT
+from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.render.env import FORMATS
+from eplb_launch.vllm.releases import CAP, VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from eplb_launch.check.kubernetes.containers import Container
+    from eplb_launch.check.kubernetes.kserve import Runtimes
+    from eplb_launch.check.sources import Source
+    from eplb_launch.check.yaml_tree import Node
+
+PLACE = Place(
+    "in the container",
+    FORMATS["kubernetes"](VALUES).rstrip("\n"),
+    begins="command: {}",
+    own=("give the container a command that starts with eplb-launch", "command: {}"),
+    templated=True,
+)
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
+
+
+class Kubernetes(Kind):
+    """A document of Kubernetes, or one that has containers as its objects have them."""
+
+    title = "Kubernetes YAML"
+    form = YAML
+    suffixes = (".yaml", ".yml", ".json")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.maps = ConfigMaps()
+        self.runtimes = kserve.Runtimes()
+        self.objects: list[tuple[Source, Node]] = []
+
+    def take(self, source: Source, text: str, document: Node | None) -> bool:
+        """Take the objects of a document: those that may start a server, and what these name."""
+        hinted = any(hint in text for hint in (*HINTS, *LEADS))
+        known = False
+        is_kustomization = os.path.basename(source.path) in _KUSTOMIZATIONS
+        for item in objects(document) if document is not None else ():
+            kind = item.string("kind")
+            if kind == "ConfigMap":
+                self.maps.add(item, source)
+            elif kind == "Kustomization" or is_kustomization:
+                self.maps.generate(item, source)
+            elif is_object(item):
+                if self.runtimes.add(item) or hinted:
+                    self.objects.append((source, item))
+            elif hinted and any(containers(item)):
+                self.objects.append((source, item))
+            else:
+                continue
+            known = True
+        return known
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        """Yield the objects, with what their containers start."""
+        for source, node in self.objects:
+            maps = self.maps.within(node.string("metadata", "namespace"))
+            yield source, tasks(source, node, maps, self.runtimes)
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield the scripts in ConfigMaps."""
+        for name, key, file in self.maps.files():
+            first = file.text.partition("\n")[0]
+            is_script = Script.is_named(key) or (first[:2] == "#!" and Script.looks(first, ""))
+            if is_script and any(hint in file.text for hint in HINTS):
+                yield shell_files.task(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
+
+
+def tasks(source: Source, node: Node, maps: ConfigMaps, runtimes: Runtimes) -> Iterator[Task]:
+    """Yield what an object's containers start."""
+    clusters = Clusters(node, source, maps)
+    yield from ray.tasks(source, node, maps, clusters)
+    for found in containers(node):
+        runtime = runtimes.of(found.node.string("runtime")) if found.key == "model" else None
+        whole = found
+        if runtime is not None:
+            whole = found.replace(node=kserve.with_runtime(found.node, runtime))
+        for task in _tasks(source, whole, maps, kserve.elsewhere(found, runtime)):
+            yield task.replace(workers_without=clusters.others_without(found))
+
+
+def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> Iterator[Task]:
+    """Yield what a container starts: its command, and what is run in it after that.
+
+    `missing` is an object that says more of it, and is not here.
+    """
+    node = found.node
+    environment = variables(found, source, maps)
+    environ = environment.known
+    image = node.string("image")
+    command = _words(node.get("command"), source, environ)
+    args = _words(node.get("args"), source, environ)
+    version, version_source = images.version(image)
+    own_entry = False
+    text = script(node)
+    if text is not None:
+        command, args = _of_script(text, command, source), ()
+    elif not command:
+        command = kserve.before(source, found, args, unread=bool(missing))
+        if not command:
+            command, args = _by_image(source, found, image, args, environ)
+        own_entry = bool(command)
+    words = (*command, *args)
+    unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
+    hook = _words(node.at("lifecycle", "postStart", "exec", "command"), source, environ)
+    if not words and not unreadable and not hook:
+        return
+    line = 0 if unreadable else next((w.line for w in words if w.line), 0)
+    container = node.string("name") or found.key
+    name = " ".join(p for p in (found.role, f"container {container}") if p)
+    if not image and found.key in LISTS and not found.kind.startswith("LLMInferenceService"):
+        environment.unread.append("the object that it is a patch of")
+    if missing:
+        environment.unread.append(missing)
+    task = Task(
+        PLACE,
+        f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
+        source,
+        node.place(line, "command", "args", "script", "source"),
+        words,
+        environ,
+        tuple(environment.unread),
+        node.string("workingDir") or "/",
+        image,
+        version,
+        version_source,
+        files(found, source, maps),
+        () if found.kind else (_BY_ITSELF,),
+        unreadable=unreadable,
+        own_entry=own_entry,
+        only_arguments=not command,
+        limit=environment.limit,
+        entry=f"- name: {VARIABLE}\n  value: '{CAP}'" if node.list("env") else "",
+    )
+    if words or unreadable:
+        yield task
+    if hook:
+        name = f"{task.name} postStart"
+        yield task.replace(
+            name=name,
+            line=hook[0].line,
+            words=hook,
+            unreadable="",
+            own_entry=False,
+            only_arguments=False,
+        )
+
+
+def _of_script(text: Node, command: tuple[Word, ...], source: Source) -> tuple[Word, ...]:
+    """Return the words that run a script, by `command` or its first line; () if that is no shell.
+
+    tekton.dev/docs/pipelines/tasks (script); argo-workflows.readthedocs.io (script templates).
+    """
+    first = text.text.partition("\n")[0]
+    said = first[2:].split() if first.startswith("#!") else ["sh"]
+    program = (command[0].text if command else said[-1] if said else "").rpartition("/")[2]
+    if program not in SHELLS:
+        return ()
+    return (*(Word(w, source, text.line) for w in (program, "-c")), word(text, source))
+
+
+def _words(node: Node | None, source: Source, environ: Mapping[str, str]) -> tuple[Word, ...]:
+    if node is None or node.null:
+        return ()
+    items = node.items if node.kind == LIST else [node]
+    return tuple(
+        word(n, source, expand(n.text, environ)) for n in items[:MAX_ENTRIES] if n.kind == TEXT
+    )
+
+
+def _by_image(
+    source: Source,
+    found: Container,
+    image: str,
+    args: tuple[Word, ...],
+    environ: Mapping[str, str],
+) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+    """Return the words that run where a container names no command: the image's, and `args`."""
+    line = args[0].line if args else found.node.line
+    if found.kind == "LLMInferenceService":
+        return kserve.llm_inference_service(source, found, args, environ)
+    if found.kind.startswith("Ray"):  # KubeRay puts `ray start` in the place of the image's own
+        return (), args
+    program = images.entry_point(image)
+    if not program and found.key in ("model", "huggingface"):
+        model_format = found.node.string("modelFormat", "name")
+        if found.key == "huggingface" or model_format == "huggingface":
+            program = ("python3", "-m", "huggingfaceserver")
+    return tuple(Word(text, source, line) for text in program), args

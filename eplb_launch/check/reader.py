@@ -1,0 +1,219 @@
+"""The files of a review: of which kind each is, and what they start. One that fails ends no other.
+
+Links to folders are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from eplb_launch.check import sources
+from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check.compose.services import Compose
+from eplb_launch.check.dockerfile import Dockerfile
+from eplb_launch.check.kubernetes.manifests import Kubernetes
+from eplb_launch.check.model import Trouble
+from eplb_launch.check.shell_files import Script
+from eplb_launch.check.sources import YAML, Source
+from eplb_launch.check.systemd import Unit
+from eplb_launch.check.tasks import TooMuch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eplb_launch.check.kind import Kind
+    from eplb_launch.check.tasks import Task
+    from eplb_launch.check.yaml_tree import Node
+
+# The first that takes a file has it.
+KINDS: tuple[type[Kind], ...] = (Dockerfile, Unit, Script, Compose, Kubernetes)
+
+MAX_FILES = 100_000
+_SKIPPED = frozenset(
+    (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
+)
+# Of one document. An alias makes many of one.
+_MAX_TASKS = 1_000
+_MAX_WORDS = 100_000
+
+
+def gather(paths: Sequence[str]) -> Iterator[Source]:
+    """Yield the files that `paths` name, those below folders by their names' form."""
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        if os.path.isdir(path):
+            yield from _below(path, seen)
+            continue
+        if path == "-":
+            source: Source | None = sources.standard_input()
+        else:
+            source = sources.read(path, form_of(path), seen)
+        if source is not None:
+            if not source.kind and not source.problem:
+                source = source.replace(kind=_looks_like(source.text))
+            yield source.replace(named=True)
+
+
+def form_of(path: str) -> str:
+    """Return the form of a file by its name; "" if that does not say it."""
+    return next((kind.form for kind in KINDS if kind.is_named(path)), "")
+
+
+def _looks_like(text: str) -> str:
+    """Return the form of a text by what is in it."""
+    lines = (line.strip() for line in text.split("\n"))
+    first = next((line for line in lines if line and line[0] not in "#;"), "")
+    if text.startswith("#!"):
+        first = text.partition("\n")[0]
+    found = (kind.form for kind in KINDS if kind.looks(first, text))
+    return next(found, "" if text.startswith("#!") else YAML)
+
+
+def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
+    failed: list[OSError] = []
+    count = 0
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        folders, files = _entries(parent, failed)
+        waiting += [os.path.join(parent, name) for name in reversed(folders)]
+        for name in files:
+            path = os.path.join(parent, name)
+            form = form_of(path)
+            if not form and "." not in name:
+                head = sources.head(path)
+                form = _looks_like(head) if head.startswith("#!") else ""
+            source = sources.read(path, form, seen, only_hinted=True) if form else None
+            if source is not None:
+                yield source
+            count += bool(form)
+            if count >= MAX_FILES:
+                message = f"more than {MAX_FILES:,} files in it: the rest is not read"
+                yield Source(folder, problem=message)
+                return
+    for error in failed:
+        yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
+
+
+def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and the files in a folder, without those not to be read.
+
+    os.walk calls itself for each level before Python 3.12. Links to folders are not followed, so
+    there are no loops.
+    """
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    files.append(entry.name)
+                elif not entry.is_symlink() and entry.name not in _SKIPPED:
+                    folders.append(entry.name)
+    except OSError as error:
+        failed.append(error)
+    return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+class Reader:
+    """The files of a review, as far as they have been read."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.files = 0
+        self.idle: list[str] = []
+        self.troubles: list[Trouble] = []
+        self.kinds = [kind() for kind in KINDS]
+        self.first: dict[Kind, Source] = {}  # of each kind, what was taken first
+        self.names: dict[str, str] = {}  # of the files, each as it was found
+
+    def name(self, file: str) -> str:
+        """Return the one name of a file in the report: "./a.sh" and "a.sh" are the same."""
+        return self.names.get(os.path.abspath(file), file)
+
+    @contextmanager
+    def guard(self, source: Source) -> Iterator[None]:
+        """Let what goes wrong with a file be said of it, and end nothing else."""
+        try:
+            yield
+        except TooMuch as error:
+            self.troubles.append(Trouble(source.path, error.line, str(error)))
+        except Exception as error:  # noqa: BLE001 - its text may hold what is secret
+            message = f"eplb-launch failed to read it, a bug of its own ({type(error).__name__})"
+            self.troubles.append(Trouble(source.path, 0, message))
+
+    def take(self, source: Source) -> None:
+        """Read a file."""
+        self.files += 1
+        self.names.setdefault(os.path.abspath(source.path), source.path)
+        if source.problem:
+            self.troubles.append(Trouble(source.path, 0, source.problem))
+        elif not source.kind:
+            *titles, last = (kind.title for kind in KINDS)
+            message = f"no kind of file that is known here: {', '.join(titles)} or {last}"
+            self.troubles.append(Trouble(source.path, 0, message))
+        else:
+            parts = _documents(source) if source.kind == YAML else [(source.text, None)]
+            known = [self.take_part(source, *part) for part in parts]
+            if source.named and not any(known):
+                self.idle.append(source.path)
+
+    def take_part(self, source: Source, text: str, document: Node | nodes.Problem | None) -> bool:
+        """Take a file, or a document of one; whether it is of a kind that is known here."""
+        if isinstance(document, nodes.Problem):
+            self.troubles.append(Trouble(source.path, document.line, document.message))
+            return True
+        for kind in self.kinds:
+            if kind.form == source.kind and kind.take(source, text, document):
+                self.first.setdefault(kind, source)
+                return True
+        return False
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield what the files start."""
+        for kind, first in self.first.items():
+            with self.guard(first):
+                for found in kind.tasks():
+                    if isinstance(found, Trouble):
+                        self.troubles.append(found)
+                    else:
+                        yield from self.bounded(*found)
+
+    def bounded(self, source: Source, tasks: Iterator[Task]) -> Iterator[Task]:
+        """Yield the tasks of a document, but not more than any real one has."""
+        words = 0
+        with self.guard(source):
+            for number, task in enumerate(tasks):
+                words += len(task.words) + len(task.environ) + len(task.files)
+                if number >= _MAX_TASKS or words > _MAX_WORDS:
+                    message = (
+                        f"more than {_MAX_TASKS:,} commands, or {_MAX_WORDS:,} words in them: "
+                    )
+                    self.troubles.append(Trouble(source.path, task.line, message + "not read on"))
+                    return
+                yield task
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield what is left where no task has started it, each text once."""
+        seen = set()
+        for kind in self.kinds:
+            for task in kind.leftover():
+                place = os.path.normpath(task.source.path), task.line
+                if place not in seen:
+                    seen.add(place)
+                    yield task
+
+
+def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:
+    text = source.text
+    if source.path.endswith(".json"):
+        text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
+    return nodes.documents(text)

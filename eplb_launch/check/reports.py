@@ -1,0 +1,157 @@
+"""A review as a person, a program, a workflow of GitHub and a code scanner read it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from eplb_launch import __version__
+from eplb_launch.check import sarif
+from eplb_launch.check.model import EXPOSED, NOT_KNOWN, OK
+from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.render.explain import warning_as_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from eplb_launch.check.model import Finding, Review
+
+# Raised when a key changes its meaning or goes; new keys do not raise it.
+SCHEMA = 1
+
+
+def text(review: Review, *, strict: bool) -> str:
+    """For a person: a line for each server, what to do below it, and a summary."""
+    lines: list[str] = []
+    for finding in review.findings:
+        lines += _lines(finding)
+    for trouble in review.troubles:
+        place = f"{trouble.file}:{trouble.line}" if trouble.line else trouble.file
+        lines.append(f"{place}: not read: {trouble.message}")
+    lines.append(_summary(review, strict=strict))
+    return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def _lines(finding: Finding) -> list[str]:
+    who = f"{finding.name}: " if finding.name else ""
+    lines = [f"{finding.file}:{finding.line}: {finding.verdict}: {who}{finding.answer.reason}"]
+    lines += [f"    {line}" for line in finding.answer.missing]
+    for number, fix in enumerate(finding.fixes):
+        lines.append(f"    {'' if number else 'fix: '}{fix.how}:")
+        lines += [f"        {line}" for line in fix.text.split("\n")]
+    lines += [f"    warning: {w.message}; {w.remedy}" for w in finding.warnings]
+    lines += [f"    note: {note}" for note in finding.notes]
+    return lines
+
+
+def _summary(review: Review, *, strict: bool) -> str:
+    counts = _counts(review)
+    total = len(review.findings)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in (EXPOSED, NOT_KNOWN, OK)]
+    if strict and counts[NOT_KNOWN]:
+        parts[1] += " (counts as exposed: --strict)"
+    servers, files = _plural(total, "server"), _plural(review.files, "file")
+    line = f"{servers} in {files}: {', '.join(parts)}"
+    if review.troubles:
+        line += f"; {_plural(len(review.troubles), 'part')} not read"
+    return line
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _counts(review: Review) -> dict[str, int]:
+    verdicts = [finding.verdict for finding in review.findings]
+    return {verdict: verdicts.count(verdict) for verdict in (OK, EXPOSED, NOT_KNOWN)}
+
+
+def printable(line: str) -> str:
+    """Return a line without what a terminal would act on."""
+    line = line.replace(UNKNOWN, "?")
+    return "".join(c if c.isprintable() or c in "\t…" else f"\\x{ord(c):02x}" for c in line)
+
+
+def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
+    """Return a review as JSON-ready values; README.md documents the keys."""
+    return {
+        "schema": SCHEMA,
+        "launcher": __version__,
+        "status": review.status(strict=strict),
+        "files": review.files,
+        "counts": _counts(review),
+        "servers": [
+            {
+                "file": finding.file,
+                "line": finding.line,
+                "name": finding.name,
+                "entry": finding.entry,
+                "verdict": finding.verdict,
+                "cause": finding.answer.cause,
+                "reason": finding.answer.reason,
+                "unread": list(finding.answer.unread),
+                "release": {"version": finding.version, "source": finding.version_source},
+                "fixes": [{"how": fix.how, "text": fix.text} for fix in finding.fixes],
+                "warnings": [warning_as_dict(w) for w in finding.warnings],
+                "notes": list(finding.notes),
+            }
+            for finding in review.findings
+        ],
+        "errors": [
+            {"file": t.file, "line": t.line or None, "message": t.message} for t in review.troubles
+        ],
+    }
+
+
+def as_json(review: Review, *, strict: bool) -> str:
+    """For a program."""
+    return json.dumps(as_dict(review, strict=strict), indent=2) + "\n"
+
+
+def github(review: Review, *, strict: bool) -> str:
+    """For a workflow of GitHub Actions: annotations at the lines, and the summary in its log.
+
+    docs.github.com/actions/reference/workflow-commands-for-github-actions.
+    """
+    lines: list[str] = []
+    for finding in review.findings:
+        if finding.verdict != OK:
+            severe = finding.verdict == EXPOSED or strict
+            title = f"{finding.verdict}: {finding.name or finding.entry or 'vLLM'}"
+            fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
+            message = "\n".join([finding.answer.reason, *finding.answer.missing, *fixes])
+            kind = "error" if severe else "warning"
+            lines.append(_annotation(kind, finding.file, finding.line, title, message))
+        for warning in finding.warnings:
+            message = f"{warning.message}; {warning.remedy}"
+            lines.append(_annotation("warning", finding.file, finding.line, warning.code, message))
+    lines += [_annotation("error", t.file, t.line, "not read", t.message) for t in review.troubles]
+    lines.append(printable(_summary(review, strict=strict)))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _annotation(kind: str, file: str, line: int, title: str, message: str) -> str:
+    place = f"file={_property(file)}" + (f",line={line}" if line else "")
+    return f"::{kind} {place},title={_property('eplb-launch ' + title)}::{_data(message)}"
+
+
+def _data(value: str) -> str:
+    lines = [printable(line).replace("%", "%25") for line in value.split("\n")]
+    return "%0A".join(lines)
+
+
+def _property(value: str) -> str:
+    return _data(value).replace(":", "%3A").replace(",", "%2C")
+
+
+def as_sarif(review: Review, *, strict: bool) -> str:
+    """For a code scanner."""
+    return json.dumps(sarif.log(review, strict=strict), indent=2) + "\n"
+
+
+STYLES: Mapping[str, Callable[..., str]] = {
+    "text": text,
+    "json": as_json,
+    "github": github,
+    "sarif": as_sarif,
+}

@@ -1,0 +1,119 @@
+"""A review as a SARIF 2.1.0 log. docs.oasis-open.org/sarif/sarif/v2.1.0."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from eplb_launch import __version__
+from eplb_launch.check.model import EXPOSED, NOT_KNOWN, OK
+from eplb_launch.command.entrypoints import UNKNOWN
+
+if TYPE_CHECKING:
+    from eplb_launch.check.model import Finding, Review
+
+SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
+_RULES = {
+    EXPOSED: (
+        "error",
+        "A vLLM server that can hang",
+        "Expert-parallel load balancing over NCCL can deadlock with MoE kernels; no limit is set.",
+    ),
+    NOT_KNOWN: (
+        "warning",
+        "A vLLM server that may hang",
+        "What is here does not say whether NCCL has to be limited.",
+    ),
+    "warning": (
+        "warning",
+        "A limit that may not hold",
+        "Something beside the server makes the limit of NCCL void or doubtful.",
+    ),
+}
+
+
+def log(review: Review, *, strict: bool) -> dict[str, Any]:
+    """Return the log: a result for each server that is not ok, and for each warning."""
+    results: list[dict[str, Any]] = []
+    for finding in review.findings:
+        if finding.verdict != OK:
+            level = "error" if strict else _RULES[finding.verdict][0]
+            fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
+            message = "\n".join([_about(finding), *finding.answer.missing, *fixes])
+            results.append(_result(finding, finding.verdict, level, message))
+        for warning in finding.warnings:
+            message = f"{warning.code}: {warning.message}; {warning.remedy}"
+            results.append(_result(finding, "warning", "warning", message))
+    return {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": _driver()},
+                "columnKind": "unicodeCodePoints",
+                "invocations": [_invocation(review)],
+                "results": results,
+            }
+        ],
+    }
+
+
+def _driver() -> dict[str, Any]:
+    rules = [
+        {
+            "id": name,
+            "name": title.title().replace(" ", ""),
+            "shortDescription": {"text": title},
+            "fullDescription": {"text": text},
+            "defaultConfiguration": {"level": level},
+        }
+        for name, (level, title, text) in _RULES.items()
+    ]
+    return {"name": "eplb-launch", "semanticVersion": __version__, "rules": rules}
+
+
+def _invocation(review: Review) -> dict[str, Any]:
+    return {
+        "executionSuccessful": not review.troubles,
+        "toolExecutionNotifications": [
+            {
+                "level": "error",
+                "message": {"text": _text(trouble.message)},
+                "locations": [_location(trouble.file, trouble.line)],
+            }
+            for trouble in review.troubles
+        ],
+    }
+
+
+def _about(finding: Finding) -> str:
+    return f"{finding.name}: {finding.answer.reason}" if finding.name else finding.answer.reason
+
+
+def _result(finding: Finding, rule: str, level: str, message: str) -> dict[str, Any]:
+    return {
+        "ruleId": rule,
+        "ruleIndex": list(_RULES).index(rule),
+        "level": level,
+        "message": {"text": _text(message)},
+        "locations": [_location(finding.file, finding.line)],
+        "properties": {"cause": finding.answer.cause},
+    }
+
+
+def _location(file: str, line: int) -> dict[str, Any]:
+    path = os.path.abspath(file) if file.startswith("..") else os.path.normpath(file)
+    uri = quote(os.fsencode(path))
+    place: dict[str, Any] = {
+        "artifactLocation": {"uri": "file://" + uri if path.startswith("/") else uri}
+    }
+    if line:
+        place["region"] = {"startLine": line}
+    return {"physicalLocation": place}
+
+
+def _text(message: str) -> str:
+    return message.replace(UNKNOWN, "?")

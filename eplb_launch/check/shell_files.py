@@ -1,0 +1,55 @@
+"""Shell scripts that are files of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eplb_launch.check.kind import Kind
+from eplb_launch.check.tasks import VALUES, Place, Task, Word
+from eplb_launch.command.shell.state import GAP
+from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.render.env import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eplb_launch.check.sources import Source
+
+PLACE = Place(
+    "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
+)
+
+
+class Script(Kind):
+    """A script, for what no container was seen to run."""
+
+    title = "a shell script"
+    form = "script"
+    suffixes = (".sh", ".bash", ".ksh", ".zsh", ".sbatch", ".slurm", ".sub")
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:
+        """Whether its first line names a shell, or it is a job of Slurm."""
+        if first.startswith("#!"):
+            return any(word.rpartition("/")[2] in SHELLS for word in first[2:].split())
+        return any(line.startswith("#SBATCH") for line in text.split("\n", 20))
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield the scripts."""
+        for source in self.sources:
+            yield task(source, source.text, 1, "")
+
+
+def task(source: Source, text: str, line: int, name: str) -> Task:
+    """Return the task of a script: its parameters are not known."""
+    end = line + text.count("\n")
+    first = text.partition("\n")[0]
+    shell = "bash" if not first.startswith("#!") or "bash" in first else "sh"
+    words = (
+        Word(shell, source, line),
+        Word("-c", source, line),
+        Word(text, source, line, end, block=True),
+        Word(source.path.rpartition("/")[2], source, line),
+        Word(GAP, source, line),
+    )
+    return Task(PLACE, name, source, line, words)

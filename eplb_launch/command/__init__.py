@@ -1,0 +1,1 @@
+"""The vLLM server inside a command."""

@@ -1,0 +1,1 @@
+"""Shell strings, as the shell would read them."""

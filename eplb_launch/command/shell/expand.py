@@ -1,0 +1,295 @@
+"""Expand the words of a shell script, as far as they can be known without running it."""
+
+from __future__ import annotations
+
+from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.command.shell.arithmetic import compute
+from eplb_launch.command.shell.lexer import ARITHMETIC, NAME, PARAMETER, TEXT, literal, parts
+from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from eplb_launch.command.shell.lexer import Word
+    from eplb_launch.command.shell.state import Field, State, Value
+
+DEPTH = 16  # `${A:-${B:-..}}`
+OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
+
+
+def expand(word: Word, state: State, position: int) -> list[Field]:
+    """Return the words that a word becomes, each with its place in the command.
+
+    GAP stands for any number of words that cannot be known, ABSENT for a variable that is not set.
+    """
+    text = literal(word)
+    if text and text[0] != "~" and "{" not in text and "\0" not in text:  # nearly always
+        return [(text, position)]
+    expansion = _Expansion(state, position, joins=False)
+    expansion.whole(word)
+    return expansion.fields
+
+
+def value(word: Word, state: State, position: int) -> str:
+    """Return what `NAME=word` makes of a word; ABSENT if it is a variable that is not set."""
+    expansion = _Expansion(state, position, joins=True)
+    expansion.whole(word)
+    if expansion.absent and not expansion.fields:
+        return ABSENT
+    return "".join([text for text, _ in expansion.fields])
+
+
+def settle(fields: list[Field]) -> tuple[list[Field], int]:
+    """Return real words in place of GAP and ABSENT, and the index of the last GAP (or -1).
+
+    Where a word is wanted, UNKNOWN takes the place: as the program, after an option, after `vllm`.
+    """
+    words: list[Field] = []
+    gap = -1
+    for text, position in elements(fields):
+        if text != GAP:
+            words.append((text, position))
+            continue
+        gap = len(words)
+        before = words[-1][0] if words else ""
+        if _wants_value(before) or before.rpartition("/")[2] in ("", "vllm"):
+            words.append((UNKNOWN, position))
+    return words, gap
+
+
+def elements(fields: list[Field]) -> list[Field]:
+    """Return words and GAPs: ABSENT is dropped, or is UNKNOWN right after an option."""
+    words: list[Field] = []
+    for field in fields:
+        if field[0] != ABSENT:
+            words.append(field)
+        elif words and _wants_value(words[-1][0]):
+            words.append((UNKNOWN, field[1]))
+    return words
+
+
+def _wants_value(word: str) -> bool:
+    """Whether a word is an option that may have its value in the next word."""
+    return word.startswith("-") and "=" not in word and bool(word.strip("-"))
+
+
+class _Expansion:
+    """The fields that a word has become so far."""
+
+    def __init__(self, state: State, position: int, *, joins: bool) -> None:
+        """Begin with nothing; `joins`: the value of an assignment, which is never split."""
+        self.state = state
+        self.position = position
+        self.joins = joins
+        self.fields: list[Field] = []
+        self.text: list[str] = []  # of the field that is being made
+        self.begun = False  # there is such a field, be it empty
+        self.one = False  # and it is one field for sure, whatever is unknown in it
+        self.absent = False
+        self.depth = 0
+
+    def whole(self, word: Word) -> None:
+        """Expand a whole word."""
+        if not self.joins and self.state.braces and _has_braces(word):
+            self.fields.append((GAP, self.position))
+            return
+        kind, text, quoted = word[0] if word else (TEXT, "", False)
+        if kind == TEXT and not quoted and text.startswith("~"):
+            tilde, slash, rest = text.partition("/")
+            home = self.state.get("HOME") if tilde == "~" else UNKNOWN
+            self.put(home if isinstance(home, str) and home != ABSENT else UNKNOWN)
+            word = [(TEXT, slash + rest, False), *word[1:]]
+        self.parts(word, alone=len(word) == 1)
+        self.cut()
+        if self.absent and not self.fields and not self.joins:
+            self.fields.append((ABSENT, self.position))
+
+    def parts(self, word: Word, *, alone: bool = False, operand: bool = False) -> None:
+        """Expand the parts of a word; an `operand` is what stands in `${NAME:-here}`."""
+        for kind, text, quoted in word:
+            if kind == PARAMETER:
+                self.parameter(text, quoted=quoted, alone=alone)
+            elif kind == ARITHMETIC:
+                self.put(compute(text, self.state.get) or UNKNOWN)
+            elif kind != TEXT:
+                self.put(UNKNOWN, one=quoted)
+            elif quoted:
+                self.put(text)
+            elif operand:
+                self.split(text)
+            elif text:
+                self.put(text, one=False)
+
+    def put(self, text: str, *, one: bool = True) -> None:
+        """Add text to the field."""
+        self.text.append(text)
+        self.begun = True
+        self.one = self.one or one
+
+    def cut(self) -> None:
+        """End the field, if there is one."""
+        if self.begun:
+            text = "".join(self.text)
+            if not self.one and not self.joins and text and not text.strip(UNKNOWN):
+                text = GAP
+            self.fields.append((text, self.position))
+            self.text = []
+            self.begun = self.one = False
+
+    def split(self, text: str) -> None:
+        """Add what an expansion without quotes gave: blanks in it part fields."""
+        if self.joins or not self.state.splits:
+            if text:
+                self.put(text, one=False)
+            return
+        if "IFS" in self.state.variables:
+            self.put(UNKNOWN, one=False)
+            return
+        blanks = text.replace("\t", " ").replace("\n", " ")
+        pieces = [piece for piece in blanks.split(" ") if piece]
+        if blanks.startswith(" "):
+            self.cut()
+        for at, piece in enumerate(pieces):
+            if at:
+                self.cut()
+            self.put(piece, one=False)
+        if pieces and blanks.endswith(" "):
+            self.cut()
+
+    def parameter(self, text: str, *, quoted: bool, alone: bool) -> None:
+        """Expand `${text}`."""
+        name, every, operator, operand = _parameter(text)
+        known = UNKNOWN if operator is None else self.state.get(name)
+        if every:
+            known = _elements(known, self.position)
+        elif isinstance(known, list):  # $ARRAY is its first element
+            known = known[0][0] if known else None
+            known = UNKNOWN if known == GAP else known
+        if operator == "#":
+            self.put(_length(known))
+            return
+        choice = _choose(known, operator) if operator else "value"
+        if choice == "operand" and operator not in ("=", ":="):
+            self.operand(operand, quoted=quoted)
+            return
+        if choice == "operand":
+            known = value(parts(operand, quoted=quoted), self.state, self.position)
+            self.state.put(name, known)
+        elif choice == "unknown":
+            known = _elements(UNKNOWN, 0) if every else UNKNOWN
+        elif choice == "nothing" or (known is None and name.isdecimal()):
+            known = ""
+        elif alone and name.isdecimal() and name != "0" and known != UNKNOWN:
+            self.position = self.state.parameters()[int(name) - 1][1]
+        if isinstance(known, list):
+            self.elements(known, quoted=quoted, alone=alone, joined=every == "*")
+        else:
+            self.scalar(known, quoted=quoted, alone=alone)
+
+    def scalar(self, known: str | None, *, quoted: bool, alone: bool) -> None:
+        """Expand a variable that has this value."""
+        if known is None or known == ABSENT:
+            if alone and (self.joins or not quoted):
+                self.absent = True
+            else:
+                self.put(UNKNOWN, one=quoted)
+        elif not self.state.spend(len(known)) or known == UNKNOWN:
+            self.put(UNKNOWN, one=quoted)
+        elif quoted:
+            self.put(known)
+        else:
+            self.split(known)
+
+    def operand(self, text: str, *, quoted: bool) -> None:
+        """Expand the `here` of `${NAME:-here}`."""
+        self.depth += 1
+        if self.depth > DEPTH or not self.state.spend(len(text)):
+            self.put(UNKNOWN, one=quoted)
+        else:
+            if quoted:
+                self.put("")
+            self.parts(parts(text, quoted=quoted), operand=True)
+        self.depth -= 1
+
+    def elements(self, fields: list[Field], *, quoted: bool, alone: bool, joined: bool) -> None:
+        """Expand `$@`, `$*`, `${ARRAY[@]}` or `${ARRAY[*]}`."""
+        if not self.state.spend(sum([len(text) + 1 for text, _ in fields])):
+            fields = [(GAP, self.position)]
+        if self.joins or (quoted and joined):
+            self.put(" ".join([UNKNOWN if text == GAP else text for text, _ in fields]))
+            return
+        for at, (text, position) in enumerate(fields):
+            if at:
+                self.cut()
+            if alone:
+                self.position = position
+            if text == GAP:
+                self.cut()
+                self.fields.append((GAP, position))
+            elif quoted:
+                self.put(text)
+            else:
+                self.split(text)
+
+
+def _choose(known: Value, operator: str) -> str:
+    """Return what `${NAME:-here}` gives: "value", "operand" (`here`), "nothing" or "unknown"."""
+    colon = operator[0] == ":"
+    first = known[0][0] if isinstance(known, list) and known else known
+    if first in (UNKNOWN, GAP) or (known == ABSENT and not colon):
+        return "unknown"
+    null = known in (None, ABSENT, []) or (colon and known == "")
+    if operator[-1] == "+":
+        return "nothing" if null else "operand"
+    return "operand" if null and operator[-1] != "?" else "value"
+
+
+def _parameter(text: str) -> tuple[str, str, str | None, str]:
+    """Return the name in `${text}`, "@" or "*" for all of an array, the operator and its operand.
+
+    The operator is "" for none, "#" for the length, None for one that is not known here.
+    """
+    length = len(text) > 1 and text[0] == "#" and (text[1] in NAME or text[1] in "@*")
+    start = end = int(length)
+    while end < len(text) and text[end] in NAME:
+        end += 1
+    end += end == start and text[start : start + 1] in ("@", "*", "#", "?", "$", "!", "-")
+    name, rest = text[start:end], text[end:]
+    every = name if name in ("@", "*") else ""
+    if rest.startswith(("[@]", "[*]")):
+        every, rest = rest[1], rest[3:]
+    if name == "*":
+        name = PARAMETERS
+    if length:
+        return name, every, "#" if not rest else None, ""
+    for operator in OPERATORS:
+        if rest.startswith(operator):
+            return name, every, operator if name else None, rest[len(operator) :]
+    return name, every, None if rest or not name else "", ""
+
+
+def _elements(known: Value, position: int) -> Value:
+    """Return the elements of an array, or of what takes the place of one; None if it is not set."""
+    if known is None or isinstance(known, list):
+        return known
+    if known == UNKNOWN:
+        return [(GAP, 0)]
+    return [("" if known == ABSENT else known, position)]
+
+
+def _length(known: Value) -> str:
+    """Return what `${#NAME}` is."""
+    if isinstance(known, list):
+        return UNKNOWN if any(text == GAP for text, _ in known) else str(len(known))
+    if known is None or known == ABSENT or UNKNOWN in known or not known.isascii():
+        return UNKNOWN
+    return str(len(known))
+
+
+def _has_braces(word: Word) -> bool:
+    """Whether bash may make several words of one: `{a,b}`, `{1..8}`."""
+    text = "".join([text if kind == TEXT and not quoted else "_" for kind, text, quoted in word])
+    opened = text.find("{")
+    if opened < 0:
+        return False
+    parted = max(text.rfind(","), text.rfind(".."))
+    return opened < parted and "}" in text[parted:]

@@ -1,0 +1,1 @@
+"""What NCCL and DeepEP do with a cap."""

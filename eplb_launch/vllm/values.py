@@ -1,0 +1,73 @@
+"""Values as vLLM reads them: JSON, numbers with a suffix, booleans in the spellings of pydantic.
+
+Imports json, so it is imported only where a command has a value that needs it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from eplb_launch.command.entrypoints import UNKNOWN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# vllm/utils/argparse_utils.py, human_readable_int: lower case decimal, upper case binary.
+_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SUFFIXES |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def human_readable_int(text: str) -> int:
+    """Return the integer of "16", "1k" (1000) or "1K" (1024); ValueError where it is none."""
+    text = text.strip()
+    number, factor = text[:-1], _SUFFIXES.get(text[-1:], 0)
+    whole, dot, fraction = number.partition(".")
+    if factor and whole.isdecimal() and (fraction.isdecimal() if dot else True):
+        if text[-1].islower():
+            return int(float(number) * factor)
+        return int(number) * factor
+    return int(text)
+
+
+def parse_dotted(text: str, *, human_readable: bool) -> Any:
+    """Return the value of a dotted option: JSON, else a number with a suffix, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        if human_readable:
+            try:
+                return human_readable_int(text)
+            except ValueError:
+                pass
+        return text
+
+
+def parse_json(text: str, *, human_readable: bool) -> Any:
+    """Return the value of a JSON option; ValueError or RecursionError where it is none.
+
+    Each part of it that cannot be known is a string that holds UNKNOWN.
+    """
+    if human_readable:
+        text = _expanded(text)
+    if UNKNOWN not in text:
+        return json.loads(text)
+    # It may stand in a string or for a whole value.
+    for stand_in in ('"\\u0000"', "\\u0000"):
+        try:
+            return json.loads(text.replace(UNKNOWN, stand_in))
+        except json.JSONDecodeError:
+            pass
+    return UNKNOWN
+
+
+def _expanded(text: str) -> str:
+    """Replace numbers with a suffix outside of strings (arg_utils.py, from 0.20)."""
+    import re
+
+    def number(match: re.Match[str]) -> str:
+        return str(human_readable_int(match[0]))
+
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', text)
+    parts[::2] = [re.sub(r"\b\d+(?:\.\d+)?[kKmMgGtT]\b", number, part) for part in parts[::2]]
+    return "".join(parts)
