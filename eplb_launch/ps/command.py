@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -9,19 +10,22 @@ import signal
 
 from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import place
+from eplb_launch.model import Record
 from eplb_launch.plans import plan
-from eplb_launch.ps.processes import FAILED, look_closer, scan
+from eplb_launch.ps.apart import results
+from eplb_launch.ps.processes import FAILED, TIMED_OUT, Facts, command_of, look_closer, scan
 from eplb_launch.ps.servers import GONE, belongs_to, group
 from eplb_launch.ps.table import as_dict, table
 from eplb_launch.ps.verdicts import CONFIG, EXPOSED, UNKNOWN, VLLM, no_server, row
+from eplb_launch.ps.view import TOO_MUCH, GiveUpError
 from eplb_launch.terminal import colour, print_text, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from eplb_launch.files import Files
     from eplb_launch.plans import Plan
-    from eplb_launch.ps.processes import Facts
     from eplb_launch.ps.servers import Group
     from eplb_launch.ps.verdicts import Row
 
@@ -47,30 +51,57 @@ def look(pids: Collection[int] = ()) -> list[Row]:
             elif found not in wanted:
                 wanted.append(found)
         groups = wanted
-    return sorted([*others, *map(_look_at, groups)], key=lambda found: found.order)
+    looks = {(g.head.pid, g.head.ticks): functools.partial(_look_at, g) for g in groups}
+    seen = results(looks)
+    rows = [_row(server, seen[server.head.pid, server.head.ticks]) for server in groups]
+    return sorted([*others, *rows], key=lambda row: row.order)
 
 
-def _look_at(server: Group) -> Row:
+class Seen(Record):
+    """What a look at a server has brought."""
+
+    facts: Facts
+    plan: Plan | None = None
+    changed: str = ""  # what is not any more as the server found it
+    failure: str = ""  # where we failed
+
+
+def _look_at(server: Group) -> Seen:
+    """Look at a server and at the files that it names, in a child of ours: see `view`."""
     facts = look_closer(server.head)
-    if server.kind == GONE or facts.trouble or facts.environ is None:
-        return row(server, facts, None)
+    view, facts = facts.view, facts.replace(view=None)
+    if server.kind == GONE or facts.trouble or facts.environ is None or view is None:
+        return Seen(facts)
     try:
-        decided = plan(facts.command, facts.environ, directory=facts.directory, files=facts.files)
-        return row(server, facts, decided, _changed(decided, facts))
+        view.enter()
+        command = command_of(server.head, facts.replace(view=view))
+        decided = plan(command, facts.environ, directory=facts.directory, files=view)
+        return Seen(facts, decided, _changed(decided, facts, view))
+    except GiveUpError as error:
+        return Seen(facts.replace(trouble=error.trouble))
+    except MemoryError:
+        return Seen(facts.replace(trouble=TOO_MUCH))
     except Exception as error:  # noqa: BLE001 - the other servers are still to be shown
-        say(f"internal error on {server.head.pid}: {place(error)}")
-        return row(server, facts.replace(trouble=FAILED), None)
+        return Seen(facts.replace(trouble=FAILED), failure=place(error))
 
 
-def _changed(decided: Plan, facts: Facts) -> str:
+def _row(server: Group, seen: Seen | None) -> Row:
+    if seen is None:
+        return row(server, Facts(trouble=TIMED_OUT), None)
+    if seen.failure:
+        say(f"internal error on {server.head.pid}: {seen.failure}")
+    return row(server, seen.facts, seen.plan, seen.changed)
+
+
+def _changed(decided: Plan, facts: Facts, files: Files) -> str:
     """Return what is not any more as the server found it at its start; "" where all is."""
     words = decided.server.words if decided.server else ()
     config = dict(itertools.pairwise(words)).get("--config", "")
     package = decided.vllm_source if decided.vllm_version else ""
     for what, path in ((VLLM, package), (CONFIG, config)):
         try:
-            place = os.path.join(facts.directory or "", path)
-            changed = facts.files.stat(place).st_mtime if path else 0.0
+            found = os.path.join(facts.directory or "", path)
+            changed = files.stat(found).st_mtime if path else 0.0
         except OSError:
             continue
         if facts.started is not None and changed > facts.started + _SECONDS:

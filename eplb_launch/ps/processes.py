@@ -12,7 +12,6 @@ import re
 import psutil
 
 from eplb_launch.command.entrypoints import is_python
-from eplb_launch.files import DISK
 from eplb_launch.model import Record
 from eplb_launch.ps.view import View
 from eplb_launch.vllm.installed import which
@@ -20,8 +19,6 @@ from eplb_launch.vllm.installed import which
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from eplb_launch.files import Files
 
 ROLES = ("EngineCore", "Worker", "APIServer", "DPCoordinator")
 # vllm/utils/system_utils.py, set_process_title: "VLLM" is VLLM_PROCESS_NAME_PREFIX, and what
@@ -46,6 +43,7 @@ OVERWRITTEN = "environment-overwritten"
 UNREADABLE = "unreadable"
 LONG_COMMAND = "command-too-large"
 LONG_ENVIRON = "environment-too-large"
+TIMED_OUT = "timed-out"
 FAILED = "internal-error"
 
 
@@ -111,8 +109,9 @@ class Facts(Record):
     started: float | None = None  # since the epoch
     environ: Mapping[str, str] | None = None  # from when its program started; None: not readable
     directory: str | None = None  # as it sees it itself
-    files: Files = DISK  # as it sees them
-    command: tuple[str, ...] = ()  # its own, with the interpreter that it really runs in front
+    program: str = ""  # the file that it executes, as it sees it itself
+    program_id: tuple[int, int] | None = None  # its device and inode
+    view: View | None = None  # its files, to be entered in a child of ours only
 
 
 def scan() -> dict[int, Process]:
@@ -177,32 +176,37 @@ def _look_inside(process: Process, facts: Facts) -> Facts:
         return facts.replace(trouble=OVERWRITTEN)
     if process.cut or len(raw) > MAX_ENVIRON:
         return facts.replace(trouble=LONG_COMMAND if process.cut else LONG_ENVIRON)
-    above = os.readlink(f"{place}/root")
-    files = DISK
-    ours = os.stat(place).st_uid == os.geteuid()
-    # Also for another user, whose home is another: see nccl_files.
-    if above != "/" or not ours or _mounts(process.pid) != _mounts("self"):
-        files = View(f"{place}/root")
-    # The links of a process in a chroot lead there from our root, not from its own.
-    directory, program = (
-        link[len(above) :] if above != "/" and link.startswith(f"{above}/") else link
-        for link in (os.readlink(f"{place}/cwd"), os.readlink(f"{place}/exe"))
+    view = View(process.pid)
+    directory, program = (view.inside(os.readlink(f"{place}/{name}")) for name in ("cwd", "exe"))
+    status = os.stat(f"{place}/exe")
+    return facts.replace(
+        environ=_environ(raw),
+        directory=directory,
+        program=program.removesuffix(" (deleted)"),
+        program_id=(status.st_dev, status.st_ino),
+        view=view,
     )
-    environ = _environ(raw)
+
+
+def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
+    """Return the command of a process, with the interpreter that it really runs in front.
+
+    Its files are looked at, for which its view has to be entered.
+    """
     command = process.command
-    if is_python(program.removesuffix(" (deleted)")):
-        used = which(command[0], environ, directory, files) if is_python(command[0]) else None
-        if used is None or not _same(used, files, f"{place}/exe"):
-            command = (program.removesuffix(" (deleted)"), *command[1:])
-    return facts.replace(environ=environ, directory=directory, files=files, command=command)
-
-
-def _mounts(pid: int | str) -> str:
-    """Return the mount namespace of a process."""
-    try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")
-    except FileNotFoundError:  # a kernel without them, or one that does not show them
-        return ""
+    if facts.view is None or not is_python(facts.program):
+        return command
+    if is_python(command[0]):
+        used = which(command[0], facts.environ or {}, facts.directory, facts.view)
+        if used is not None:
+            try:
+                status = facts.view.stat(used)
+            except OSError:
+                pass
+            else:
+                if (status.st_dev, status.st_ino) == facts.program_id:
+                    return command
+    return (facts.program, *command[1:])
 
 
 def _overwritten(raw: bytes) -> bool:
@@ -222,13 +226,6 @@ def _environ(raw: bytes) -> dict[str, str]:
         if equals:
             environ.setdefault(os.fsdecode(name), os.fsdecode(value))
     return environ
-
-
-def _same(path: str, files: Files, other: str) -> bool:
-    try:
-        return os.path.samestat(files.stat(path), os.stat(other))
-    except OSError:
-        return False
 
 
 def _read(path: str, most: int = 1 << 20) -> bytes:

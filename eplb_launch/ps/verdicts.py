@@ -16,11 +16,13 @@ from eplb_launch.ps.processes import (
     MAX_COMMAND,
     MAX_ENVIRON,
     OVERWRITTEN,
+    TIMED_OUT,
     UNREADABLE,
     VANISHED,
     ZOMBIE,
 )
 from eplb_launch.ps.servers import GONE
+from eplb_launch.ps.view import NOT_SAFE, TOO_MUCH
 from eplb_launch.vllm.releases import CAP, VARIABLE, stays
 
 TYPE_CHECKING = False
@@ -65,6 +67,10 @@ _TROUBLE = {
     UNREADABLE: "the kernel does not let its environment be read",
     LONG_COMMAND: f"its command line is larger than {MAX_COMMAND >> 10} KiB: not read to its end",
     LONG_ENVIRON: f"its environment is larger than {MAX_ENVIRON >> 20} MiB: not read to its end",
+    TOO_MUCH: "it names more files, or larger ones, than are looked at for one process",
+    NOT_SAFE: "its files cannot be looked at with its own rights and below its own root here, "
+    "which takes openat2(2) of Linux 5.6",
+    TIMED_OUT: "the look at it did not come to an end: a file system that hangs, or too much to do",
     FAILED: "eplb-launch failed to make sense of it, which is a bug of its own",
 }
 

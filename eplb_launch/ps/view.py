@@ -1,43 +1,271 @@
-"""The files that another process sees: below its root, which may not be ours."""
+"""The files that another process sees, looked at below its root and with its rights.
+
+A process names files as it likes, and `ps` may be root's. Each look is therefore done as the
+process itself would do it: with its groups, its fsgid and its fsuid, and by openat2(2) below its
+root, where neither a link nor ".." leads out, whatever is moved meanwhile. Only regular files are
+opened, and they are known to be that before. What all looks cost together is counted.
+
+There is no way back from another's rights: `enter` is for a child of ours (`apart`).
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 
-from eplb_launch.container_paths import at
-from eplb_launch.files import Files
+from eplb_launch.files import Files, NotRegularError, is_regular, read_all
+from eplb_launch.model import Record
+
+# linux/openat2.h and asm-generic/unistd.h; Linux 5.6.
+_OPENAT2 = 437
+_IN_ROOT = 0x10
+_NO_MAGICLINKS = 0x02
+_TRIES = 8  # openat2(2): EAGAIN where something was renamed under a path with ".."
+
+# What one process may cost: looks at a path, and what is read in units of that. A server of flesh
+# and blood takes some hundred.
+BUDGET = 5000
+_LETTERS = 128  # of a path
+_ENTRIES = 32  # of a directory
+_BYTES = 4096  # of a file
+
+_DAC = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: linux/capability.h
+
+# Why the files of a process are not looked at: processes.Facts.trouble.
+TOO_MUCH = "too-much-to-read"
+NOT_SAFE = "files-not-readable-safely"
+
+
+class GiveUpError(Exception):
+    """The files are not looked at any more. No OSError: it does not mean that one is missing."""
+
+    def __init__(self, trouble: str) -> None:
+        """Say why: TOO_MUCH or NOT_SAFE."""
+        super().__init__(trouble)
+        self.trouble = trouble
+
+
+class Rights(Record):
+    """As whom the kernel lets a process look at files: proc_pid_status(5)."""
+
+    user: int
+    group: int
+    groups: frozenset[int]
+    capabilities: int = 0
+
+
+def rights_of(pid: int | str) -> Rights:
+    """Return the rights of a process."""
+    with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+        lines = read_all(file.fileno(), 1 << 20).split(b"\n")
+    fields = {name: rest.split() for name, _, rest in (line.partition(b":") for line in lines)}
+    return Rights(
+        int(fields[b"Uid"][3]),
+        int(fields[b"Gid"][3]),
+        frozenset(map(int, fields[b"Groups"])),
+        int(fields[b"CapEff"][0], 16),
+    )
 
 
 class View(Files):
-    """The files below another root."""
+    """The files of a process. Whatever it may not look at itself is an OSError."""
 
-    def __init__(self, root: str) -> None:
-        """Look below `root`."""
-        self.root = root
+    def __init__(self, pid: int) -> None:
+        """Take hold of its root, with our own rights; OSError where we may not."""
+        place = f"/proc/{pid}"
+        self.left = BUDGET
+        self.rights = rights_of(pid)
+        self.above = os.readlink(f"{place}/root")  # as seen from our root
+        self._root = os.open(f"{place}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        same_mounts = _namespace(pid, "mnt") == _namespace("self", "mnt")
+        self._ours = same_mounts and os.path.samestat(os.fstat(self._root), os.stat("/"))
+        # In another user namespace users have other numbers.
+        same_users = _namespace(pid, "user") == _namespace("self", "user")
+        self._user = self.rights.user if same_users else None
+        self._entered = False
+
+    def enter(self) -> None:
+        """Become as little as the process is, for good; GiveUpError where that fails."""
+        _become(self.rights)
+        self._entered = True
+
+    def inside(self, link: str) -> str:
+        """Return what a link of /proc leads to as the process sees it.
+
+        From our root, it leads to a process's directory by way of the root of that process.
+        """
+        above = self.above
+        return link[len(above) :] if above != "/" and link.startswith(f"{above}/") else link
 
     def read(self, path: str, most: int) -> bytes:
-        """Return the content of a regular file below the root."""
-        return super().read(at(path, self.root), most)
+        """Return the content of a regular file, or its first `most` bytes."""
+        descriptor = self._find(path)
+        try:
+            status = os.fstat(descriptor)
+            if not is_regular(status.st_mode):
+                raise NotRegularError(path)
+            if not status.st_size:  # as in /proc and /sys, where to read may wait or do something
+                return b""
+            opened = os.open(f"/proc/self/fd/{descriptor}", _FLAGS)
+        finally:
+            os.close(descriptor)
+        try:
+            content = read_all(opened, most)
+        finally:
+            os.close(opened)
+        self._spend(len(content) // _BYTES)
+        return content
 
     def names(self, path: str) -> list[str]:
-        """Return what there is in a directory below the root."""
-        return super().names(at(path, self.root))
+        """Return what there is in a directory."""
+        descriptor = self._find(path)
+        try:
+            opened = os.open(f"/proc/self/fd/{descriptor}", _FLAGS | os.O_DIRECTORY)
+        finally:
+            os.close(descriptor)
+        names = []
+        try:
+            with os.scandir(opened) as entries:
+                for entry in entries:
+                    names.append(entry.name)
+                    if len(names) % _ENTRIES == 0:
+                        self._spend(1)
+        finally:
+            os.close(opened)
+        return names
 
     def stat(self, path: str) -> os.stat_result:
-        """Return what a path below the root leads to."""
-        return super().stat(at(path, self.root))
+        """Return the status of what a path leads to."""
+        descriptor = self._find(path)
+        try:
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
 
     def real(self, path: str) -> str:
-        """Return a path without links, as it is below the root."""
+        """Return a path without symbolic links; as it is where it leads nowhere."""
         try:
-            return at(path, self.root)[len(self.root) :]
+            descriptor = self._find(path)
         except OSError:
             return path
+        try:
+            return self.inside(os.readlink(f"/proc/self/fd/{descriptor}"))
+        finally:
+            os.close(descriptor)
 
-    def user(self) -> None:
-        """Whose home it is is not known."""
-        return
+    def user(self) -> int | None:
+        """Return its user, as it knows it itself; None: not known."""
+        return self._user
 
     def runs(self, path: str) -> bool:
-        """Whether a path leads to a file that can be executed."""
-        return self.is_file(path) and os.access(at(path, self.root), os.X_OK)
+        """Whether a path leads to a file that the process can execute."""
+        try:
+            status = self.stat(path)
+        except OSError:
+            return False
+        rights = self.rights
+        if rights.user == 0:
+            may = 0o111
+        elif rights.user == status.st_uid:
+            may = 0o100
+        else:
+            may = 0o010 if status.st_gid in {rights.group, *rights.groups} else 0o001
+        return is_regular(status.st_mode) and bool(status.st_mode & may)
+
+    def _spend(self, units: int) -> None:
+        self.left -= units
+        if self.left < 0:
+            raise GiveUpError(TOO_MUCH)
+
+    def _find(self, path: str) -> int:
+        """Return a descriptor of what a path leads to, which is not opened by that (O_PATH)."""
+        if not self._entered:
+            raise GiveUpError(NOT_SAFE)
+        self._spend(1 + len(path) // _LETTERS)
+        try:
+            name = os.fsencode(path)
+        except ValueError:
+            name = b"\0"
+        if b"\0" in name:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        try:
+            return _openat2(self._root, name)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+        # An older kernel, or a container that forbids it.
+        if not self._ours:
+            raise GiveUpError(NOT_SAFE)
+        return os.open(b"/" + name, os.O_PATH | os.O_CLOEXEC)
+
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _How(ctypes.Structure):
+    """open_how of linux/openat2.h."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_HOW = _How(os.O_PATH | os.O_CLOEXEC, 0, _IN_ROOT | _NO_MAGICLINKS)
+
+
+def _openat2(root: int, name: bytes) -> int:
+    for _ in range(_TRIES):
+        found: int = _libc.syscall(
+            ctypes.c_long(_OPENAT2),
+            ctypes.c_long(root),
+            ctypes.c_char_p(name),
+            ctypes.byref(_HOW),
+            ctypes.c_size_t(ctypes.sizeof(_HOW)),
+        )
+        if found >= 0:
+            return found
+        number = ctypes.get_errno()
+        if number != errno.EAGAIN:
+            break
+    raise OSError(number, os.strerror(number))
+
+
+def _become(wanted: Rights) -> None:
+    """Take over the rights to files of another process: groups, fsgid, fsuid, in this order.
+
+    setfsuid(2) reports no error, so that /proc has to say what has come of it. It takes away from
+    root the capabilities that go around permissions, and leaves the one to look into /proc/PID.
+    """
+    now = rights_of("self")
+    if _same(now, wanted):
+        return
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise GiveUpError(NOT_SAFE)  # each thread has rights of its own
+    try:
+        os.setgroups(sorted(wanted.groups))
+    except PermissionError:
+        # Not root. What is the same user's can be read anyway.
+        if now.user != wanted.user:
+            raise GiveUpError(NOT_SAFE) from None
+        return
+    _libc.setfsgid(ctypes.c_uint(wanted.group))
+    _libc.setfsuid(ctypes.c_uint(wanted.user))
+    now = rights_of("self")
+    if not _same(now, wanted) or (wanted.user and now.capabilities & _DAC):
+        raise GiveUpError(NOT_SAFE)
+
+
+def _same(one: Rights, other: Rights) -> bool:
+    return (one.user, one.group, one.groups) == (other.user, other.group, other.groups)
+
+
+def _namespace(pid: int | str, kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
+    except FileNotFoundError:  # a kernel without them, or one that does not show them
+        return ""
