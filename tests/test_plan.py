@@ -179,12 +179,20 @@ TROUBLE = {
     "no number": ("a: !!int ''\n", INVALID),
     "too large a number": (
         "a: !!float 99" + ":1" * 200 + "\n",
-        INVALID,
+        "the --config file is not valid YAML: a value is too long",
     ),
     "empty": (" ", "the --config file is not a YAML map"),
     "a tag": ("a: !!python/object:os.system {}\n", f"{INVALID}, at line 1"),
     "deep": ("[" * 20000, INVALID),
-    "huge": ("# x\n" * 100_000, "the --config file is larger than 256 KiB"),
+    "many keys": (
+        "".join(f"k{i}: 1\n" for i in range(5000)),
+        "the --config file is larger than 4000 keys and values",
+    ),
+    "a number to the base of 60": (
+        f"a: {':'.join(['1'] * 60_000)}\n",
+        "the --config file is not valid YAML: a value is too long",
+    ),
+    "huge": ("# x\n" * 100_000, "the --config file is larger than 128 KiB"),
     "a bad size": ("data-parallel-size: 8.5\n", "--data-parallel-size is not an integer"),
     "a bad boolean": (
         "eplb-config: {use_async: maybe}\n",

@@ -150,7 +150,7 @@ def test_without_proc() -> None:
 # The JSON. Change SCHEMA with a key that goes or changes its meaning.
 
 KEYS = {
-    "": {"schema", "launcher", "servers"},
+    "": {"schema", "hidden", "launcher", "servers"},
     "servers": {
         *("pid", "user", "started", "kind", "entry", "release", "settings", "environment"),
         *("workers", "processes", "started_by", "verdict", "cause", "reason", "cap", "warnings"),

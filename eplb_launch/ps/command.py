@@ -13,7 +13,15 @@ from eplb_launch.launch import place
 from eplb_launch.model import Record
 from eplb_launch.plans import plan
 from eplb_launch.ps.apart import results
-from eplb_launch.ps.processes import FAILED, TIMED_OUT, Facts, command_of, look_closer, scan
+from eplb_launch.ps.processes import (
+    FAILED,
+    TIMED_OUT,
+    Facts,
+    command_of,
+    look_closer,
+    others_hidden,
+    scan,
+)
 from eplb_launch.ps.servers import GONE, belongs_to, group
 from eplb_launch.ps.table import as_dict, table
 from eplb_launch.ps.verdicts import CONFIG, EXPOSED, UNKNOWN, VLLM, no_server, row
@@ -147,13 +155,21 @@ def run(
 
             return watch(lambda: look(pids), interval, processes=processes)
         rows = look(pids)
+        hidden = not pids and others_hidden()
         if as_json:
-            text = json.dumps(as_dict(rows), indent=2)
-        else:
+            text = json.dumps(as_dict(rows, hidden=hidden), indent=2)
+        elif rows or not hidden:
             text = table(rows, width=width(), colour=colour(), processes=processes)
-        print_text(text)
+        else:
+            text = ""
+        if text:
+            print_text(text)
         warn(rows)
-        return status(rows, strict=strict)
+        if hidden:
+            say("other users' processes are hidden: run as root")
+            if not rows:
+                return LAUNCHER_FAILED
+        return status(rows, strict=strict) or int(hidden and strict)
     except Exception as error:  # noqa: BLE001 - a traceback could show what a process was given
         say(f"internal error: {place(error)}")
         return LAUNCHER_FAILED

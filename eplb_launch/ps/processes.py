@@ -147,6 +147,14 @@ def read(pid: int) -> Process | None:
     )
 
 
+def others_hidden() -> bool:
+    """Whether other users' processes are not to be seen (hidepid in proc(5)).
+
+    There is always a process 1, and it is hardly ever ours.
+    """
+    return read(1) is None
+
+
 def look_closer(process: Process) -> Facts:
     """Return the facts about a process; what keeps it from being read is one of them."""
     facts = Facts()
@@ -178,12 +186,11 @@ def _look_inside(process: Process, facts: Facts) -> Facts:
         return facts.replace(trouble=LONG_COMMAND if process.cut else LONG_ENVIRON)
     view = View(process.pid)
     directory, program = (view.inside(os.readlink(f"{place}/{name}")) for name in ("cwd", "exe"))
-    status = os.stat(f"{place}/exe")
     return facts.replace(
         environ=_environ(raw),
         directory=directory,
         program=program.removesuffix(" (deleted)"),
-        program_id=(status.st_dev, status.st_ino),
+        program_id=_identity(f"{place}/exe"),
         view=view,
     )
 
@@ -207,6 +214,15 @@ def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
                 if (status.st_dev, status.st_ino) == facts.program_id:
                     return command
     return (facts.program, *command[1:])
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from any other."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _overwritten(raw: bytes) -> bool:

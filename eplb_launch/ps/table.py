@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eplb_launch import __version__
 from eplb_launch.ps.processes import ROLES
-from eplb_launch.ps.verdicts import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
+from eplb_launch.ps.verdicts import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, cut
 from eplb_launch.render.explain import setting_as_dict, warning_as_dict
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ _INDENT = 4  # of the settings, where they do not fit beside the row
 _COLOURS = {EXPOSED: "1;31", UNKNOWN: "33", CAPPED: "32", NOT_NEEDED: "32"}
 
 
-def as_dict(rows: Sequence[Row]) -> dict[str, Any]:
+def as_dict(rows: Sequence[Row], *, hidden: bool = False) -> dict[str, Any]:
     """Return the rows as JSON-ready values; README.md documents the keys."""
     return {
         "schema": SCHEMA,
         "launcher": __version__,
+        "hidden": hidden,
         "servers": [_as_dict(row) for row in rows],
     }
 
@@ -124,7 +125,9 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
         _workers(row),
     )
     settings = " ".join(
-        f"{name}={row.settings[name].shown}" for name in answer.deciding if name in row.settings
+        f"{name}={cut(row.settings[name].shown)}"
+        for name in answer.deciding
+        if name in row.settings
     )
     return (
         *(_cut(_printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),

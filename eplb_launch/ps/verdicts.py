@@ -56,6 +56,8 @@ _VOID = frozenset(("min-nchannels", "min-p2p-nchannels", "value-not-a-limit"))
 _RAY = "ray-workers"
 _REPLACED = "value-replaced"  # what the launcher would do, which does not stand in front here
 
+MOST_SHOWN = 200  # characters of anything that a process or a file of its says
+
 # The same in every release: they can say that no rule holds where the release is not known.
 _ALWAYS = ("data_parallel_size", "enable_eplb")
 _TROUBLE = {
@@ -118,16 +120,28 @@ def row(group: Group, facts: Facts, plan: Plan | None, changed: str = "") -> Row
         user=facts.user,
         started=facts.started,
         readable=facts.environ is not None,
-        current=(facts.environ or {}).get(VARIABLE),
+        current=cut((facts.environ or {}).get(VARIABLE)),
     )
     if plan is None or plan.server is None:
         return about
     return about.replace(
-        version=plan.vllm_version,
-        version_source=plan.vllm_source,
-        settings=plan.settings,
+        version=cut(plan.vllm_version),
+        version_source=cut(plan.vllm_source) or "",
+        settings={name: _cut_setting(setting) for name, setting in plan.settings.items()},
         warnings=tuple(warning for warning in plan.warnings if warning.code != _REPLACED),
     )
+
+
+def cut(text: str | None) -> str | None:
+    """Return no more of a text than is shown."""
+    return text if text is None or len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def _cut_setting(setting: Setting) -> Setting:
+    value = setting.value
+    if setting.known and not isinstance(value, bool) and len(str(value)) > MOST_SHOWN:
+        value = cut(str(value))
+    return setting.replace(value=value, source=cut(setting.source))
 
 
 def no_server(pid: int, process: Process | None) -> Row:
@@ -189,7 +203,7 @@ def _limit(plan: Plan, current: str | None) -> tuple[str, str]:
     """Return the limit of a server that may need one and who has set it; "" twice for none."""
     own_rule = plan.release.own_rule
     if current and stays(current):
-        return current, ENVIRONMENT
+        return cut(current) or "", ENVIRONMENT
     if own_rule and plan.verdict and plan.verdict.holds:
         return str(CAP), VLLM
     if current and not own_rule and limit(current) is not None:
@@ -230,7 +244,7 @@ def _without_limit(plan: Plan, verdict: Verdict) -> Answer:
         return Answer(UNKNOWN, "settings-not-known", reason)
     if version is None:
         reason = (
-            f"{hazard}, and which vLLM it runs is not known ({plan.vllm_source}): "
+            f"{hazard}, and which vLLM it runs is not known ({cut(plan.vllm_source)}): "
             "0.12 to 0.16 do not limit NCCL themselves"
         )
         return Answer(UNKNOWN, "release-not-known", reason)

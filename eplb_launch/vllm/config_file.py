@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from eplb_launch.files import Files
 
 # A real one has some 50 lines. Larger ones would take seconds to read.
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 128 * 1024
+MAX_NODES = 4000  # keys and values, those that "<<" copies too
+MAX_DEPTH = 50
+_NUMBER = 100  # characters of a value that is no text: to read it takes their square
+_TEXT = "tag:yaml.org,2002:str"
 
 _OF_A_SCALAR = (ValueError, LookupError, AttributeError, ArithmeticError)
 
@@ -47,7 +51,9 @@ def load(path: str, files: Files = DISK) -> Mapping[object, Any]:
     except ImportError:
         raise ConfigFileError("not read: PyYAML is not installed") from None
     try:
-        value = yaml.safe_load(content.decode("utf-8"))
+        value = _load(content.decode("utf-8"))
+    except ConfigFileError:
+        raise
     except UnicodeDecodeError:
         raise ConfigFileError("not UTF-8") from None
     # PyYAML's own, and what it raises of a scalar that is not of its tag, such as `!!bool x`. How
@@ -59,3 +65,38 @@ def load(path: str, files: Files = DISK) -> Mapping[object, Any]:
     if not isinstance(value, dict):
         raise ConfigFileError("not a YAML map")
     return value
+
+
+def _load(text: str) -> object:
+    """Do what yaml.safe_load does, and stop where there is too much."""
+    from yaml import Node, SafeLoader, ScalarNode
+
+    class Loader(SafeLoader):
+        nodes = depth = 0
+
+        def count(self, more: int) -> None:
+            self.nodes += more
+            if self.nodes > MAX_NODES:
+                raise ConfigFileError(f"larger than {MAX_NODES} keys and values")
+
+        def compose_node(self, parent: Node | None, index: int) -> Node | None:
+            self.count(1)
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise ConfigFileError("not valid YAML, or nested too deeply")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            if isinstance(node, ScalarNode) and len(node.value) > _NUMBER and node.tag != _TEXT:
+                raise ConfigFileError("not valid YAML: a value is too long")
+            return node
+
+        def flatten_mapping(self, node: Any) -> None:
+            before = len(node.value)
+            super().flatten_mapping(node)
+            self.count(len(node.value) - before)
+
+    loader = Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer.main
 
+from eplb_launch.files import Files
+from eplb_launch.ps import command as ps_command
+from eplb_launch.ps import processes
 from golden.cases import HOME_DIRECTORY
 
 if TYPE_CHECKING:
@@ -101,7 +104,9 @@ class Machine:
         files: list[tuple[Any, str, Any]] = [
             (module, "open", self._opened) for module in (builtins, io)
         ]
-        return [*found, *files, (pwd, "getpwuid", _getpwuid)]
+        # The kernel looks below another root and with other rights: tests/test_ps_view.py.
+        looks = [(ps_command, "results", _results), (processes, "View", FrozenView)]
+        return [*found, *files, *looks, (pwd, "getpwuid", _getpwuid)]
 
     def run(self, argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
         """Run `python -m eplb_launch ARGV`; return how it ended and what it said."""
@@ -236,3 +241,69 @@ def _exit(status: int) -> NoReturn:
 def _getpwuid(uid: int) -> pwd.struct_passwd:
     name = USERS[uid]  # KeyError, as of a user who is not known
     return pwd.struct_passwd((name, "x", uid, uid, "", f"/home/{name}", "/bin/sh"))
+
+
+def _results(jobs: Mapping[Any, Callable[[], Any]]) -> dict[Any, Any]:
+    return {key: job() for key, job in jobs.items()}
+
+
+class FrozenView(Files):
+    """The files of a process of the machine."""
+
+    def __init__(self, pid: int) -> None:
+        """Look below its root."""
+        self.root = f"/proc/{pid}/root"
+        self.above = os.readlink(self.root)
+        self.owner = os.stat(f"/proc/{pid}").st_uid
+
+    def enter(self) -> None:
+        """Do nothing: this process is not another."""
+
+    def inside(self, link: str) -> str:
+        """Return what a link of /proc leads to as the process sees it."""
+        above = self.above
+        return link[len(above) :] if above != "/" and link.startswith(f"{above}/") else link
+
+    def real(self, path: str) -> str:
+        """Return a path without links, as it is below the root."""
+        here = ""
+        links = 0
+        parts = path.split("/")[::-1]
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                here = here.rpartition("/")[0]
+                continue
+            try:
+                link = os.readlink(f"{self.root}{here}/{part}")
+            except (OSError, ValueError):
+                here = f"{here}/{part}"
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            here = "" if link.startswith("/") else here
+            parts.extend(link.split("/")[::-1])
+        return here or "/"
+
+    def read(self, path: str, most: int) -> bytes:
+        """Return a file below the root."""
+        return super().read(self.root + self.real(path), most)
+
+    def names(self, path: str) -> list[str]:
+        """Return what there is in a folder below the root."""
+        return super().names(self.root + self.real(path))
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return the status of what is below the root."""
+        return super().stat(self.root + self.real(path))
+
+    def user(self) -> int:
+        """Return its owner."""
+        return self.owner
+
+    def runs(self, path: str) -> bool:
+        """Whether it is a file that somebody may execute."""
+        return self.is_file(path) and bool(self.stat(path).st_mode & 0o111)

@@ -1,0 +1,636 @@
+"""What `ps` reads of the files that other people's processes name: no more than they may."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eplb_launch.ps import apart, view
+from eplb_launch.ps.apart import results
+from eplb_launch.ps.command import look, run
+from eplb_launch.ps.view import BUDGET, NOT_SAFE, TOO_MUCH, GiveUpError, View, rights_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from eplb_launch.ps.verdicts import Row
+
+NOBODY = 65534
+TEAM = 4242
+STRANGER = 61_234  # who has no process
+HAZARD = (
+    *("-dp", "8", "--enable-eplb", "--eplb-config.use_async", "true"),
+    *("--all2all-backend", "deepep_low_latency"),
+)
+YAML = (
+    "data-parallel-size: 8\nenable-eplb: true\neplb-config: {use_async: true}\n"
+    "all2all-backend: deepep_low_latency\n"
+)
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become another user")
+
+
+class People:
+    """A folder that everybody may read, and processes of other users that look like servers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen[bytes]] = []
+        packages = folder / "lib/python3.12/site-packages/vllm-0.16.0.dist-info"
+        packages.mkdir(parents=True)
+        (folder / "bin").mkdir()
+        self.write("bin/python3.12", "", 0o755)
+        self.write("bin/vllm", f"#!{folder}/bin/python3.12\n", 0o755)
+        # What the shell runs that is called "vllm": its first argument.
+        self.write("serve", "echo ready\n/bin/sleep 600\n")
+        for path in folder.rglob("lib*"):
+            path.chmod(0o755)
+
+    def write(self, name: str, text: str, mode: int = 0o644) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def start(
+        self,
+        *arguments: str,
+        user: int = NOBODY,
+        groups: tuple[int, ...] = (),
+        environ: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> int:
+        process = subprocess.Popen(
+            ["vllm", "serve", *arguments],
+            executable="/bin/sh",
+            user=user,
+            group=user,
+            extra_groups=list(groups),
+            cwd=cwd or self.folder,
+            env={"PATH": f"{self.folder}/bin:/usr/bin:/bin", **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return process.pid
+
+    def end(self) -> None:
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+
+@pytest.fixture
+def people() -> Iterator[People]:
+    """Return a folder outside of those of the tests, which only their user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="eplb-launch-people-"))
+    folder.chmod(0o755)
+    found = People(folder)
+    yield found
+    found.end()
+    shutil.rmtree(folder)
+
+
+def seen(pid: int) -> Row:
+    (row,) = look([pid])
+    return row
+
+
+def verdict(pid: int) -> tuple[str, str]:
+    answer = seen(pid).answer
+    return answer.verdict, answer.cause
+
+
+def inside(pid: int, job: Callable[[View], Any]) -> Any:
+    """Return what a job finds in the view of a process, in a child of ours."""
+
+    def entered() -> Any:
+        found = View(pid)
+        found.enter()
+        try:
+            return job(found)
+        except GiveUpError as error:
+            return error.trouble
+        except OSError as error:
+            return error.strerror
+
+    return results({0: entered})[0]
+
+
+EXPOSED = ("EXPOSED", "no-limit")
+NOT_READ = ("unknown", "command-not-understood")
+
+
+# With its rights.
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("file", "groups", "expected"),
+    [
+        ((0o644, 0, 0), (), EXPOSED),
+        ((0o600, 0, 0), (), NOT_READ),
+        ((0o600, NOBODY, 0), (), EXPOSED),
+        ((0o640, 0, TEAM), (TEAM,), EXPOSED),
+        ((0o640, 0, TEAM), (TEAM + 1,), NOT_READ),
+        ((0o640, 0, NOBODY), (), EXPOSED),
+        ((0o060, NOBODY, NOBODY), (), NOT_READ),
+    ],
+    ids=["all", "root's", "its own", "its group's", "another group's", "its first group's", "not"],
+)
+def test_a_config_file_is_read_as_the_server_may(
+    people: People,
+    file: tuple[int, int, int],
+    groups: tuple[int, ...],
+    expected: tuple[str, str],
+) -> None:
+    mode, owner, group = file
+    os.chown(people.write("s.yaml", YAML, mode), owner, group)
+    os.chmod(people.folder / "s.yaml", mode)
+    assert verdict(people.start("m", "--config", "s.yaml", groups=groups)) == expected
+
+
+@root_only
+def test_nothing_of_a_file_of_root_is_shown(
+    people: People, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A server of root's may be looked at whole; another user only names the same file."""
+    people.write("s.yaml", YAML.replace("deepep_low_latency", "the-secret"), 0o600)
+    people.write("n.conf", "NCCL_MIN_NCHANNELS=77\n", 0o600)
+    environ = {"NCCL_CONF_FILE": f"{people.folder}/n.conf"}
+    pids = [
+        people.start("m", "--config", "s.yaml"),
+        people.start("m", *HAZARD, environ=environ),
+    ]
+    run(pids, as_json=True)
+    run(pids)
+    said = "".join(capfd.readouterr())
+    assert "the-secret" not in said
+    assert "NCCL_MIN_NCHANNELS" not in said
+    run([people.start("m", *HAZARD, user=0, environ=environ)], as_json=True)
+    assert "NCCL_MIN_NCHANNELS=77" in capfd.readouterr().out
+
+
+@root_only
+def test_its_rights_are_really_its(people: People) -> None:
+    pid = people.start("m", groups=(TEAM, 7))
+
+    def look(found: View) -> Any:
+        mine = rights_of("self")
+        return found.user(), (mine.user, mine.group, mine.groups), mine.capabilities & 0b110
+
+    assert inside(pid, look) == (NOBODY, (NOBODY, NOBODY, frozenset({TEAM, 7})), 0)
+    assert rights_of("self").user == 0
+
+
+@root_only
+def test_rights_are_not_taken_over_beside_another_thread(people: People) -> None:
+    """The kernel gives each thread its own: the other one would keep ours."""
+    pid = people.start("m")
+
+    def enter() -> str:
+        done = threading.Event()
+        thread = threading.Thread(target=done.wait)
+        thread.start()
+        try:
+            View(pid).enter()
+        except GiveUpError as error:
+            return error.trouble
+        finally:
+            done.set()
+            thread.join()
+        return "entered"
+
+    assert results({0: enter})[0] == NOT_SAFE
+
+
+@root_only
+@pytest.mark.parametrize("call", ["setfsuid", "setfsgid"])
+def test_rights_that_the_kernel_does_not_give_are_noticed(
+    people: People, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """These calls report no error."""
+    people.write("s.yaml", YAML)
+    pid = people.start("m", "--config", "s.yaml")
+    monkeypatch.setattr(view._libc, call, lambda _number: 0)  # noqa: SLF001
+    assert verdict(pid) == ("unknown", NOT_SAFE)
+
+
+def test_nothing_is_looked_at_with_our_own_rights() -> None:
+    found = View(os.getpid())
+    for job in (found.stat, found.names, found.real, lambda path: found.read(path, 1)):
+        with pytest.raises(GiveUpError, match=NOT_SAFE):
+            job("/etc/passwd")
+
+
+@root_only
+def test_a_program_is_found_on_its_path_as_it_may_execute_it(people: People) -> None:
+    path = people.write("bin/tool", "")
+    pid = people.start("m", groups=(TEAM,))
+    for mode, owner, group, expected in [
+        (0o755, 0, 0, True),
+        (0o644, 0, 0, False),
+        (0o754, 0, 0, False),
+        (0o754, 0, TEAM, True),
+        (0o700, NOBODY, 0, True),
+        (0o655, NOBODY, 0, False),
+    ]:
+        os.chown(path, owner, group)
+        path.chmod(mode)
+        assert inside(pid, lambda found: found.runs(str(path))) is expected, oct(mode)
+
+
+# Regular files only.
+
+
+@root_only
+@pytest.mark.parametrize("kind", ["pipe", "folder", "ptmx", "socket"])
+def test_what_is_no_regular_file_is_not_opened(people: People, kind: str) -> None:
+    path = people.folder / "x"
+    writer = None
+    if kind == "pipe":
+        os.mkfifo(path)
+        path.chmod(0o666)
+        # It waits until somebody opens the other end.
+        words = ["sh", "-c", "echo x > x; touch opened"]
+        writer = subprocess.Popen(words, cwd=people.folder, stderr=subprocess.DEVNULL)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "ptmx":
+        path.symlink_to("/dev/ptmx")
+    else:
+        import socket
+
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    pid = people.start("m", "--config", "x", environ={"NCCL_CONF_FILE": str(path)})
+    try:
+        assert verdict(pid) == NOT_READ
+        assert inside(pid, lambda found: found.read(str(path), 1)) == "not a regular file"
+        assert not (people.folder / "opened").exists()
+        assert writer is None or writer.poll() is None
+    finally:
+        if writer is not None:
+            writer.kill()
+            writer.wait()
+
+
+@root_only
+def test_no_device_is_opened_by_a_whole_look(people: People) -> None:
+    """Seen by the kernel: strace where it is there."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("no strace here")
+    pid = people.start("m", "--config", "/dev/ptmx")
+    script = f"from eplb_launch.ps.command import run; run([{pid}])"
+    log = people.folder / "log"
+    command = [strace, "-f", "-o", str(log), "-e", "trace=open,openat,openat2"]
+    subprocess.run([*command, sys.executable, "-c", script], check=False, capture_output=True)
+    calls = log.read_text()
+    if "openat2" not in calls and "/dev/ptmx" not in calls:
+        pytest.skip("strace may not trace here")
+    opened = [line for line in calls.splitlines() if "ptmx" in line]
+    assert opened
+    assert all("O_PATH" in line for line in opened)
+
+
+def test_files_of_proc_are_not_read(tmp_path: Path) -> None:
+    """They have no size, and some wait for what is not there, or take it away."""
+    (tmp_path / "x").write_text("x")
+    assert inside(os.getpid(), lambda found: found.read(str(tmp_path / "x"), 9)) == b"x"
+    assert inside(os.getpid(), lambda found: found.read("/proc/version", 9)) == b""
+
+
+def test_magic_links_are_not_followed() -> None:
+    found = inside(os.getpid(), lambda found: found.read("/proc/self/exe", 4))
+    assert found == os.strerror(40)  # ELOOP
+
+
+# Below its root.
+
+
+class Jail:
+    """A process in a chroot, and what is beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.outside = folder / "secret"
+        self.outside.write_text("outside")
+        self.root = folder / "jail"
+        (self.root / "etc").mkdir(parents=True)
+        (self.root / "etc/x").write_text("inside")
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                os.chroot(self.root)
+                os.chdir("/")
+                time.sleep(600)
+            finally:
+                os._exit(0)
+        for _ in range(500):
+            if os.readlink(f"/proc/{self.pid}/root") == str(self.root):
+                return
+            time.sleep(0.01)
+        raise AssertionError("it did not come to pass")
+
+    def end(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def jail(tmp_path: Path) -> Iterator[Jail]:
+    if os.geteuid():
+        pytest.skip("takes root for a chroot")
+    found = Jail(tmp_path)
+    yield found
+    found.end()
+
+
+def test_links_stay_inside(jail: Jail) -> None:
+    (jail.root / "opt").mkdir()
+    (jail.root / "opt/absolute").symlink_to("/etc/x")
+    (jail.root / "opt/up").symlink_to("../../../../../etc/x")
+    (jail.root / "opt/out").symlink_to(f"..{jail.outside}")
+    (jail.root / "a").symlink_to("/b")
+    (jail.root / "b").symlink_to("a")
+    for path, expected in {
+        "/etc/x": b"inside",
+        "etc/x": b"inside",
+        "/opt/absolute": b"inside",
+        "/opt/up": b"inside",
+        "/../../etc/x": b"inside",
+        "/opt/out": os.strerror(2),
+        str(jail.outside): os.strerror(2),
+        "/a": os.strerror(40),
+    }.items():
+        assert inside(jail.pid, functools.partial(View.read, path=path, most=99)) == expected
+    assert inside(jail.pid, lambda found: found.real("/opt/absolute")) == "/etc/x"
+    assert inside(jail.pid, lambda found: found.real("/opt/./missing")) == "/opt/./missing"
+    assert sorted(inside(jail.pid, lambda found: found.names("/opt/.."))) == [
+        *("a", "b", "etc", "opt"),
+    ]
+
+
+def test_a_link_that_is_swapped_meanwhile_leads_nowhere_else(jail: Jail) -> None:
+    """Between a folder, a link to the root above, and a way up that is moved."""
+    (jail.root / "d").mkdir()
+    (jail.root / "d/secret").write_text("inside")
+    (jail.root / "l").symlink_to("../../../../..")
+    (jail.root / "deep/deeper").mkdir(parents=True)
+    swapper = os.fork()
+    if not swapper:
+        try:
+            libc = ctypes.CDLL(None)
+            names = [os.fsencode(jail.root / name) for name in ("d", "l", "deep/deeper", "moved")]
+            while True:
+                libc.renameat2(-100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
+                os.rename(names[2], names[3])
+                os.rename(names[3], names[2])
+        finally:
+            os._exit(0)
+
+    def look(found: View) -> set[object]:
+        seen: set[object] = set()
+        found.left = 1 << 40
+        for _ in range(3000):
+            for path in ("/d/secret", "/l/secret", "/deep/deeper/../../../secret"):
+                try:
+                    seen.add(found.read(path, 99))
+                except OSError as error:
+                    seen.add(error.errno)
+        return seen
+
+    try:
+        found = inside(jail.pid, look)
+    finally:
+        os.kill(swapper, signal.SIGKILL)
+        os.waitpid(swapper, 0)
+    assert b"inside" in found
+    assert b"outside" not in found
+
+
+def test_without_openat2_only_our_own_root_is_looked_at(
+    jail: Jail, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_OPENAT2", 100_000)  # ENOSYS
+    people.write("s.yaml", YAML)
+    assert verdict(people.start("m", "--config", "s.yaml")) == EXPOSED
+    people.write("s.yaml", YAML, 0o600)
+    assert verdict(people.start("m", "--config", "s.yaml")) == NOT_READ
+    assert inside(jail.pid, lambda found: found.read("/etc/x", 9)) == NOT_SAFE
+
+
+# Bounded.
+
+
+def many(name: str, entries: int = 60_000) -> dict[str, str]:
+    return {name: ":".join(["b"] * entries)}
+
+
+@root_only
+@pytest.mark.parametrize(
+    "environ",
+    [many("PATH"), {**many("PYTHONPATH"), "PATH": "/none"}, many("PYTHONPATH")],
+    ids=["PATH", "PYTHONPATH, not looked at", "PYTHONPATH"],
+)
+def test_what_a_process_names_is_counted(people: People, environ: dict[str, str]) -> None:
+    deep = people.folder.joinpath(*["a" * 20] * 100)
+    deep.mkdir(parents=True)
+    (deep / "serve").write_text("echo ready\n/bin/sleep 600\n")
+    for path in (deep, *deep.parents):
+        if people.folder in path.parents:
+            path.chmod(0o755)
+    expected = "release-not-known" if environ.get("PATH") == "/none" else TOO_MUCH
+    environ = {"PATH": f"{people.folder}/bin:/usr/bin:/bin", **environ}
+    pid = people.start("m", *HAZARD, environ=environ, cwd=deep)
+    assert verdict(pid) == ("unknown", expected)
+
+
+@root_only
+def test_a_file_system_that_hangs_does_not_hang_ps(people: People) -> None:
+    """FUSE, and nobody who answers."""
+    place = people.folder / "hangs"
+    place.mkdir()
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError:
+        pytest.skip("no FUSE here")
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
+    try:
+        if ctypes.CDLL(None).mount(b"none", os.fsencode(place), b"fuse", 6, options):
+            pytest.skip("may not mount FUSE")
+        pids = [people.start("m", "--config", "hangs/x"), people.start("m", *HAZARD)]
+        begun = time.monotonic()
+        causes = {row.pid: row.answer.cause for row in look(pids)}
+        assert causes == dict(zip(pids, ("timed-out", "no-limit"), strict=True))
+        assert time.monotonic() - begun < 4 * apart.SECONDS
+    finally:
+        os.close(device)  # which ends all that waits for it
+        subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
+
+
+def test_each_look_and_what_is_read_counts(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x" * 4096 * 10)
+    for number in range(64):
+        (tmp_path / f"f{number}").touch()
+    path = f"{tmp_path}/x"
+
+    def cost(job: Callable[[View], Any]) -> Any:
+        def measured(found: View) -> int:
+            job(found)
+            return BUDGET - found.left
+
+        return inside(os.getpid(), measured)
+
+    assert len(path) < 128
+    assert cost(lambda found: found.stat(path)) == 1
+    assert cost(lambda found: found.read(path, 1 << 20)) == 11
+    assert cost(lambda found: found.names(str(tmp_path))) == 3
+    assert cost(lambda found: found.exists("/" * 1280)) == 11
+    many = inside(os.getpid(), lambda found: [found.exists(path) for _ in range(BUDGET + 1)])
+    assert many == TOO_MUCH
+
+
+@root_only
+def test_values_are_cut_and_escaped(people: People, capfd: pytest.CaptureFixture[str]) -> None:
+    backend = "\x1b[31m" + "x" * 5000
+    people.write("s.yaml", YAML.replace("deepep_low_latency", json.dumps(backend)))
+    pid = people.start("m", "--config", "s.yaml", environ={"NCCL_MAX_CTAS": "y" * 5000})
+    run([pid])
+    run([pid], as_json=True)
+    said = capfd.readouterr().out
+    assert "\x1b" not in said
+    assert "x" * 150 in said
+    assert "x" * 201 not in said
+    assert "y" * 201 not in said
+
+
+# In a child.
+
+
+def test_a_job_that_does_not_end_is_left_alone() -> None:
+    """A stopped process stands in for one that a file system holds: only SIGKILL ends it."""
+    pids = Path("/proc/self/task")
+
+    def hang() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    begun = time.monotonic()
+    jobs: dict[str, Callable[[], Any]] = {"hangs": hang, "works": lambda: str(pids)}
+    try:
+        assert results(jobs, 0.5) == {"hangs": None, "works": str(pids)}
+        assert time.monotonic() - begun >= 1
+        (child,) = apart._left.values()  # noqa: SLF001
+        # Not once more, as long as it is there.
+        assert results(jobs, 0.5) == {"hangs": None, "works": str(pids)}
+        assert list(apart._left.values()) == [child]  # noqa: SLF001
+    finally:
+        for child in apart._left.values():  # noqa: SLF001
+            os.kill(child, signal.SIGKILL)
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert results({"hangs": lambda: 1}) == {"hangs": 1}
+    assert apart._left == {}  # noqa: SLF001
+
+
+def test_who_waits_for_our_output_does_not_wait_for_a_child_that_hangs() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from eplb_launch.ps import apart\n"
+        "job = lambda: os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "print(apart.results({1: job}, 0.2), apart._left[1], flush=True)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    )
+    found, child = ended.stdout.split("} ")
+    assert found == "{1: None"
+    os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_job_that_takes_too_long_or_too_much_is_given_up() -> None:
+    def spin() -> None:
+        while True:
+            pass
+
+    jobs: dict[str, Callable[[], Any]] = {
+        "spins": spin,
+        "eats": lambda: len(bytearray(apart.MOST_BYTES * 2)),
+        "ends": lambda: os._exit(3),
+        "works": lambda: 7,
+    }
+    assert results(jobs, 1.0) == {"spins": None, "eats": None, "ends": None, "works": 7}
+    assert apart._left == {}  # noqa: SLF001
+
+
+def test_many_jobs_are_done() -> None:
+    def job(number: int) -> Callable[[], bytes]:
+        return lambda: b"x" * number
+
+    numbers = (0, 1, 70_000, 1_000_000, *range(40))
+    assert results({n: job(n) for n in numbers}) == {n: b"x" * n for n in numbers}
+
+
+def test_a_child_has_nothing_of_ours_open() -> None:
+    with tempfile.TemporaryFile() as file:
+        os.set_inheritable(file.fileno(), True)
+        opened = results({0: lambda: sorted(os.listdir("/proc/self/fd"), key=int)})[0]
+    assert len(opened) == 5  # with the pipe, and that of the listing
+
+
+# Hidden.
+
+
+@root_only
+def test_hidden_processes_are_said_to_be_hidden() -> None:
+    libc = ctypes.CDLL(None)
+
+    def hidden(**options: Any) -> Any:
+        def job() -> Any:
+            if libc.unshare(0x00020000):  # CLONE_NEWNS
+                return None
+            mounted = "-t proc -o hidepid=2 none /proc"
+            for words in (["--make-rprivate", "/"], mounted.split()):
+                if subprocess.run(["mount", *words], check=False).returncode:
+                    return None
+            os.setgroups([])
+            os.setgid(STRANGER)
+            os.setuid(STRANGER)
+            with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
+                status = run((), **options)
+                sys.stdout.flush()
+                out.seek(0)
+                err.seek(0)
+                return status, out.read().decode(), err.read().decode()
+
+        return results({0: job})[0]
+
+    found = hidden()
+    if found is None:
+        pytest.skip("may not mount")
+    said = "eplb-launch: other users' processes are hidden: run as root\n"
+    assert found == (125, "", said)
+    status, out, err = hidden(as_json=True)
+    assert (status, json.loads(out)["hidden"], json.loads(out)["servers"]) == (125, True, [])
+    assert err == said
