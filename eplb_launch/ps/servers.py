@@ -99,7 +99,8 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
     found = {}
     for pid, process in processes.items():
         if pid not in titled and any(hint in process.cmdline for hint in _HINTS):
-            server = _read(process.command)
+            command = process.command
+            server = None if _is_shell_string(command) else _read(command)
             # With something in front of the server, this process is that, not the server.
             if server is not None and server.entry and not server.prefixes:
                 found[pid] = server
@@ -112,6 +113,14 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
         if above is not None and _asks(found[above.pid]) == _asks(server):
             servers.pop(above.pid, None)
     return servers
+
+
+def _is_shell_string(command: tuple[str, ...]) -> bool:
+    """Whether this is a shell with `-c`: no server itself, and its string may take long to read."""
+    options = command[1:8]
+    return command[0].rpartition("/")[2] in SHELLS and any(
+        word[:1] == "-" and word[1:2] != "-" and "c" in word for word in options
+    )
 
 
 @functools.lru_cache(maxsize=8192)
