@@ -19,7 +19,7 @@ ORACLE := PYTHONPATH=tests $(BIN)/python -m oracle
 ANSWERED := --python $(REAL)/bin/python --sources $(SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: release-given help setup run test golden test-newest lock e2e ray oracle oracle-again oracle-new lint actionlint format bench overhead build dist-test release-check pyz clean
+.PHONY: release-given help setup run test golden test-newest lock e2e ray oracle oracle-again oracle-new lint actionlint format bench hostile overhead build dist-test release-check pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -65,6 +65,9 @@ format: $(VENV)/.dev ## Rewrite the sources in the project's style
 
 bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figures
 	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
+
+hostile: $(VENV)/.installed ## Measure what others' processes can do to root's ps; BEFORE=FOLDER: beside that one
+	$(BIN)/python benchmarks/hostile.py $(if $(BEFORE),--before $(BEFORE))
 
 overhead: $(VENV)/.installed ## Measure beside other launchers, into benchmarks/results and README.md
 	$(BIN)/python benchmarks/overhead.py --rounds $(ROUNDS)
