@@ -173,51 +173,62 @@ def _problem(error: yaml.YAMLError, source: str, line: int) -> Problem:
 
 def _compose(source: str, first: int, left: list[int]) -> Iterator[Node]:
     """Yield the documents of a source that begins at line `first` of its file."""
-    builder = _Builder(first, left)
-    for event in yaml.parse(source, Loader=_LOADER):
+    builder = _Builder(yaml.parse(source, Loader=_LOADER), first, left)
+    for event in builder.events:
         if isinstance(event, yaml.DocumentStartEvent):
             builder.anchors = {}
-        elif isinstance(event, yaml.CollectionEndEvent):
-            node = builder.close(event)
-            if not builder.stack:
-                yield node
         elif isinstance(event, yaml.NodeEvent):
-            node = builder.add(event)
-            if not builder.stack and node.kind == TEXT:
-                yield node
-            elif isinstance(event, yaml.CollectionStartEvent):
-                builder.open(node)
+            yield builder.node(event)
 
 
 class _Builder:
-    """A tree that is being made."""
+    """Trees that are being made of the events of a parser."""
 
-    def __init__(self, first: int, left: list[int]) -> None:
+    def __init__(self, events: Iterator[yaml.Event], first: int, left: list[int]) -> None:
+        self.events = events
         self.first = first
         self.left = left  # how many nodes there may be, in the whole file
-        self.stack: list[Node] = []
-        self.keys: list[Node | None] = []  # for each open map: the key that waits for its value
+        self.open: list[Node] = []
         self.anchors: dict[str, Node] = {}
 
-    def open(self, node: Node) -> None:
-        if len(self.stack) >= DEPTH:
-            raise _TooMuch(node.line, _INVALID)
-        self.stack.append(node)
-        self.keys.append(None)
-
-    def close(self, event: yaml.CollectionEndEvent) -> Node:
-        self.keys.pop()
-        node = self.stack.pop()
-        node.end = self.first + _line(event.end_mark)
-        if node.kind == MAP:
-            self.merge(node)
+    def node(self, event: Any) -> Node:
+        """Return the node that begins with an event."""
+        line = self.first + _line(event.start_mark)
+        self.take(1, line)
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self.anchors:
+                raise _TooMuch(line, "not valid YAML: an alias that nothing stands for")
+            return self.anchors[event.anchor]
+        node = Node(MAP if isinstance(event, yaml.MappingStartEvent) else LIST, line)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = node
+        node.tag = getattr(event, "tag", None) or ""
+        if isinstance(event, yaml.ScalarEvent):
+            node.kind = TEXT
+            node.text = templates(event.value)
+            node.plain = bool(event.implicit[0])
+            node.block = event.style == "|"
+            node.line += event.style in ("|", ">")
+            node.end = self.first + _line(event.end_mark)
+            return node
+        if len(self.open) >= DEPTH:
+            raise _TooMuch(line, _INVALID)
+        self.open.append(node)
+        while isinstance(child := next(self.events), yaml.NodeEvent):
+            if node.kind == LIST:
+                node.items.append(self.node(child))
+            else:
+                node.pairs.append((self.node(child), self.node(next(self.events))))
+        node.end = self.first + _line(child.end_mark)
+        self.open.pop()
+        self.merge(node)
         return node
 
     def merge(self, node: Node) -> None:
         """Count what is merged into a map: it is looked through for each key."""
         for key, value in node.pairs:
             for other in (value.items or [value]) if key.merges else ():
-                circle = any(other is above for above in self.stack)
+                circle = any(other is above for above in self.open)
                 node.merged += _CIRCLE_COSTS if circle else len(other.pairs) + other.merged
         self.take(node.merged, node.line)
 
@@ -227,47 +238,7 @@ class _Builder:
         if self.left[0] < 0:
             raise _TooMuch(line, f"more than {NODES:,} values in it: not read on from here")
 
-    def add(self, event: yaml.NodeEvent) -> Node:
-        line = self.first + _line(event.start_mark)
-        self.take(1, line)
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self.anchors:
-                raise _TooMuch(line, "not valid YAML: an alias that nothing stands for")
-            node = self.anchors[event.anchor]
-        else:
-            node = _node(event, line, self.first)
-            if event.anchor is not None:
-                self.anchors[event.anchor] = node
-        if self.stack:
-            self.put(node)
-        return node
-
-    def put(self, node: Node) -> None:
-        parent, key = self.stack[-1], self.keys[-1]
-        if parent.kind == LIST:
-            parent.items.append(node)
-        elif key is None:
-            self.keys[-1] = node
-        else:
-            parent.pairs.append((key, node))
-            self.keys[-1] = None
-
 
 def _line(mark: Any) -> int:
     """Return the line of a place, from 0."""
     return int(mark.line) if mark is not None else 0
-
-
-def _node(event: yaml.NodeEvent, line: int, first: int) -> Node:
-    kind = MAP if isinstance(event, yaml.MappingStartEvent) else LIST
-    node = Node(TEXT if isinstance(event, yaml.ScalarEvent) else kind, line)
-    node.tag = getattr(event, "tag", None) or ""
-    if not isinstance(event, yaml.ScalarEvent):
-        return node
-    node.text = templates(event.value)
-    node.plain = bool(event.implicit[0])
-    node.end = first + _line(event.end_mark)
-    if event.style in ("|", ">"):
-        node.line += 1
-        node.block = event.style == "|"
-    return node
