@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch import plan
-from eplb_launch.command.entrypoints import Prefix, Server
 from eplb_launch.files import DISK, Given
 from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
 from eplb_launch.nccl.checks_values import shown
@@ -293,6 +292,9 @@ DROPS: dict[str, str] = {
     "sudo eplb-launch --strict -- env -i": "env",
     "doas": "doas",
     "doas -u u": "doas",
+    "machinectl shell u@": "machinectl",
+    "machinectl -q shell --uid=u .host": "machinectl",
+    "machinectl shell -E NCCL_MAX_CTAS u@": "",
     "pkexec": "pkexec",
     "su - u -c": "su",
     "su -l u -c": "su",
@@ -593,16 +595,6 @@ def test_what_is_taken_for_the_ordinary_case_is_one(environ: dict[str, str]) -> 
 def test_a_plan_without_a_server_is_left_alone() -> None:
     decided = plan(["true"], {})
     assert advise(decided, {}, cap=8) is decided
-
-
-def test_a_prefix_that_nobody_knows_is_named() -> None:
-    decided = decide()
-    assert decided.server is not None
-    server: Server = decided.server.replace(
-        environ={}, prefixes=(Prefix("machinectl", ("machinectl", "shell", "u@"), 0),)
-    )
-    looked = advise(decided.replace(server=server), {}, cap=8)
-    assert [w.code for w in looked.warnings] == ["variable-dropped"]
 
 
 def test_odd_names_stay_in_one_line(tmp_path: Path) -> None:
