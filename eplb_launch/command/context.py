@@ -259,7 +259,10 @@ def _effect(
         bool(named)
         or ("keeps", "") in [(kind, value) for kind, _, value in said]
         or any(text in word for text in row.get("unless", "").split() for word in own)
-        or any(environ.get(name + VARIABLE) for name in row.get("own_names", "").split())
+        or any(
+            environ.get(name + VARIABLE) not in (None, UNKNOWN)
+            for name in row.get("own_names", "").split()
+        )
     )
     return drops and not kept, any(named)
 
