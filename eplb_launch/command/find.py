@@ -114,7 +114,7 @@ class _Trail:
                 return False
             # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
             option = words[index - 1].startswith("-") and words[index - 1] != "--"
-            return marked or not option or found[1] < len(words)
+            return marked or not option or max(len(words) - 1, self.context.gap) >= found[1]
         return name in PREFIXES or name in SHELLS or is_python(name)
 
     def _look(self, index: int) -> bool | None:

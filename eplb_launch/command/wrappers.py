@@ -317,8 +317,18 @@ _PERF: Row = {  # perf-record(1), perf-stat(1), perf-trace(1)
         "trace": {"values": "-e --event --expr -o --output -p --pid -m --mmap-pages -D --delay"},
     }
 }
+_OPERAND: Row = {"operands": 1}
+_SOFTLIMIT: Row = {"values": "-a -c -d -f -l -m -o -p -r -s -t"}
+# They start the command behind their options, none of which has a value. Those of a shell; nohup(1)
+# of coreutils 9.4, setsid(1) of util-linux 2.40; of containers (skarnet.org/software/s6,
+# openSUSE/catatonit, busybox, toybox); valgrind(1), catchsegv(1), ddtrace.readthedocs.io.
+_PLAIN = """
+    builtin noglob ! nohup setsid with-contenv catatonit busybox toybox valgrind catchsegv
+    ddtrace-run
+"""
 
 PREFIXES: dict[str, Row] = {
+    **{name: {} for name in _PLAIN.split()},
     # env(1), coreutils 9.4
     "env": {
         "values": "-a --argv0",
@@ -328,21 +338,17 @@ PREFIXES: dict[str, Row] = {
         "clears": "-i - --ignore-environment",
         "assignments": True,
     },
-    # Built into the shell: POSIX exec, command, builtin, time; bash(1)
+    # Built into the shell: POSIX exec, command, time; bash(1)
     "exec": {"values": "-a", "clears": "-c"},
     "command": {"refuses": "-v -V"},
-    "builtin": {},
-    "noglob": {},
-    "!": {},
     # Built into the shell, and time(1)
     "time": {"values": "-f --format -o --output"},
-    # nohup(1), nice(1), stdbuf(1), timeout(1), chroot(1): coreutils 9.4
-    "nohup": {},
+    # nice(1), stdbuf(1), timeout(1), chroot(1): coreutils 9.4
     "nice": {"values": "-n --adjustment"},
     "stdbuf": {"values": "-i --input -o --output -e --error"},
     "timeout": {"values": "-k --kill-after -s --signal", "operands": 1},
     "chroot": {"values": "--groups --userspec", "operands": 1, "elsewhere": True},
-    # util-linux 2.40, section 1: ionice, chrt, taskset, setsid, flock, prlimit, setpriv, unshare,
+    # util-linux 2.40, section 1: ionice, chrt, taskset, flock, prlimit, setpriv, unshare,
     # nsenter, runuser, script, choom
     "ionice": {
         "values": "-c --class -n --classdata -p --pid -P --pgid -u --uid",
@@ -354,7 +360,6 @@ PREFIXES: dict[str, Row] = {
         "refuses": "-p --pid -m --max",
     },
     "taskset": {"operands": 1, "refuses": "-p --pid"},
-    "setsid": {},
     "flock": {
         "values": "-w --wait --timeout -E --conflict-exit-code",
         "operands": 1,
@@ -417,18 +422,15 @@ PREFIXES: dict[str, Row] = {
     },
     # chpst(8), runit; softlimit(8), setuidgid(8), envdir(8), envuidgid(8), setlock(8): daemontools
     "chpst": {"user": True, "values": "-u -U -b -e -/ -C -n -l -L -m -d -o -p -f -c -r -t"},
-    "softlimit": {"values": "-a -c -d -f -l -m -o -p -r -s -t"},
+    "softlimit": _SOFTLIMIT,
     "setuidgid": {"operands": 1, "user": True},
-    "envuidgid": {"operands": 1},
-    "envdir": {"operands": 1},
-    "setlock": {"operands": 1},
+    **dict.fromkeys(("envuidgid", "envdir", "setlock"), _OPERAND),
     # skarnet.org/software/s6: s6-setuidgid, s6-envdir, s6-setlock, s6-softlimit
     "s6-setuidgid": {"operands": 1, "user": True},
     "s6-applyuidgid": {"user": True, "values": "-u -g -G"},
     "s6-envdir": {"values": "-c -L -s", "operands": 1},
     "s6-setlock": {"values": "-t", "operands": 1},
-    "s6-softlimit": {"values": "-a -c -d -f -l -m -o -p -r -s -t"},
-    "with-contenv": {},
+    "s6-softlimit": _SOFTLIMIT,
     # github.com/tianon/gosu, github.com/ncopa/su-exec
     "gosu": {"operands": 1, "user": True},
     "su-exec": {"operands": 1, "user": True},
@@ -497,7 +499,7 @@ PREFIXES: dict[str, Row] = {
     # rocm.docs.amd.com: rocprof, rocprofv3
     "rocprof": {"values": "-i -o -d -t --basenames --trace-period --flush-rate", "words": True},
     "rocprofv3": {"values": "-i --input -o --output-file -d --output-directory -f --output-format"},
-    # Section 1: strace, ltrace, gdb, lldb, valgrind, catchsegv; github.com/benfred/py-spy
+    # Section 1: strace, ltrace, gdb, lldb; github.com/benfred/py-spy
     "strace": {
         "values": """
         -a --columns -b --detach-on -D -e --expr --trace -I --interruptible -o --output -O
@@ -508,8 +510,6 @@ PREFIXES: dict[str, Row] = {
     "ltrace": {"values": "-a -A -D -e -F -l -n -o -p -s -u -w -x"},
     "gdb": _GDB,
     "lldb": {"values": "-o -O -s -S -k -K -n -p -w"},
-    "valgrind": {},
-    "catchsegv": {},
     "py-spy": {"subs": {"record": {"values": "-o --output -d --duration -r --rate -f --format"}}},
     "perf": _PERF,
     # Python environments
@@ -548,7 +548,6 @@ PREFIXES: dict[str, Row] = {
         --traces_exporter --metrics_exporter --logs_exporter --service_name
         --exporter_otlp_endpoint --exporter_otlp_protocol --id_generator --resource_attributes"""
     },
-    "ddtrace-run": {},  # ddtrace.readthedocs.io
     "newrelic-admin": {"subs": {"run-program": {}, "run-python": {}}},  # docs.newrelic.com
     "coverage": _COVERAGE,
     # Launchers of many processes
@@ -622,12 +621,9 @@ PREFIXES: dict[str, Row] = {
     },
     "screen": {"values": "-c -e -h -p -S -s -T -t", "refuses": "-r -x -ls -list"},
     "watch": {"values": "-n --interval -q --equexit", "joins": True},
-    # First processes of containers: github.com/krallin/tini, Yelp/dumb-init, openSUSE/catatonit
-    "tini": {"values": "-p -e"},
-    "tini-static": {"values": "-p -e"},
-    "docker-init": {"values": "-p -e"},
+    # First processes of containers: github.com/krallin/tini, Yelp/dumb-init
+    **{name: {"values": "-p -e"} for name in ("tini", "tini-static", "docker-init")},
     "dumb-init": {"values": "-r --rewrite"},
-    "catatonit": {},
     # xargs(1), findutils 4.9
     "xargs": {
         "values": """
@@ -635,9 +631,6 @@ PREFIXES: dict[str, Row] = {
         --max-chars --process-slot-var""",
         "appends": True,
     },
-    # busybox and toybox: the program is their first word
-    "busybox": {},
-    "toybox": {},
     LAUNCHERS[0]: _LAUNCHER,
     # `vllm bench sweep`: vllm/benchmarks/sweep/serve.py of 0.11.1 to 0.33, shlex.split(serve_cmd)
     "vllm": {
