@@ -41,8 +41,9 @@ def run(
 
         decided = plan(command, os.environ, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
         environment = decided.environment
-        for name, value in environment.items():
-            lines.append(f"set {name}={value}: {decided.reason}")
+        # Where it is overwritten, the warning says what the server gets.
+        if "variable-overwritten" not in [warning.code for warning in decided.warnings]:
+            lines = [f"set {name}={value}: {decided.reason}" for name, value in environment.items()]
         if verbose and not environment:
             lines.append(f"nothing set: {decided.reason}")
         for warning in decided.warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch import plan
-from eplb_launch.command.entrypoints import Prefix, Server
+from eplb_launch.command import find
 from eplb_launch.files import DISK, Given
 from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
 from eplb_launch.nccl.checks_values import shown
@@ -293,6 +294,9 @@ DROPS: dict[str, str] = {
     "sudo eplb-launch --strict -- env -i": "env",
     "doas": "doas",
     "doas -u u": "doas",
+    "machinectl shell u@": "machinectl",
+    "machinectl -q shell --uid=u .host": "machinectl",
+    "machinectl shell -E NCCL_MAX_CTAS u@": "",
     "pkexec": "pkexec",
     "su - u -c": "su",
     "su -l u -c": "su",
@@ -401,6 +405,73 @@ def test_what_a_shell_string_does(script: str, code: str) -> None:
     decided = decide(["sh", "-c", script])
     assert codes(decided) == [code] * bool(code)
     assert "\0" not in "".join(w.message + w.remedy for w in decided.warnings)
+
+
+SEARCHED = {
+    "wrapper": (["numactl", "-N", "0", *SERVE], 1),
+    "sudo": (["sudo", *SERVE], 1),
+    "another value": (["env", "NCCL_MAX_CTAS=x", *SERVE], 1),
+    "nothing kept": (["env", "-i", *SERVE], 1),
+    "container": (["docker", "run", "-e", "NCCL_MAX_CTAS", "image", *SERVE], 1),
+    "shell": (["bash", "-c", LINE], 1),
+    "shell that exports": (["bash", "-c", f"export NCCL_MAX_CTAS=x; exec {LINE}"], 1),
+    "wrappers and a shell": (["sudo", "-E", "numactl", "-N", "0", "bash", "-c", LINE], 1),
+    # What such a script does depends on what is set.
+    "shell that looks at it": (["sh", "-c", f"NCCL_MAX_CTAS=${{NCCL_MAX_CTAS:-x}} {LINE}"], 2),
+}
+
+
+@pytest.mark.parametrize(("command", "times"), SEARCHED.values(), ids=SEARCHED)
+def test_a_plan_finds_its_server_once(
+    command: list[str], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def counted(*given: Any) -> Any:
+        found.append(given)
+        return real(*given)
+
+    real = find.find
+    monkeypatch.setattr(find, "find", counted)
+    decided = decide(command)
+    assert decided.environment == {"NCCL_MAX_CTAS": "8"}
+    assert len(found) == times
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("NCCL_MAX_CTAS=${NCCL_MAX_CTAS:-x} nice", ""),
+        ("NCCL_MAX_CTAS=$NCCL_MAX_CTAS docker run -e NCCL_MAX_CTAS image", ""),
+        ("docker run -e NCCL_MAX_CTAS=$NCCL_MAX_CTAS image", ""),
+        ("NCCL_MAX_CTAS=${NCCL_MAX_CTAS+x} nice", "variable-overwritten"),
+        ("NCCL_MAX_CTAS=x;", "variable-overwritten"),  # exported, as it is set outside then
+        ("unset NCCL_MAX_CTAS; mpirun -x NCCL_MAX_CTAS", "variable-dropped"),
+    ],
+)
+def test_a_script_that_looks_at_the_variable(script: str, code: str) -> None:
+    assert codes(decide(["sh", "-c", f"{script} {LINE}"])) == [code] * bool(code)
+
+
+@pytest.mark.parametrize(
+    ("before", "named"),
+    [
+        ("sh -c 'exec env -i {}'", "env"),
+        ("su u -c 'exec sudo {}'", "sudo"),
+        ("env -i sh -c 'unset NCCL_MAX_CTAS; exec {}'", "env"),
+        ("sh -c 'unset NCCL_MAX_CTAS; exec sudo {}'", "sh and sudo"),
+        ("./start.sh --x sudo ./other.sh {}", "sudo"),
+        ("nohup ./start.sh docker run image ./other.sh {}", "docker"),
+    ],
+)
+def test_the_program_that_drops_it_is_named(before: str, named: str) -> None:
+    (warning,) = decide(shlex.split(before.format(LINE))).warnings
+    assert warning.message.startswith(f"{named} do")
+
+
+def test_what_wrappers_behind_an_unknown_program_set_counts() -> None:
+    decided = decide("./start.sh env NCCL_MAX_CTAS=4 ./other.sh")
+    assert (decided.current, decided.environment) == ("4", {})
 
 
 def test_env_that_sets_another_value() -> None:
@@ -593,16 +664,6 @@ def test_what_is_taken_for_the_ordinary_case_is_one(environ: dict[str, str]) -> 
 def test_a_plan_without_a_server_is_left_alone() -> None:
     decided = plan(["true"], {})
     assert advise(decided, {}, cap=8) is decided
-
-
-def test_a_prefix_that_nobody_knows_is_named() -> None:
-    decided = decide()
-    assert decided.server is not None
-    server: Server = decided.server.replace(
-        environ={}, prefixes=(Prefix("machinectl", ("machinectl", "shell", "u@"), 0),)
-    )
-    looked = advise(decided.replace(server=server), {}, cap=8)
-    assert [w.code for w in looked.warnings] == ["variable-dropped"]
 
 
 def test_odd_names_stay_in_one_line(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def test_a_prefix_that_drops_the_variable(folder: Path) -> None:
     assert start(folder, "--strict", server=command)[:2] == (125, "")
 
 
+def test_one_line_says_what_the_server_gets(folder: Path) -> None:
+    command = ("env", "NCCL_MAX_CTAS=x", "vllm", "serve", "m")
+    status, out, lines = start(folder, server=command)
+    assert (status, out) == (0, "NCCL_MAX_CTAS=x\n")
+    (line,) = lines
+    assert line == (
+        "eplb-launch: warning: env sets NCCL_MAX_CTAS=x for the server, whatever is set here; "
+        "take it out there, or put `eplb-launch --` directly before `vllm serve`"
+    )
+
+
 @pytest.mark.parametrize("words", [["--max-ctas", "4"], ["--max-ctas=4"], ["--max-ctas=04"]])
 def test_another_cap(folder: Path, words: list[str]) -> None:
     assert start(folder, *words) == (0, "NCCL_MAX_CTAS=4\n", [SET.format(4)])

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check import images
 from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.command.wrappers import PREFIXES
 from eplb_launch.model import Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from eplb_launch.command.entrypoints import Server
 
-ENGINES = ("docker", "docker-compose", "nerdctl", "podman")
+ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
 _STARTS = ("create", "run")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check import worker
 from eplb_launch.check.grammar import PROGRAM, SERVES
-from eplb_launch.command.skip import shell_string
+from eplb_launch.command.find import shell_string
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eplb_launch.check.tasks import Task
-    from eplb_launch.command.entrypoints import Prefix, Server
+    from eplb_launch.command.entrypoints import Server, Wrapper
     from eplb_launch.plans import Plan, PlanWarning
     from eplb_launch.vllm.rules import Verdict
 
@@ -145,17 +145,17 @@ def _is_set(task: Task) -> bool:
     )
 
 
-def is_wrapped(prefixes: Sequence[Prefix]) -> bool:
+def is_wrapped(prefixes: Sequence[Wrapper]) -> bool:
     """Whether the launcher is among what stands before a server."""
     return any(map(_is_launcher, prefixes))
 
 
-def lacks_dashes(prefixes: Sequence[Prefix]) -> bool:
+def lacks_dashes(prefixes: Sequence[Wrapper]) -> bool:
     """Whether the launcher is there, and the "--" is not that it wants before its command."""
     return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
 
 
-def launcher_options(prefixes: Sequence[Prefix]) -> dict[str, Any] | None:
+def launcher_options(prefixes: Sequence[Wrapper]) -> dict[str, Any] | None:
     """Return the options that the launcher is given; None where it refuses them."""
     found: dict[str, Any] | None = {}
     for prefix in filter(_is_launcher, prefixes):
@@ -166,7 +166,7 @@ def launcher_options(prefixes: Sequence[Prefix]) -> dict[str, Any] | None:
     return found
 
 
-def _is_launcher(prefix: Prefix) -> bool:
+def _is_launcher(prefix: Wrapper) -> bool:
     if prefix.name in ENGINES:
         return False  # what it starts in the container is a prefix of its own
     return prefix.name in _LAUNCHERS or any(

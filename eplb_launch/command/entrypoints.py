@@ -26,12 +26,14 @@ class Argument(Record):
         values["position"] = position
 
 
-class Prefix(Record):
+class Wrapper(Record):
     """A program that stands between the launcher and the server, such as `numactl`."""
 
     name: str  # basename, or "sh" for a shell string
     words: tuple[str, ...]  # its own words: the name, its options and operands
     position: int  # index of its first word in the command
+    drops: bool = False  # NCCL_MAX_CTAS does not get through it
+    sets: bool = False  # it sets NCCL_MAX_CTAS itself
 
 
 class Server(Record):
@@ -42,12 +44,15 @@ class Server(Record):
     positions: Sequence[int]  # where each of them stands in the command
     environ: Mapping[str, str]  # what the server will get, prefixes applied; may hold UNKNOWN
     program: str  # the word that is executed: "vllm", "/opt/venv/bin/vllm", "python3.12"
-    prefixes: tuple[Prefix, ...] = ()
+    prefixes: tuple[Wrapper, ...] = ()
     directory: str | None = None  # where a prefix changes to; None: stays where it is
     complete: bool = True  # False: an expansion that cannot be known may add arguments
     elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
     sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string starts
+    # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
+    # depends on the value.
+    hands_on: bool | None = True
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

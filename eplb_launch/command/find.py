@@ -1,127 +1,86 @@
 """Find the vLLM server behind the programs that start it: `numactl`, `env`, `sh -c`, `docker run`.
 
-Three ways, in this order: step over each program that is known to start another; look ahead for
-words that can only be a server; settle for any program that is given vLLM's own options.
+Three ways, in this order: step over each program that the table in `wrappers` knows to start
+another; look ahead for words that can only be a server; settle for any program that is given
+vLLM's own options. On the way it is noted what each program does to the environment.
 """
 
 from __future__ import annotations
 
-from eplb_launch.command.context import Way
+from eplb_launch.command.context import Context
 from eplb_launch.command.entrypoints import (
     IDLE,
     NOTHING,
     OTHER,
     UNKNOWN,
     VLLM,
-    Prefix,
     entry_at,
     is_python,
     module_entry,
     python_target,
     script_entry,
 )
-from eplb_launch.command.skip import shell_string, skip
 from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from eplb_launch.command.context import Said
     from eplb_launch.command.entrypoints import Server
-    from eplb_launch.command.skip import Step
     from eplb_launch.command.wrappers import Row
 
 DEPTH = 16  # shell strings inside shell strings
 # Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.
 MARKS = ("--enable-eplb", "--eplb-config", "--all2all-backend", "--data-parallel-size", "-dp")
+_VALUED = (
+    *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
+    *("replaces", "hosts", "spreads"),
+)
+_PAIRS = "pairs", "assigns"
+_BARE = "flags", "clears", "keeps", "module", "refuses"
+_kinds: dict[int, dict[str, str]] = {}
 
 
 def find(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Server | None, bool]:
-    """As `command.look`, for a command whose first word is not the server."""
+    """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
-    way = Way(environ)
-    server = search(words, range(len(words)), way)
-    return server, server is None and way.idle[0]
+    context = Context(environ)
+    server = search(words, range(len(words)), context)
+    return server, server is None and context.idle[0]
 
 
-def search(words: Sequence[str], positions: Sequence[int], way: Way) -> Server | None:
+def search(words: Sequence[str], positions: Sequence[int], context: Context) -> Server | None:
     """Return the server that `words` start.
 
-    `positions` says where each of them stands in the command, `way` what is known on arrival.
+    `positions` says where each of them stands in the command, `context` what is known on arrival.
     """
-    way.idle[0] = False
-    if way.depth > DEPTH:
+    context.idle[0] = False
+    if context.depth > DEPTH:
         return None
-    trail = _Trail(words, positions, way)
+    trail = _Trail(words, positions, context.branch())
     if trail.follow(0):
         return trail.server
-    first = trail.first
+    first, words, positions, context = trail.first, trail.words, trail.positions, trail.context
     marked = any(map(_is_mark, words[first:]))
-    i = trail.end
-    while i < len(words):
-        if _is_plausible(words, i, marked=marked):
-            before = way.passed()
-            ahead = _Trail(words, positions, way.branch())
-            if ahead.follow(i):
-                if ahead.server is None:
-                    return None
-                name = words[first].rpartition("/")[2]
-                passed = Prefix(name, tuple(words[first:i]), positions[first])
-                after = ahead.server.prefixes[len(before) :]
-                return ahead.server.replace(prefixes=(*before, passed, *after))
-            i = ahead.end
-        else:
-            way.idle[0] = way.idle[0] or _is_idle(words, i)
-            i += 1
+    trail.context = context.branch()
+    while trail.look_ahead(marked=marked):
+        if trail.follow(trail.end):
+            return trail.server
     if not marked:
         return None
     # An option can stand first: `docker run IMAGE --enable-eplb` leaves the program to the image.
     start = first + (not words[first].startswith("-"))
-    return way.server(words, positions, ("", start), "".join(words[first:start]))
-
-
-def _is_mark(word: str) -> bool:
-    """Whether a word is one of the options that only vLLM has."""
-    if not word.startswith("-"):
-        return False
-    return word.partition("=")[0].partition(".")[0].replace("_", "-") in MARKS
-
-
-def _sourced(words: Sequence[str], shell: str, way: Way) -> tuple[str, ...]:
-    """Return the files that a shell with such options reads before its command string."""
-    short = [word for word in words[1:] if word.startswith("-") and not word.startswith("--")]
-    if "--login" in words or any("l" in word for word in short):
-        return ("/etc/profile", "~/.profile")
-    file = way.environ.get("BASH_ENV") if shell == "bash" else None
-    return (file,) if file and file != UNKNOWN else ()
-
-
-def _is_idle(words: Sequence[str], index: int) -> bool:
-    """Whether vLLM without an engine may start at `index`, behind a program that is not known."""
-    return words[index].rpartition("/")[2] in VLLM and "".join(words[index + 1 : index + 2]) in IDLE
-
-
-def _is_plausible(words: Sequence[str], index: int, *, marked: bool) -> bool:
-    """Whether a server may start at `index`, behind a program that is not known."""
-    name = words[index].rpartition("/")[2]
-    if name in VLLM:
-        found = entry_at(words, index)
-        if found is None or found == NOTHING:
-            return False
-        # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
-        option = words[index - 1].startswith("-") and words[index - 1] != "--"
-        return marked or not option or found[1] < len(words)
-    return name in PREFIXES or name in SHELLS or is_python(name)
+    return context.server(words, positions, ("", start), "".join(words[first:start]))
 
 
 class _Trail:
     """A walk over programs that start each other."""
 
-    def __init__(self, words: Sequence[str], positions: Sequence[int], way: Way) -> None:
-        """Begin at the end of `way`."""
+    def __init__(self, words: Sequence[str], positions: Sequence[int], context: Context) -> None:
         self.words = words
         self.positions = positions
-        self.way = way
+        self.context = context
         self.server: Server | None = None
         self.first = 0  # the program at which the walk ended
         self.end = 0  # the first word that it has not looked at
@@ -135,6 +94,28 @@ class _Trail:
             if settled is not None:
                 return settled
         return False
+
+    def look_ahead(self, *, marked: bool) -> bool:
+        """Pass the program at which the walk ended, up to where a server may start; or False."""
+        for index in range(self.end, len(self.words)):
+            if self._is_plausible(index, marked=marked):
+                self._pass(self.words[self.first].rpartition("/")[2], self.first, index)
+                return True
+            self.context.idle[0] = self.context.idle[0] or _is_idle(self.words, index)
+        return False
+
+    def _is_plausible(self, index: int, *, marked: bool) -> bool:
+        """Whether a server may start at `index`, behind a program that is not known."""
+        words = self.words
+        name = words[index].rpartition("/")[2]
+        if name in VLLM:
+            found = entry_at(words, index)
+            if found is None or found == NOTHING:
+                return False
+            # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
+            option = words[index - 1].startswith("-") and words[index - 1] != "--"
+            return marked or not option or max(len(words) - 1, self.context.gap) >= found[1]
+        return name in PREFIXES or name in SHELLS or is_python(name)
 
     def _look(self, index: int) -> bool | None:
         """Look at the program at `index`: settled, not to be settled, or None to walk on."""
@@ -156,7 +137,7 @@ class _Trail:
             return self._found(found, index)
         row = PREFIXES.get(name)
         # Of `vllm bench sweep`, what its --serve-cmd starts is looked at next, if it has one.
-        self.way.idle[0] = name in VLLM
+        self.context.idle[0] = name in VLLM
         return self._step(row, name, index, index + 1) if row is not None else False
 
     def _look_at_shell(self, index: int, name: str) -> bool:
@@ -166,7 +147,7 @@ class _Trail:
         if not at:
             return False
         self._pass("sh", index, at + 1)
-        self.way.sourced += _sourced(words[index:at], name, self.way)
+        self.context.sourced += _sourced(words[index:at], name, self.context)
         return self._run(words[at], at, at + 1, name)
 
     def _look_at_python(self, index: int) -> bool | None:
@@ -186,78 +167,242 @@ class _Trail:
 
     def _step(self, row: Row, name: str, index: int, start: int) -> bool | None:
         """Step over the program at `index`, whose own words go on at `start`."""
-        step = skip(self.words, start, row, self.way)
-        if step is None or step.settled:
-            return step is not None
-        self._pass(name, index, step.end)
-        if "elsewhere" in step.row:
-            self.way.elsewhere = self.way.elsewhere or name
-        return self._go_on(step, index)
-
-    def _go_on(self, step: Step, index: int) -> bool | None:
-        """Go on after a step over the program at `index`."""
+        step = _Step(self, start)
+        last = step.over(row)
+        if last is None or step.settled:
+            return last is not None
+        own = tuple(self.words[index : step.own_end])
+        self.context.step_over(name, own, self.positions[index], step.said, last)
+        self.end = end = step.end
         words = self.words
-        if step.split is not None or step.program is not None:
-            return self._replace(step)
+        if step.program is not None:
+            # The command starts in an option: `docker run --entrypoint vllm IMAGE serve`.
+            self.context.enter(step.at)
+            started = [step.program, *words[end:]]
+            places = [self.positions[step.at], *self.positions[end:]]
+            self.server = search(started, places, self.context)
+            return True
         if step.string is not None:
-            return self._run(step.string, step.at, step.end, "sh")
-        if step.end < len(words) and "joins" in step.row:
-            return self._run(" ".join(words[step.end :]), step.end, len(words), "sh")
+            return self._run(step.string, step.at, end, "sh")
+        if end < len(words) and "joins" in last:
+            return self._run(" ".join(words[end:]), end, len(words), "sh")
         found = None
-        if step.end < len(words) and step.module:
-            found = module_entry(words, words[step.end], step.end + 1)
-        elif step.end < len(words) and "module" in step.row:
-            index = step.end
+        if end < len(words) and step.module:
+            found = module_entry(words, words[end], end + 1)
+        elif end < len(words) and "module" in last:
+            index = end
             found = script_entry(words, index)
         return None if found is None else self._found(found, index)
 
     def _found(self, found: tuple[str, int], index: int) -> bool:
         """Settle for an entry point whose program is at `index`."""
-        self.way.idle[0] = found == NOTHING
+        self.context.idle[0] = found == NOTHING
         if found[1]:
-            self.server = self.way.server(self.words, self.positions, found, self.words[index])
+            self.server = self.context.server(self.words, self.positions, found, self.words[index])
         return True
 
     def _pass(self, name: str, index: int, end: int) -> None:
-        """Note a program that is passed."""
+        """Note a program that leaves the environment as it is."""
         self.end = end
-        passed = Prefix(name, tuple(self.words[index:end]), self.positions[index])
-        self.way.prefixes.append(passed)
+        self.context.step_over(name, tuple(self.words[index:end]), self.positions[index])
 
     def _run(self, text: str, at: int, rest: int, shell: str) -> bool:
         """Look into a command string, which stands at `at`; its `$0` and so on follow at `rest`."""
         from eplb_launch.command.shell.script import run
 
-        way = self.way.branch()
-        way.depth += 1
-        if way.depth > 1 and not way.spend(64 + 2 * len(text)):
+        context = self.context.branch()
+        context.enter(at)
+        if context.depth > 1 and not context.spend(64 + 2 * len(text)):
             return True
-        way.complete = way.complete and way.gap <= at
-        way.gap = -1
         parameters = list(zip(self.words[rest:], self.positions[rest:], strict=True))
-        self.server = run(text, self.positions[at], shell, parameters, way)
+        self.server = run(text, self.positions[at], shell, parameters, context)
         return True
 
-    def _replace(self, step: Step) -> bool:
-        """Go on with words of which some were inside another word: `env -S`, `--entrypoint`."""
-        way = self.way
-        way.depth += 1
-        way.complete = way.complete and way.gap <= step.at
-        way.gap = -1
-        passed = len(way.passed())
-        if step.program is not None:
-            new = [step.program]
+    def split(self, text: str, at: int) -> None:
+        """Have the words of a text follow the word at `at`, which it comes from: `env -S`."""
+        from eplb_launch.command.shell.lexer import split
+
+        self.context.enter(at)
+        inside = split(text)
+        self.words = [*self.words[: at + 1], *inside, *self.words[at + 1 :]]
+        place = [self.positions[at]] * len(inside)
+        self.positions = [*self.positions[: at + 1], *place, *self.positions[at + 1 :]]
+
+
+class _Step:
+    """The own words of a program that starts another one, by its row: where its command is."""
+
+    def __init__(self, trail: _Trail, start: int) -> None:
+        self.trail = trail
+        self.end = start  # the first word of the command
+        self.own_end = 0  # where it ended before words were inserted
+        self.said: list[Said] = []
+        self.string: str | None = None  # the command, for a shell
+        self.program: str | None = None  # its program, where an option names it
+        self.at = 0  # where the value stands that one of these two comes from
+        self.module = False  # the command is a Python module and its arguments
+        self.settled = False  # no command is started
+
+    def over(self, row: Row) -> Row | None:
+        """Skip options and operands; return the last sub-command's row, None: no command."""
+        while self._level(row):
+            if self.settled or "subs" not in row:
+                self.own_end = self.own_end or self.end
+                return row
+            sub = "".join(self.trail.words[self.end : self.end + 1])
+            self.end += 1
+            if sub not in row["subs"]:
+                break
+            row = row["subs"][sub]
+        return None
+
+    def _level(self, row: Row) -> bool:
+        """As over, for one level of sub-commands; False where what the row needs is not there."""
+        kinds = _kinds_of(row)
+        operands = row.get("operands", 0)
+        stops = row.get("stops", "").split()
+        needs = row.get("needs", "").split()
+        options = True
+        while self.end < len(self.trail.words) and not self.settled:
+            word = self.trail.words[self.end]
+            self.end += 1
+            if options and word == "--":
+                options = False
+            elif options and word.startswith("-"):
+                for kind, option, value in self._take(word, kinds, row):
+                    needs = [] if option in needs else needs
+                    operands *= kind != "replaces"
+                    self._note(kind, option, value)
+            elif options and word in stops:
+                self.settled = True
+            elif "assignments" in row and "=" in word:
+                self.said.append(("sets", "", word))
+            elif operands and (
+                "elsewhere" in row or not _is_server(self.trail.words, self.end - 1)
+            ):
+                operands -= 1
+                options = options and (operands > 0 or "mixed" in row)
+            else:
+                self.end -= 1
+                break
+        self.end = min(self.end, len(self.trail.words))
+        return not needs
+
+    def _take(self, word: str, kinds: dict[str, str], row: Row) -> list[Said]:
+        """Return what the options in a word say, and go past their values."""
+        words = self.trail.words
+        said: list[Said] = []
+        for option, glued in _options(word, kinds, row):
+            kind = kinds.get(option, "")
+            value = glued or ""
+            if glued is None and (kind in _VALUED or kind in _PAIRS):
+                value = "".join(words[self.end : self.end + 1])
+                self.end += 1
+            if kind in _PAIRS:
+                value += "=" + "".join(words[self.end : self.end + 1])
+                self.end += 1
+            elif not kind and glued is None and "greedy" in row and _is_value(words, self.end):
+                self.end += 1
+            said.append((kind, option, value))
+        return said
+
+    def _note(self, kind: str, option: str, value: str) -> None:
+        """Note what an option says; its value, if it has one, has just been passed."""
+        self.said.append((kind, option, value))
+        at = min(self.end, len(self.trail.words)) - 1
+        if kind == "splits":  # into more words of the program itself
+            self.own_end = self.own_end or at + 1
+            self.trail.split(value, at)
+            self.settled = self.trail.context.depth > DEPTH
+        elif kind == "string":
+            self.string, self.at = value, at
+        elif kind == "program":
+            self.program, self.at = value, at
+        elif kind == "module":
+            self.module = True
+        elif kind == "refuses":
+            self.settled = True
+
+
+def _kinds_of(row: Row) -> dict[str, str]:
+    """Return the column in which each option of a row stands."""
+    kinds = _kinds.get(id(row))
+    if kinds is None:
+        listed: dict[str, str] = row  # type: ignore[assignment]
+        keys = (*_VALUED, *_PAIRS, *_BARE)
+        kinds = {option: key for key in keys for option in listed.get(key, "").split()}
+        _kinds[id(row)] = kinds
+    return kinds
+
+
+def _options(word: str, kinds: dict[str, str], row: Row) -> list[tuple[str, str | None]]:
+    """Return the options in a word, each with the value that is glued to it."""
+    if word in kinds:
+        return [(word, None)]
+    if word.startswith("--") or "words" in row or len(word) < 3:
+        option, equals, value = word.partition("=")
+        return [(option, value if equals else None)]
+    found: list[tuple[str, str | None]] = []
+    for at in range(1, len(word)):
+        option = "-" + word[at]
+        if kinds.get(option) in _VALUED:
+            found.append((option, word[at + 1 :].removeprefix("=") or None))
+            break
+        if option in kinds:
+            found.append((option, None))
+    return found
+
+
+def _is_server(words: Sequence[str], index: int) -> bool:
+    """Whether a server starts at `index`."""
+    if words[index].rpartition("/")[2] not in VLLM:
+        return False
+    return entry_at(words, index) not in (None, NOTHING)
+
+
+def _is_idle(words: Sequence[str], index: int) -> bool:
+    """Whether vLLM without an engine may start at `index`, behind a program that is not known."""
+    return words[index].rpartition("/")[2] in VLLM and "".join(words[index + 1 : index + 2]) in IDLE
+
+
+def _is_value(words: Sequence[str], index: int) -> bool:
+    """Whether the word at `index` could be the value of an option that is not known."""
+    if index >= len(words) or words[index].startswith("-") or _is_server(words, index):
+        return False
+    name = words[index].rpartition("/")[2]
+    return not (name in PREFIXES or name in SHELLS or is_python(name))
+
+
+def _is_mark(word: str) -> bool:
+    """Whether a word is one of the options that only vLLM has."""
+    if not word.startswith("-"):
+        return False
+    return word.partition("=")[0].partition(".")[0].replace("_", "-") in MARKS
+
+
+def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, ...]:
+    """Return the files that a shell with such options reads before its command string."""
+    short = [word for word in words[1:] if word.startswith("-") and not word.startswith("--")]
+    if "--login" in words or any("l" in word for word in short):
+        return ("/etc/profile", "~/.profile")
+    file = context.environ.get("BASH_ENV") if shell == "bash" else None
+    return (file,) if file and file != UNKNOWN else ()
+
+
+def shell_string(words: Sequence[str], index: int) -> int:
+    """Return where the command string of the shell at `index` stands; 0 if it is given none."""
+    i = index + 1
+    string = False
+    while i < len(words):
+        word = words[i]
+        if len(word) < 2 or word[0] not in "-+":
+            break
+        i += 1
+        if word == "--":
+            break
+        if word.startswith("--"):
+            i += word in ("--rcfile", "--init-file")
         else:
-            from eplb_launch.command.shell.lexer import split
-
-            # The string goes on with options and assignments of env itself.
-            new = ["env", *split(step.split or "")]
-        words = [*new, *self.words[step.end :]]
-        positions = [self.positions[step.at]] * len(new) + list(self.positions[step.end :])
-        self.server = search(words, positions, way)
-        if self.server is not None and step.program is None:
-            prefixes = self.server.prefixes
-            self.server = self.server.replace(
-                prefixes=(*prefixes[:passed], *prefixes[passed + 1 :])
-            )
-        return True
+            string = string or (word[0] == "-" and "c" in word)
+            i += word.count("o") + word.count("O")  # the name of a shell option: -euo pipefail
+    return i if string and i < len(words) else 0

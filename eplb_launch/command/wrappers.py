@@ -28,10 +28,23 @@ if TYPE_CHECKING:
         exports: (
             str  # options whose value lists what the command gets: ALL or NONE, NAME, NAME=VALUE
         )
+        assigns: str  # options with two values, NAME and VALUE, for the environment
+        passes: str  # options whose value lists the NAMEs that the command gets
         unsets: str  # options whose value is a NAME to take out of the environment
         clears: str  # options that empty the environment
         own: bool  # the command gets an environment that is not ours
-        keeps: str  # where `own`: options that make it ours all the same
+        resets: bool  # most of ours is left out, if it is not set up otherwise
+        spreads: str  # options with a value that start the command on other hosts, without ours
+        hosts: str  # options whose value lists such hosts
+        nodes: str  # variables that tell how many hosts there are
+        default: str  # the variable that stands for `exports` where there is no such option
+        keeps: str  # options that hand ours on all the same: all of it, or by name: --keep=NAME
+        unless: str  # what, in a word of its own, may make it hand ours on
+        own_names: str  # before a NAME: variables of ours that the command gets as NAME
+        option: str  # the option that makes it hand {name} on, or sets it to {value}
+        user: bool  # the command runs as another user
+        python: str  # its Python environment: of the "project", by "prefix", or nobody "knows"
+        image: bool  # its last operand is the image of a container
         chdir: str  # options whose value is the command's working directory
         string: str  # options whose value is a command for a shell
         joins: bool  # the words of the command are joined and given to a shell
@@ -88,6 +101,8 @@ _CONTAINER_RUN: Row = {  # docker-run(1), podman-run(1), nerdctl command referen
     "program": "--entrypoint",
     "operands": 1,
     "own": True,
+    "keeps": "--env-host",
+    "unless": "--env-file",  # the user's own choice: not looked at
     "elsewhere": True,
 }
 _CONTAINER_EXEC: Row = {  # docker-exec(1), podman-exec(1)
@@ -96,9 +111,12 @@ _CONTAINER_EXEC: Row = {  # docker-exec(1), podman-exec(1)
     "chdir": "-w --workdir",
     "operands": 1,
     "own": True,
+    "unless": "--env-file",
     "elsewhere": True,
 }
 _CONTAINERS: Row = {  # docker(1), podman(1), nerdctl; docker compose: docs.docker.com/reference/cli
+    "image": True,
+    "option": "-e {name}",
     "values": """
     --config -c --context -H --host -l --log-level --tlscacert --tlscert --tlskey --connection
     --identity --root --runroot --storage-driver --url -n --namespace -a --address --snapshotter""",
@@ -129,6 +147,7 @@ _KUBECTL_EXEC: Row = {  # kubernetes.io/docs/reference/kubectl: exec, debug
     "elsewhere": True,
 }
 _KUBECTL: Row = {
+    "option": "--env={name}={value}",
     "values": """
     --as --as-group --as-uid --cache-dir --certificate-authority --client-certificate --client-key
     --cluster --context --kubeconfig -n --namespace --request-timeout -s --server --token --user
@@ -151,11 +170,13 @@ _APPTAINER_RUN: Row = {  # apptainer.org/docs/user/main/cli/apptainer_exec.html
     --pids-limit -S --scratch --security -W --workdir --add-caps""",
     "sets": "--env",
     "clears": "-e --cleanenv -C --containall",
+    "own_names": "SINGULARITYENV_ APPTAINERENV_",
     "chdir": "--pwd --cwd",
     "operands": 1,
     "elsewhere": True,
 }
 _APPTAINER: Row = {
+    "option": "--env {name}={value}",
     "values": "-c --config",
     "subs": {"exec": _APPTAINER_RUN, "run": _APPTAINER_RUN},
 }
@@ -164,7 +185,11 @@ _CONDA_RUN: Row = {  # conda run --help; mamba and micromamba: mamba.readthedocs
     "sets": "-e --env",
     "chdir": "--cwd",
 }
-_CONDA: Row = {"values": "-r --root-prefix --rc-file", "subs": {"run": _CONDA_RUN}}
+_CONDA: Row = {
+    "python": "prefix",
+    "values": "-r --root-prefix --rc-file",
+    "subs": {"run": _CONDA_RUN},
+}
 _UV_VALUES = """
     --allow-insecure-host --cache-dir --color --config-file --config-setting -C
     --config-settings-package --default-index --env-file --exclude-newer --extra -f --find-links
@@ -174,8 +199,9 @@ _UV_VALUES = """
     --prerelease --project -p --python --python-platform --refresh-package --reinstall-package
     --resolution --torch-backend --upgrade-group -P --upgrade-package -w --with --with-editable
     --with-requirements -b --build-constraints -c --constraints --overrides --from"""
-_UV_TOOL: Row = {"values": _UV_VALUES, "chdir": "--directory"}
+_UV_TOOL: Row = {"python": "knows", "values": _UV_VALUES, "chdir": "--directory"}
 _UV: Row = {  # docs.astral.sh/uv/reference/cli
+    "python": "project",
     "values": _UV_VALUES,
     "chdir": "--directory",
     "subs": {
@@ -229,19 +255,25 @@ _SRUN: Row = {  # srun(1), Slurm 24.05; --container-*: github.com/NVIDIA/pyxis
     --task-epilog --task-prolog --thread-spec -T --threads --threads-per-core -t --time --time-min
     --tmp --tres-bind --tres-per-task --uid --wait -W --wckey""",
     "exports": "--export",
+    "option": "--export=ALL,{name}",
     "chdir": "-D --chdir",
     "elsewhere": True,
 }
 _MPIRUN: Row = {  # mpirun(1) of Open MPI 4 and 5; mpiexec.hydra(1) of MPICH
     "words": True,
     "values": """
-    -c -n --n -np --np -N -npernode --npernode -npersocket --npersocket -pernode-n -H -host --host
-    -hosts -f -hostfile --hostfile -machinefile --machinefile -map-by --map-by -bind-to --bind-to
+    -c -n --n -np --np -npersocket --npersocket -pernode-n -map-by --map-by -bind-to --bind-to
     -rank-by --rank-by -rf --rankfile -output-filename --output-filename --output -prefix --prefix
-    -path --path -tmpdir -timeout --timeout --runtime-options --display --personality -ppn
-    -iface -launcher -rmk -genvlist -envlist -cpu-set --cpu-set -stdin --stdin""",
+    -path --path -tmpdir -timeout --timeout --runtime-options --display --personality -iface
+    -launcher -rmk -genvlist -envlist -cpu-set --cpu-set -stdin --stdin""",
     "pairs": "-mca --mca -gmca --gmca --prtemca --pmixmca -genv -env",
     "sets": "-x",
+    # Open MPI hands on to other hosts only what -x names; mpiexec of MPICH has -genv instead.
+    "spreads": "-N -npernode --npernode -ppn -f -hostfile --hostfile -machinefile --machinefile",
+    "hosts": "-H -host --host -hosts",
+    "nodes": "SLURM_JOB_NUM_NODES SLURM_NNODES",
+    "unless": "-genv -env",
+    "option": "-x {name}",
     "chdir": "-wd -wdir --wdir",
     "elsewhere": True,
 }
@@ -285,8 +317,18 @@ _PERF: Row = {  # perf-record(1), perf-stat(1), perf-trace(1)
         "trace": {"values": "-e --event --expr -o --output -p --pid -m --mmap-pages -D --delay"},
     }
 }
+_OPERAND: Row = {"operands": 1}
+_SOFTLIMIT: Row = {"values": "-a -c -d -f -l -m -o -p -r -s -t"}
+# They start the command behind their options, none of which has a value. Those of a shell; nohup(1)
+# of coreutils 9.4, setsid(1) of util-linux 2.40; of containers (skarnet.org/software/s6,
+# openSUSE/catatonit, busybox, toybox); valgrind(1), catchsegv(1), ddtrace.readthedocs.io.
+_PLAIN = """
+    builtin noglob ! nohup setsid with-contenv catatonit busybox toybox valgrind catchsegv
+    ddtrace-run
+"""
 
 PREFIXES: dict[str, Row] = {
+    **{name: {} for name in _PLAIN.split()},
     # env(1), coreutils 9.4
     "env": {
         "values": "-a --argv0",
@@ -296,21 +338,17 @@ PREFIXES: dict[str, Row] = {
         "clears": "-i - --ignore-environment",
         "assignments": True,
     },
-    # Built into the shell: POSIX exec, command, builtin, time; bash(1)
+    # Built into the shell: POSIX exec, command, time; bash(1)
     "exec": {"values": "-a", "clears": "-c"},
     "command": {"refuses": "-v -V"},
-    "builtin": {},
-    "noglob": {},
-    "!": {},
     # Built into the shell, and time(1)
     "time": {"values": "-f --format -o --output"},
-    # nohup(1), nice(1), stdbuf(1), timeout(1), chroot(1): coreutils 9.4
-    "nohup": {},
+    # nice(1), stdbuf(1), timeout(1), chroot(1): coreutils 9.4
     "nice": {"values": "-n --adjustment"},
     "stdbuf": {"values": "-i --input -o --output -e --error"},
     "timeout": {"values": "-k --kill-after -s --signal", "operands": 1},
     "chroot": {"values": "--groups --userspec", "operands": 1, "elsewhere": True},
-    # util-linux 2.40, section 1: ionice, chrt, taskset, setsid, flock, prlimit, setpriv, unshare,
+    # util-linux 2.40, section 1: ionice, chrt, taskset, flock, prlimit, setpriv, unshare,
     # nsenter, runuser, script, choom
     "ionice": {
         "values": "-c --class -n --classdata -p --pid -P --pgid -u --uid",
@@ -322,7 +360,6 @@ PREFIXES: dict[str, Row] = {
         "refuses": "-p --pid -m --max",
     },
     "taskset": {"operands": 1, "refuses": "-p --pid"},
-    "setsid": {},
     "flock": {
         "values": "-w --wait --timeout -E --conflict-exit-code",
         "operands": 1,
@@ -336,6 +373,7 @@ PREFIXES: dict[str, Row] = {
         --landlock-access --landlock-rule --pdeathsig --ptracer --regid --reuid --rgid --ruid
         --securebits --selinux-label --seccomp-filter""",
         "clears": "--reset-env",
+        "user": True,
     },
     "unshare": {
         "values": """
@@ -345,7 +383,10 @@ PREFIXES: dict[str, Row] = {
     },
     "nsenter": {"values": "-t --target -S --setuid -G --setgid", "elsewhere": True},
     "runuser": {
-        "values": "-g --group -G --supp-group -s --shell -w --whitelist-environment",
+        "values": "-g --group -G --supp-group -s --shell",
+        "passes": "-w --whitelist-environment",
+        "option": "--whitelist-environment={name}",
+        "user": True,
         "string": "-c --command --session-command",
         "operands": 1,
         "replaces": "-u --user",
@@ -353,7 +394,10 @@ PREFIXES: dict[str, Row] = {
         "mixed": True,
     },
     "su": {  # su(1)
-        "values": "-g --group -G --supp-group -s --shell -w --whitelist-environment",
+        "values": "-g --group -G --supp-group -s --shell",
+        "passes": "-w --whitelist-environment",
+        "option": "--whitelist-environment={name}",
+        "user": True,
         "string": "-c --command --session-command",
         "operands": 1,
         "clears": "- -l --login",
@@ -377,24 +421,25 @@ PREFIXES: dict[str, Row] = {
         "refuses": "-H --hardware -s --show",
     },
     # chpst(8), runit; softlimit(8), setuidgid(8), envdir(8), envuidgid(8), setlock(8): daemontools
-    "chpst": {"values": "-u -U -b -e -/ -C -n -l -L -m -d -o -p -f -c -r -t"},
-    "softlimit": {"values": "-a -c -d -f -l -m -o -p -r -s -t"},
-    "setuidgid": {"operands": 1},
-    "envuidgid": {"operands": 1},
-    "envdir": {"operands": 1},
-    "setlock": {"operands": 1},
+    "chpst": {"user": True, "values": "-u -U -b -e -/ -C -n -l -L -m -d -o -p -f -c -r -t"},
+    "softlimit": _SOFTLIMIT,
+    "setuidgid": {"operands": 1, "user": True},
+    **dict.fromkeys(("envuidgid", "envdir", "setlock"), _OPERAND),
     # skarnet.org/software/s6: s6-setuidgid, s6-envdir, s6-setlock, s6-softlimit
-    "s6-setuidgid": {"operands": 1},
-    "s6-applyuidgid": {"values": "-u -g -G"},
+    "s6-setuidgid": {"operands": 1, "user": True},
+    "s6-applyuidgid": {"user": True, "values": "-u -g -G"},
     "s6-envdir": {"values": "-c -L -s", "operands": 1},
     "s6-setlock": {"values": "-t", "operands": 1},
-    "s6-softlimit": {"values": "-a -c -d -f -l -m -o -p -r -s -t"},
-    "with-contenv": {},
+    "s6-softlimit": _SOFTLIMIT,
     # github.com/tianon/gosu, github.com/ncopa/su-exec
-    "gosu": {"operands": 1},
-    "su-exec": {"operands": 1},
-    # sudo(8) 1.9.15; doas(1)
+    "gosu": {"operands": 1, "user": True},
+    "su-exec": {"operands": 1, "user": True},
+    # sudo(8) 1.9.15, env_reset; doas(1), doas.conf(5), keepenv; pkexec(1)
     "sudo": {
+        "resets": True,
+        "keeps": "-E --preserve-env",
+        "option": "--preserve-env={name}",
+        "user": True,
         "values": """
         -C --close-from -g --group -h --host -p --prompt -R --chroot -r --role -T
         --command-timeout -t --type -U --other-user -u --user""",
@@ -402,7 +447,8 @@ PREFIXES: dict[str, Row] = {
         "assignments": True,
         "refuses": "-l --list -v --validate -K --remove-timestamp -e --edit -V --version",
     },
-    "doas": {"values": "-a -C -u"},
+    "doas": {"resets": True, "user": True, "values": "-a -C -u"},
+    "pkexec": {"resets": True, "values": "--user"},
     # cgexec(1), libcgroup; systemd-run(1), systemd-inhibit(1), systemd-cat(1): systemd 255
     "cgexec": {"values": "-g"},
     "systemd-run": {
@@ -414,24 +460,34 @@ PREFIXES: dict[str, Row] = {
         "chdir": "--working-directory",
         "own": True,
         "keeps": "--scope",
+        "option": "--setenv={name}",
+    },
+    "machinectl": {  # machinectl(1)
+        "option": "--setenv={name}",
+        "user": True,
+        "values": "-M --machine -H --host --uid -p --property -n --lines -o --output",
+        "subs": {
+            "shell": {"values": "--uid", "sets": "-E --setenv", "operands": 1, "resets": True}
+        },
     },
     "systemd-inhibit": {"values": "--what --who --why --mode"},
     "systemd-cat": {"values": "-t --identifier -p --priority --stderr-priority --level-prefix"},
     # The manuals of bubblewrap and firejail, section 1
     "bwrap": {
+        "assigns": "--setenv",
         "values": """
         --args --argv0 --userns --userns2 --pidns --uid --gid --hostname --remount-ro --mount-label
         --exec-label --file-label --proc --dev --tmpfs --mqueue --dir --seccomp --add-seccomp-fd
         --block-fd --userns-block-fd --info-fd --json-status-fd --lock-file --sync-fd --cap-add
         --cap-drop --perms --size --overlay-src --tmp-overlay --ro-overlay""",
         "pairs": """
-        --setenv --bind --bind-try --dev-bind --dev-bind-try --ro-bind --ro-bind-try --bind-fd
+        --bind --bind-try --dev-bind --dev-bind-try --ro-bind --ro-bind-try --bind-fd
         --ro-bind-fd --file --bind-data --ro-bind-data --symlink --chmod""",
         "unsets": "--unsetenv",
         "clears": "--clearenv",
         "chdir": "--chdir",
     },
-    "firejail": {"sets": "--env"},
+    "firejail": {"sets": "--env", "option": "--env {name}={value}"},
     # nvidia: nsys, ncu, compute-sanitizer, cuda-gdb
     "nsys": {"subs": {"profile": _NSYS_PROFILE, "launch": _NSYS_PROFILE, "start": _NSYS_PROFILE}},
     "ncu": {
@@ -443,7 +499,7 @@ PREFIXES: dict[str, Row] = {
     # rocm.docs.amd.com: rocprof, rocprofv3
     "rocprof": {"values": "-i -o -d -t --basenames --trace-period --flush-rate", "words": True},
     "rocprofv3": {"values": "-i --input -o --output-file -d --output-directory -f --output-format"},
-    # Section 1: strace, ltrace, gdb, lldb, valgrind, catchsegv; github.com/benfred/py-spy
+    # Section 1: strace, ltrace, gdb, lldb; github.com/benfred/py-spy
     "strace": {
         "values": """
         -a --columns -b --detach-on -D -e --expr --trace -I --interruptible -o --output -O
@@ -454,23 +510,29 @@ PREFIXES: dict[str, Row] = {
     "ltrace": {"values": "-a -A -D -e -F -l -n -o -p -s -u -w -x"},
     "gdb": _GDB,
     "lldb": {"values": "-o -O -s -S -k -K -n -p -w"},
-    "valgrind": {},
-    "catchsegv": {},
     "py-spy": {"subs": {"record": {"values": "-o --output -d --duration -r --rate -f --format"}}},
     "perf": _PERF,
     # Python environments
     "uv": _UV,
     "uvx": _UV_TOOL,
-    "poetry": _RUN,  # python-poetry.org/docs/cli
-    "pipenv": _RUN,  # pipenv.pypa.io/en/latest/commands.html
-    "pdm": {"subs": {"run": {"values": "-p --project"}}},  # pdm-project.org/en/latest/reference/cli
-    "hatch": {"values": "-e --env -p --project", "subs": {"run": {}}},  # hatch.pypa.io cli
-    "rye": _RUN,
-    "pixi": {  # pixi.sh/latest/reference/cli
+    "poetry": {**_RUN, "python": "knows"},  # python-poetry.org/docs/cli
+    "pipenv": {**_RUN, "python": "knows"},  # pipenv.pypa.io/en/latest/commands.html
+    "pdm": {
+        "python": "knows",
+        "subs": {"run": {"values": "-p --project"}},
+    },  # pdm-project.org/en/latest/reference/cli
+    "hatch": {
+        "python": "knows",
+        "values": "-e --env -p --project",
+        "subs": {"run": {}},
+    },  # hatch.pypa.io cli
+    "rye": {**_RUN, "python": "knows"},
+    "pixi": {
+        "python": "knows",  # pixi.sh/latest/reference/cli
         "subs": {
             "run": {"values": "--manifest-path -e --environment --color"},
             "exec": {"values": "-s --spec -c --channel -p --platform"},
-        }
+        },
     },
     "conda": _CONDA,
     "mamba": _CONDA,
@@ -486,13 +548,12 @@ PREFIXES: dict[str, Row] = {
         --traces_exporter --metrics_exporter --logs_exporter --service_name
         --exporter_otlp_endpoint --exporter_otlp_protocol --id_generator --resource_attributes"""
     },
-    "ddtrace-run": {},  # ddtrace.readthedocs.io
     "newrelic-admin": {"subs": {"run-program": {}, "run-python": {}}},  # docs.newrelic.com
     "coverage": _COVERAGE,
     # Launchers of many processes
     "torchrun": _TORCHRUN,
     "accelerate": {"subs": {"launch": _ACCELERATE}},
-    "srun": _SRUN,
+    "srun": {**_SRUN, "default": "SLURM_EXPORT_ENV"},
     "salloc": _SRUN,  # salloc(1)
     "sbatch": {**_SRUN, "string": "--wrap", "needs": "--wrap"},  # sbatch(1)
     "mpirun": _MPIRUN,
@@ -509,6 +570,7 @@ PREFIXES: dict[str, Row] = {
                         --entrypoint-resources --headers --verify --log-style --log-color""",
                         "chdir": "--working-dir",
                         "own": True,
+                        "unless": "NCCL_MAX_CTAS",
                         "elsewhere": True,
                     }
                 }
@@ -519,12 +581,13 @@ PREFIXES: dict[str, Row] = {
     "docker": _CONTAINERS,
     "podman": _CONTAINERS,
     "nerdctl": _CONTAINERS,
-    "docker-compose": {**_CONTAINERS["subs"]["compose"]},
+    "docker-compose": {**_CONTAINERS["subs"]["compose"], "image": True, "option": "-e {name}"},
     "kubectl": _KUBECTL,
     "oc": _KUBECTL,
     "singularity": _APPTAINER,
     "apptainer": _APPTAINER,
-    "enroot": {  # github.com/NVIDIA/enroot doc/cmd/start.md
+    "enroot": {
+        "option": "-e {name}",  # github.com/NVIDIA/enroot doc/cmd/start.md
         "subs": {
             "start": {
                 "values": "-c --conf -m --mount",
@@ -533,7 +596,7 @@ PREFIXES: dict[str, Row] = {
                 "own": True,
                 "elsewhere": True,
             }
-        }
+        },
     },
     "ssh": {  # ssh(1), OpenSSH 9.6
         "values": "-B -b -c -D -E -e -F -I -i -J -L -l -m -O -o -P -p -Q -R -S -W -w",
@@ -541,10 +604,12 @@ PREFIXES: dict[str, Row] = {
         "mixed": True,
         "joins": True,
         "own": True,
+        "unless": "SendEnv SetEnv",
         "elsewhere": True,
     },
     # Terminals: tmux(1), whose server has an environment of its own; screen(1); watch(1)
     "tmux": {
+        "option": "-e {name}={value}",
         "values": "-c -f -L -S -T",
         "subs": {
             "new-session": _TMUX_NEW,
@@ -556,12 +621,9 @@ PREFIXES: dict[str, Row] = {
     },
     "screen": {"values": "-c -e -h -p -S -s -T -t", "refuses": "-r -x -ls -list"},
     "watch": {"values": "-n --interval -q --equexit", "joins": True},
-    # First processes of containers: github.com/krallin/tini, Yelp/dumb-init, openSUSE/catatonit
-    "tini": {"values": "-p -e"},
-    "tini-static": {"values": "-p -e"},
-    "docker-init": {"values": "-p -e"},
+    # First processes of containers: github.com/krallin/tini, Yelp/dumb-init
+    **{name: {"values": "-p -e"} for name in ("tini", "tini-static", "docker-init")},
     "dumb-init": {"values": "-r --rewrite"},
-    "catatonit": {},
     # xargs(1), findutils 4.9
     "xargs": {
         "values": """
@@ -569,9 +631,6 @@ PREFIXES: dict[str, Row] = {
         --max-chars --process-slot-var""",
         "appends": True,
     },
-    # busybox and toybox: the program is their first word
-    "busybox": {},
-    "toybox": {},
     LAUNCHERS[0]: _LAUNCHER,
     # `vllm bench sweep`: vllm/benchmarks/sweep/serve.py of 0.11.1 to 0.33, shlex.split(serve_cmd)
     "vllm": {

@@ -6,6 +6,7 @@ Imported only for a command that can hang. A row of WARNINGS is said at launch a
 
 from __future__ import annotations
 
+from eplb_launch.command.entrypoints import find_server
 from eplb_launch.files import DISK, Given
 from eplb_launch.model import Record
 from eplb_launch.nccl import checks_propagation as places
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
     from eplb_launch.files import Files
     from eplb_launch.nccl.checks_values import Fields
     from eplb_launch.plans import Plan
-
-# Programs after which the server runs as somebody else.
-_USERS = frozenset(
-    (
-        *("sudo", "doas", "su", "runuser", "gosu", "su-exec", "setpriv", "chpst", "machinectl"),
-        *("setuidgid", "s6-setuidgid", "s6-applyuidgid"),
-    )
-)
 
 
 class Row(Record):
@@ -198,17 +191,17 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = D
             value = hidden[0]
             reason = f"{VARIABLE}={shown(value.text)} in {value.source} stays ({plan.reason})"
             plan = plan.replace(variables=(), reason=reason)
-    arrives = True
+    met, arrives = server, True
     if plan.variables:
         text = plan.environment[VARIABLE]
         found = tuple({**reading, VARIABLE: Value(text, ENVIRONMENT)} for reading in found)
-        if server.prefixes:
-            from eplb_launch.command.env_passthrough import arriving
-
-            arrives = arriving(plan.command, environ, VARIABLE, text) == text
+        arrives = bool(server.hands_on)
+        if server.hands_on is None:
+            met = _found_again(plan, server, {**environ, VARIABLE: text})
+            arrives = met.environ.get(VARIABLE) == text
     texts = [{name: value.text for name, value in reading.items()} for reading in found]
     plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
-    case = Case(plan, server, environ, cap, found, hidden, arrives)
+    case = Case(plan, server, environ, cap, found, hidden, met, arrives)
     return plan.replace(
         warnings=(*plan.warnings, *_said(WARNINGS, case)),
         notes=(*plan.notes, *_said(NOTES, case)),
@@ -220,7 +213,7 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
         server.environ,
         plan.vllm_version,
         directory=server.directory,
-        other_user=any(prefix.name in _USERS for prefix in server.prefixes),
+        other_user=_as_another_user(server),
         files=Given({}) if server.elsewhere else files,
     )
     if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
@@ -228,6 +221,21 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
     # vLLM sets these itself then (override_envs_for_invariance).
     fixed = {name: Value("1", "VLLM_BATCH_INVARIANT") for name in (MINIMA[0], MAXIMA[0])}
     return tuple({**reading, **fixed} for reading in found)
+
+
+def _found_again(plan: Plan, server: Server, environ: Mapping[str, str]) -> Server:
+    """Return the server of a script that looks at the variable, where that is set."""
+    found = find_server(plan.command, environ)
+    servers = (found, *found.others) if found else ()
+    return next((other for other in servers if other.words == server.words), found or server)
+
+
+def _as_another_user(server: Server) -> bool:
+    if not server.prefixes:
+        return False
+    from eplb_launch.command.wrappers import PREFIXES
+
+    return any("user" in PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes)
 
 
 def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:

@@ -23,12 +23,12 @@ def dropped(case: Case) -> Iterator[Fields]:
     """Yield programs on the way that do not hand the variable on."""
     if not case.server.prefixes or not (case.plan.variables or case.plan.current):
         return
-    from eplb_launch.command.env_passthrough import OPTIONS, dropping
+    names = _dropping(case.met)
+    if names:
+        from eplb_launch.command.wrappers import PREFIXES
 
-    found = dropping(case.server, case.environ, VARIABLE)
-    if found:
-        names = list(dict.fromkeys(shown(prefix.name) for prefix in found))
-        option = OPTIONS.get(names[0], "").format(name=VARIABLE, value=case.cap)
+        row = PREFIXES.get(names[0], {})
+        option = row.get("option", "").format(name=VARIABLE, value=case.cap)
         yield {
             "names": " and ".join(names),
             "verb": "does" if len(names) == 1 else "do",
@@ -41,18 +41,27 @@ def overwritten(case: Case) -> Iterator[Fields]:
     """Yield a program on the way that sets it to something else."""
     if case.arrives or not case.plan.variables or not case.server.prefixes:
         return
-    from eplb_launch.command.env_passthrough import arriving, dropping
-
-    value = dict(case.plan.variables)[VARIABLE]
-    arrived = arriving(case.plan.command, case.environ, VARIABLE, value)
-    if arrived is None or arrived == value or dropping(case.server, case.environ, VARIABLE):
+    arrived = case.met.environ.get(VARIABLE)
+    if arrived is None or _dropping(case.met):
         return
-    names = [p.name for p in case.server.prefixes if any(VARIABLE in word for word in p.words)]
-    yield {
-        "names": (names or [case.server.prefixes[-1].name])[-1],
-        "value": shown(arrived),
-        "place": _place(case.server),
-    }
+    wrappers = case.server.prefixes
+    names = [wrapper.name for wrapper in wrappers if wrapper.sets] or [wrappers[-1].name]
+    yield {"names": names[-1], "value": shown(arrived), "place": _place(case.server)}
+
+
+def _dropping(server: Server) -> list[str]:
+    """Return the programs that do not hand the variable on, where none behind them sets it."""
+    if not server.prefixes:
+        return []
+    from eplb_launch.command.wrappers import LAUNCHERS
+
+    found: list[str] = []
+    for wrapper in server.prefixes:
+        if wrapper.name in LAUNCHERS or wrapper.sets:
+            found.clear()
+        elif wrapper.drops:
+            found.append(shown(wrapper.name))
+    return list(dict.fromkeys(found))
 
 
 def _place(server: Server) -> str:

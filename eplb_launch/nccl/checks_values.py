@@ -38,7 +38,8 @@ class Case(Record):
     cap: int  # the most CTAs that there may be
     readings: tuple[Mapping[str, Value], ...]  # what NCCL may find, what the plan sets included
     hidden: tuple[Value, ...]  # limits in conf files that it would find without the plan
-    arrives: bool  # what the plan sets reaches the server as it is
+    met: Server  # the server that there is with what the plan sets
+    arrives: bool  # what the plan sets reaches it as it is
 
     @property
     def kept(self) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.command.wrappers import PREFIXES
 from eplb_launch.files import DISK
 
 TYPE_CHECKING = False
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.entrypoints import Server
     from eplb_launch.files import Files
-
-CONDA = frozenset(("conda", "mamba", "micromamba"))
-# They keep their environments where only they know.
-OTHERS = frozenset(("hatch", "pdm", "pipenv", "pixi", "poetry", "rye", "uvx"))
 
 
 class NotKnownError(LookupError):
@@ -33,12 +30,13 @@ def path_of(server: Server, files: Files = DISK) -> str:
     """
     path = server.environ.get("PATH", "")
     for prefix in reversed(server.prefixes):
-        if prefix.name in OTHERS or (prefix.name == "uv" and "tool" in prefix.words[:3]):
+        kind = PREFIXES.get(prefix.name, {}).get("python")
+        if kind == "knows" or (kind == "project" and "tool" in prefix.words[:3]):
             raise NotKnownError(prefix.name)
-        if prefix.name == "uv":
+        if kind == "project":
             folder = _project_environment(prefix.words, server.environ, server.directory, files)
             return f"{folder}/bin:{path}" if folder else path
-        if prefix.name in CONDA:
+        if kind == "prefix":
             folder = _option(prefix.words, ("-p", "--prefix"))
             if not folder:
                 raise NotKnownError(prefix.name)

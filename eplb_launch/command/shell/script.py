@@ -13,7 +13,7 @@ from eplb_launch.command.wrappers import PREFIXES, READERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from eplb_launch.command.context import Way
+    from eplb_launch.command.context import Context
     from eplb_launch.command.entrypoints import Server
     from eplb_launch.command.shell.builtins import Item
     from eplb_launch.command.shell.state import Field
@@ -26,7 +26,7 @@ DEPTH = 16  # of these, one inside another
 SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DECLARE))
 
 
-def run(script: str, position: int, shell: str, words: list[Field], way: Way) -> Server | None:
+def run(script: str, position: int, shell: str, words: list[Field], way: Context) -> Server | None:
     """Return the server that a script starts.
 
     `position` is where the script stands in the command; `words` are its `$0`, `$1` and so on. Of

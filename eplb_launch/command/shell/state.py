@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
-    from eplb_launch.command.context import Way
+    from eplb_launch.command.context import Context
 
     # A word, and where in the command it stands.
     Field: TypeAlias = tuple[str, int]
@@ -58,7 +58,7 @@ class TooMuch(Exception):  # noqa: N818
 class State:
     """Variables, parameters and directory of a shell, and the environment it hands on."""
 
-    def __init__(self, way: Way, shell: str, zero: str, parameters: list[Field]) -> None:
+    def __init__(self, way: Context, shell: str, zero: str, parameters: list[Field]) -> None:
         """Start a shell of the kind `shell` at the end of `way`."""
         self.way = way
         self.environ = way.environ
@@ -142,11 +142,11 @@ class State:
         self.doubt(dict.fromkeys(names, False))
 
     def spend(self, work: int) -> bool:
-        """As Way.spend."""
+        """As Context.spend."""
         return self.way.spend(work)
 
     def charge(self, work: int) -> None:
-        """As Way.spend; TooMuch where there is no room left."""
+        """As Context.spend; TooMuch where there is no room left."""
         if not self.way.spend(work):
             raise TooMuch
 
