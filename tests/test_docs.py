@@ -157,6 +157,15 @@ def test_every_warning_is_documented() -> None:
     assert codes >= {row.code for row in checks.WARNINGS}
 
 
+def test_contributing_names_modules_and_tests_that_are_there() -> None:
+    rows = "\n".join(re.findall(r"^\|.*", prose("CONTRIBUTING.md"), re.MULTILINE))
+    named = re.findall(r"`((?:\w+/)+\w*|tests/\w+\.py)`", rows)
+    assert named
+    for name in named:
+        folder = ROOT if name.startswith("tests/") else ROOT / "eplb_launch"
+        assert (folder / name).exists() or (folder / f"{name}.py").exists(), name
+
+
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Return an environment with vLLM 0.16.0 and stand-ins for servers."""
