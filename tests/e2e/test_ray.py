@@ -183,7 +183,7 @@ def exposed(root: Path) -> Iterator[int]:
 
 
 def test_the_example_asks_every_node_which_servers_are_safe(plain: Cluster, tmp_path: Path) -> None:
-    script = HERE.parent.parent / "examples" / "ray" / "ps.py"
+    script = HERE.parent.parent / "examples" / "ray" / "ray_ps.py"
     with exposed(tmp_path / "venv") as pid:
         ended = subprocess.run(
             [sys.executable, str(script)],
