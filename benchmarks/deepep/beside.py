@@ -53,8 +53,8 @@ it needs is said in README.md of https://github.com/deepseek-ai/DeepEP."""
 class Tables:
     """Runs launches and prints their rows; keeps all answers."""
 
-    def __init__(self, bench: Bench, report: Report, limit: float, note: str) -> None:
-        """Begin; after `limit` seconds nothing more is started."""
+    def __init__(self, bench: Bench, report: Report, limit: float, note: str, kept: str) -> None:
+        """Begin; after `limit` seconds nothing more is started. `kept` is a file for all answers."""
         self.bench = bench
         self.report = report
         self.end = time.monotonic() + limit
@@ -62,6 +62,7 @@ class Tables:
         self.facts: dict[str, Any] = {}
         self.answers: list[dict[str, Any]] = []
         self.left_out = 0
+        self.kept = kept
 
     def run(self, title: str, launches: Iterable[Launch]) -> None:
         """Run some launches and print a table."""
@@ -88,6 +89,14 @@ class Tables:
                 self.row(launch, trial, answer)
             if outcome.trouble:
                 self.wrong(f"FAILED: {outcome.trouble}")
+            self.keep()
+
+    def keep(self) -> None:
+        """Write all answers so far."""
+        if self.kept:
+            with open(self.kept, "w") as file:
+                json.dump({"facts": self.facts, "answers": self.answers}, file, indent=1)
+                file.write("\n")
 
     def wrong(self, text: str) -> None:
         """Print what is not as expected."""
@@ -190,7 +199,7 @@ def main() -> None:
     """Run the tables and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", help="write what is printed to this file, too")
-    parser.add_argument("--json", help="write all answers to this file")
+    parser.add_argument("--json", default="", help="write all answers to this file")
     parser.add_argument(
         "--vllm",
         action="append",
@@ -215,7 +224,7 @@ def main() -> None:
     report.line("DeepEP's low-latency kernels beside NCCL: two ranks, a GPU each")
     note = f" ({options.note})" if options.note else ""
     with tempfile.TemporaryDirectory(prefix="eplb-deepep-") as directory:
-        tables = Tables(Bench(directory), report, options.limit, note)
+        tables = Tables(Bench(directory), report, options.limit, note, options.json)
         if "grids" in wanted:
             tables.run("Blocks of DeepEP's kernels, by the formula and by the profiler", grids())
         if "cost" in wanted:
@@ -238,10 +247,6 @@ def main() -> None:
             title = "How long it takes to hang, with batches as a busy server has them"
             tables.run(title, busy(os.path.abspath(folder), version, options.runs))
             _times(report, tables.answers[before:])
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"facts": tables.facts, "answers": tables.answers}, file, indent=1)
-            file.write("\n")
     if tables.left_out:
         report.line(f"\n{tables.left_out} starts left out")
     report.line(f"\n{report.rows} rows in {time.monotonic() - begin:.0f} s")

@@ -87,7 +87,7 @@ def expected(trial: Trial, blocks: int, sms: int, environ: Mapping[str, str]) ->
 
 def grids() -> Iterator[Launch]:
     """Yield the start in which each kernel is looked at alone."""
-    trials = [Trial(e, t, move="none") for e in GRID_EXPERTS for t in GRID_TOKENS]
+    trials = [Trial(e, t, move="none", moves=0) for e in GRID_EXPERTS for t in GRID_TOKENS]
     yield Launch("grids", None, tuple(trials))
 
 
@@ -105,7 +105,6 @@ def large(sms: int) -> Iterator[Launch]:
             *(Trial(64, tokens) for tokens in (64, 120)),
             Trial(144, 64),
             Trial(288, 64),
-            Trial(64, 128),
             Trial(256, 64),
             Trial(288, 256, "varied"),
         ),
@@ -118,7 +117,6 @@ def large(sms: int) -> Iterator[Launch]:
             Trial(288, 120),
             *(Trial(64, tokens) for tokens in (124, 126)),
             Trial(64, 128),
-            Trial(144, 128),
             Trial(256, 64),
             Trial(288, 256, "varied"),
         ),
@@ -138,17 +136,12 @@ def large(sms: int) -> Iterator[Launch]:
     yield Launch(name, words, (Trial(256, 128), Trial(288, 130, moves=200), Trial(288, 132)))
     name, words = _cap(1)
     yield Launch(name, words, (Trial(64, 131, moves=100), Trial(264, 64)))
-    for experts in (256, 144):
-        yield Launch(
-            f"eplb-launch {' '.join(fit)}, a model of {experts} experts",
-            fit,
-            (Trial(experts, 256, "varied", steps=12000, moves=400),),
-            experts=experts,
-        )
-    yield Launch("NCCL_CGA_CLUSTER_SIZE=0 eplb-launch", (), (Trial(256, 64),), environ=NO_CLUSTERS)
     yield Launch(
-        "NCCL_CGA_CLUSTER_SIZE=0, without eplb-launch", None, (Trial(256, 64),), environ=NO_CLUSTERS
+        f"eplb-launch {' '.join(fit)}, a model of 256 experts",
+        fit,
+        (Trial(256, 256, "varied", steps=12000, moves=400),),
     )
+    yield Launch("NCCL_CGA_CLUSTER_SIZE=0 eplb-launch", (), (Trial(256, 64),), environ=NO_CLUSTERS)
 
 
 def orders() -> Iterator[Launch]:
@@ -199,12 +192,10 @@ def exchange(folder: str, version: str) -> Iterator[Launch]:
 
 
 def busy(folder: str, version: str, runs: int) -> Iterator[Launch]:
-    """Yield the start without a cap whose hangs are timed, with batches as a server has them."""
-    trials = [
-        Trial(144, 256, "busy", "vllm", swaps=8, steps=60000, moves=100000, seed=seed)
-        for seed in range(runs)
-    ]
-    yield Launch(f"vLLM {version}: without eplb-launch", None, tuple(trials), folder, version)
+    """Yield the starts without a cap whose hangs are timed, with batches as a server has them."""
+    for seed in range(runs):
+        trial = Trial(144, 256, "busy", "vllm", swaps=8, steps=60000, moves=100000, seed=seed)
+        yield Launch(f"vLLM {version}: run {seed + 1}", None, (trial,), folder, version)
 
 
 def cost(folder: str, version: str) -> Iterator[Launch]:

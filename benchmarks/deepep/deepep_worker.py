@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "nccl"))
 
 HIDDEN, TOP_K = 2048, 8
-HANG_SECONDS = 6.0  # without progress, where a step takes a tenth of a millisecond
+HANG_SECONDS = 4.0  # without progress, where a step takes a tenth of a millisecond
 MIB = 1 << 20
 # One expert: gate and up, and down. In FP8, a byte each; in BF16, two.
 MODELS = {
