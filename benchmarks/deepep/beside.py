@@ -54,7 +54,7 @@ class Tables:
     """Runs launches and prints their rows; keeps all answers."""
 
     def __init__(self, bench: Bench, report: Report, limit: float, note: str, kept: str) -> None:
-        """Begin; after `limit` seconds nothing more is started. `kept` is a file for all answers."""
+        """Begin; after `limit` seconds nothing is started. `kept` is a file for all answers."""
         self.bench = bench
         self.report = report
         self.end = time.monotonic() + limit

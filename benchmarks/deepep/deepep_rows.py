@@ -135,7 +135,7 @@ def large(sms: int) -> Iterator[Launch]:
     name, words = _cap(2)
     yield Launch(name, words, (Trial(256, 128), Trial(288, 130, moves=200), Trial(288, 132)))
     name, words = _cap(1)
-    yield Launch(name, words, (Trial(64, 131, moves=100), Trial(264, 64)))
+    yield Launch(name, words, (Trial(64, 130, moves=100), Trial(264, 64)))
     yield Launch(
         f"eplb-launch {' '.join(fit)}, a model of 256 experts",
         fit,
