@@ -1,18 +1,19 @@
 """Which GPUs the machine has, and how many SMs: from the driver's files, without asking a GPU.
 
 Reads /proc/driver/nvidia, which the driver writes and container runtimes show. It is not there on
-WSL. Pure but for the files, which a caller may give a root of, or a reader of its own.
+WSL. The files are those that the command sees.
 """
 
 from __future__ import annotations
 
-import os
-
-from eplb_launch.record import Record
+from eplb_launch.files import DISK
+from eplb_launch.model import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from eplb_launch.files import Files
 
 _HOPPER = "NVIDIA H100 white paper, Hopper architecture in depth"
 _BLACKWELL = "FlashInfer pull request 4445: physical SMs"
@@ -47,7 +48,8 @@ GPUS: tuple[Gpu, ...] = (
     Gpu("B300", 148, ("B300 SXM6 AC",), _BLACKWELL),
     Gpu("GB300", 152, ("GB300",), "FlashInfer pull request 4557"),
 )
-_DRIVER = "/proc/driver/nvidia"
+NOT_THERE = "is not there"
+DRIVER = "/proc/driver/nvidia"
 _MAX_BYTES = 1 << 14
 _MANY = 64  # GPUs of a machine
 
@@ -69,34 +71,24 @@ def by_product(name: str) -> Gpu | None:
     return None
 
 
-def seen(
-    environ: Mapping[str, str],
-    root: str = "",
-    *,
-    names: Callable[[str], list[str]] = os.listdir,
-    read: Callable[[str], str] | None = None,
-) -> Seen:
-    """Return the GPUs that a command started with `environ` finds.
-
-    `root` is the directory that it sees as "/", if that is not ours. `names` lists a directory,
-    `read` returns the beginning of a file; both raise OSError for what is not there.
-    """
+def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
+    """Return the GPUs that a command started with `environ` finds."""
     for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         if "MIG-" in environ.get(variable, ""):
             return Seen((), f"{variable} names a part of a GPU (MIG)")
-    folder = root + _DRIVER
-    if _has_parts(folder, names):
+    if _has_parts(files):
         return Seen((), "a GPU is divided (MIG)")
     try:
-        places = sorted(names(f"{folder}/gpus"))[:_MANY]
+        places = sorted(files.names(f"{DRIVER}/gpus"))[:_MANY]
     except OSError:
-        return Seen((), f"{_DRIVER}/gpus is not there")
+        return Seen((), f"{DRIVER}/gpus {NOT_THERE}")
     kinds: dict[str, Gpu] = {}
     for place in places:
         try:
-            facts = _facts((read or _beginning)(f"{folder}/gpus/{place}/information"))
+            content = files.read(f"{DRIVER}/gpus/{place}/information", _MAX_BYTES)
         except OSError:
-            return Seen((), f"{_DRIVER}/gpus cannot be read")
+            return Seen((), f"{DRIVER}/gpus cannot be read")
+        facts = _facts(content.decode(errors="replace"))
         if facts.get("GPU Excluded") == "Yes":
             continue
         gpu = by_product(facts.get("Model", ""))
@@ -106,18 +98,19 @@ def seen(
     return Seen(tuple(kinds.values()), "" if kinds else "the driver lists no GPU")
 
 
-def _has_parts(folder: str, names: Callable[[str], list[str]]) -> bool:
+def _has_parts(files: Files) -> bool:
     """Whether a GPU has MIG instances: /proc/driver/nvidia/capabilities/gpu0/mig/gi1."""
     try:
-        devices = [name for name in names(f"{folder}/capabilities") if name.startswith("gpu")]
+        devices = [name for name in files.names(f"{DRIVER}/capabilities") if name[:3] == "gpu"]
     except OSError:
         return False
     for device in devices[:_MANY]:
         try:
-            if any(name.startswith("gi") for name in names(f"{folder}/capabilities/{device}/mig")):
-                return True
+            parts = files.names(f"{DRIVER}/capabilities/{device}/mig")
         except OSError:
-            pass
+            continue
+        if any(name.startswith("gi") for name in parts):
+            return True
     return False
 
 
@@ -129,8 +122,3 @@ def _facts(text: str) -> dict[str, str]:
 
 def _shown(model: str) -> str:
     return repr(model[:40]) if model and model.isprintable() else "a GPU without a name"
-
-
-def _beginning(path: str) -> str:
-    with open(path, "rb") as file:
-        return file.read(_MAX_BYTES).decode(errors="replace")

@@ -8,14 +8,15 @@ same from c5facf5 (2025-08-07) on, and in 73b6ea4, which vLLM 0.12 to 0.23 pin.
 Dispatch grows with the physical experts, combine also with the tokens of a call. Which numbers of
 tokens there can be is vLLM's business: PIECES.
 
-Pure: nothing is read, and nothing of the machine is looked at.
+Pure: nothing is read, and nothing of the machine is looked at. `cap` asks, with what it knows of a
+command and of a machine.
 """
 
 from __future__ import annotations
 
-from eplb_launch.command import UNKNOWN
-from eplb_launch.record import Record
-from eplb_launch.releases import CAP
+from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import Record
+from eplb_launch.vllm.releases import CAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class _Reading:
     def _map(self, name: str) -> Mapping[str, Any]:
         value = self.given.get(name, {})
         if isinstance(value, str):
-            from eplb_launch.values import parse_json
+            from eplb_launch.vllm.values import parse_json
 
             try:
                 value = parse_json(value, human_readable=True)
@@ -337,7 +338,7 @@ def _integer(value: object) -> int | None:
         return None
     if value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
-    from eplb_launch.values import human_readable_int
+    from eplb_launch.vllm.values import human_readable_int
 
     try:
         return human_readable_int(value)
