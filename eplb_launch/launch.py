@@ -39,8 +39,9 @@ def run(
 
         decided = plan(command, os.environ, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
         environment = decided.environment
+        unfit = "".join(f"; {note.message}: --max-ctas fit" for note in decided.unfit)
         for name, value in environment.items():
-            lines.append(f"set {name}={value}: {decided.reason}")
+            lines.append(f"set {name}={value}: {decided.reason}{unfit}")
         if verbose and not environment:
             lines.append(f"nothing set: {decided.reason}")
         trouble += [f"{warning.message}; {warning.remedy}" for warning in decided.warnings]

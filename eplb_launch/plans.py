@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 # The code of a warning: the cap that was asked for does not exist.
 NOTHING_FITS = "max-ctas-nothing-fits"
+# The code of a note: on the GPUs that are there the cap fits only while NCCL does not fill it.
+DOES_NOT_FIT = "cap-does-not-fit"
+_GPUS = "/proc/driver/nvidia/gpus"
 
 
 class PlanWarning(Record):
@@ -80,6 +83,11 @@ class Plan(Record):
     def environment(self) -> dict[str, str]:
         """What to set on top of the environment: {"NCCL_MAX_CTAS": "8"} or {}."""
         return dict(self.variables)
+
+    @property
+    def unfit(self) -> tuple[PlanWarning, ...]:
+        """The note that the cap may not fit, if there is one."""
+        return tuple(note for note in self.notes if note.code == DOES_NOT_FIT)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -188,6 +196,8 @@ def _decide(
         from eplb_launch.nccl.checks import advise
 
         decided = advise(decided, environ, cap=cap, files=files)
+    if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
+        return decided
     from eplb_launch.nccl import cap as fitting
 
     return fitting.advise(decided, files)

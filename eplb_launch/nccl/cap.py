@@ -10,7 +10,7 @@ from eplb_launch.files import DISK
 from eplb_launch.model import Record
 from eplb_launch.nccl import grids
 from eplb_launch.nccl.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
-from eplb_launch.plans import NOTHING_FITS, PlanWarning
+from eplb_launch.plans import DOES_NOT_FIT, NOTHING_FITS, PlanWarning
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ def _unfit(why: str, remedy: str) -> PlanWarning:
 def advise(plan: Plan, files: Files = DISK) -> Plan:
     """Return the plan with a note where its cap fits only while NCCL does not fill it.
 
-    Where the GPU is known. What is set also says so in its reason.
+    Where the GPU is known.
     """
     found = gpus(plan, files)
     if not found.gpus or plan.ctas is None or not counts(plan):
@@ -107,10 +107,7 @@ def advise(plan: Plan, files: Files = DISK) -> Plan:
     unfit = _too_many(rows, plan.ctas)
     if not unfit:
         return plan
-    note = _note(unfit, plan.ctas)
-    clause = f"{note.message}: --max-ctas fit"
-    reason = f"{plan.reason}; {clause}" if plan.variables else plan.reason
-    return plan.replace(reason=reason, notes=(*plan.notes, note))
+    return plan.replace(notes=(*plan.notes, _note(unfit, plan.ctas)))
 
 
 def explain(plan: Plan, files: Files = DISK) -> Plan:
@@ -123,7 +120,7 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
     rows = _rows(found.gpus or GPUS, experts.count, calls)
     notes = list(plan.notes)
     unfit = _too_many(rows, plan.ctas or CAP)
-    if unfit and not any(note.code == "cap-does-not-fit" for note in notes):
+    if unfit and not any(note.code == DOES_NOT_FIT for note in notes):
         notes.append(_note(unfit, plan.ctas or CAP))
     unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
     unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []
@@ -170,7 +167,7 @@ def _note(rows: tuple[Row, ...], ctas: int) -> PlanWarning:
         else:
             said.append(f"on {gpu} only while NCCL uses {_part(cap, ctas)}")
     message = f"{ctas} fits beside DeepEP " + ", ".join(said)
-    return PlanWarning("cap-does-not-fit", message, "`eplb-launch --max-ctas fit`", grids.SOURCE)
+    return PlanWarning(DOES_NOT_FIT, message, "`eplb-launch --max-ctas fit`", grids.SOURCE)
 
 
 def _part(cap: int, ctas: int) -> str:

@@ -28,13 +28,13 @@ class Gpu(Record):
     source: str
 
 
-# Names of products: those of the tuned configurations in vLLM, fused_moe/configs. A name that is
-# not here is not guessed: other products of one name have other numbers of SMs.
+# Names of products: those of the tuned configurations in vLLM, fused_moe/configs, and GKE's. A name
+# that is not here is not guessed: other products of one name have other numbers of SMs.
 GPUS: tuple[Gpu, ...] = (
-    Gpu("H100", 132, ("H100 80GB HBM3",), f"{_HOPPER}; measured"),
+    Gpu("H100", 132, ("H100 80GB HBM3", "H100 80GB", "H100 MEGA 80GB"), f"{_HOPPER}; measured"),
     Gpu("H100 PCIe", 114, ("H100 PCIe",), _HOPPER),
     Gpu("H100 NVL", 132, ("H100 NVL",), "NVIDIA H100 NVL product brief: 16896 CUDA cores"),
-    Gpu("H200", 132, ("H200", "H200 NVL"), "NVIDIA H200 data sheet; measured"),
+    Gpu("H200", 132, ("H200", "H200 NVL", "H200 141GB"), "NVIDIA H200 data sheet; measured"),
     Gpu("H800", 132, ("H800",), "DeepSeek-V3 technical report, 3.5.1"),
     Gpu("H20", 78, ("H20", "H20-3e"), "DeepEP issue 389"),
     Gpu(
@@ -62,13 +62,17 @@ class Seen(Record):
 
 
 def by_product(name: str) -> Gpu | None:
-    """Return the row of a product by the driver's name for it, or of a name in GPUS."""
-    words = name.replace("_", " ").replace("-SXM", " SXM").split()
-    text = " ".join(words[1:] if words[:1] == ["NVIDIA"] else words)
+    """Return the row of a product by the driver's name for it, or a label's: with "-" for " "."""
+    text = _plain(name)
     for gpu in GPUS:
-        if text == gpu.name or text in gpu.products:
+        if any(text == _plain(product) for product in (gpu.name, *gpu.products)):
             return gpu
     return None
+
+
+def _plain(name: str) -> str:
+    words = name.lower().replace("-", " ").split()
+    return " ".join(words[1:] if words[:1] == ["nvidia"] else words)
 
 
 def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
