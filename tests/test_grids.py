@@ -1,4 +1,4 @@
-"""The grids of DeepEP's kernels, the calls that vLLM can make, and the cap that fits beside them."""
+"""The grids of DeepEP's kernels, the calls that vLLM can make, and the cap beside them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def most(experts: int, number: int, batches: str) -> int:
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(row.values()))
-def test_hangs_were_seen_where_few_sms_are_left_and_ncclhas_more_blocks(
+def test_hangs_were_seen_where_few_sms_are_left_and_nccl_has_more_blocks(
     row: dict[str, str],
 ) -> None:
     left = SMS - most(int(row["experts"]), int(row["tokens"]), row["batches"])

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from eplb_launch.check.kubernetes.config_maps import ConfigMaps
     from eplb_launch.check.kubernetes.containers import Container
     from eplb_launch.check.sources import Source
-    from eplb_launch.check.tasks import File
     from eplb_launch.check.yaml_tree import Node
 
 MAX_FILES = 100  # of one generator
@@ -117,7 +116,7 @@ _GPU_LABELS = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
 
 
 def gpus(found: Container, source: Source) -> dict[str, File]:
-    """Return what a container will find of the GPU, where its pod is held to nodes with one kind."""
+    """Return what a container will find of its GPU, where its pod is held to one kind."""
     for label in _GPU_LABELS:
         product = found.pod.string("nodeSelector", label)
         if product:
