@@ -107,17 +107,17 @@ def to_svg(lines: dict[str, dict[str, float]]) -> str:
         text = "no cap" if cap == "none" else cap
         parts.append(f'<text x="{x(cap):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{text}</text>')
     parts.append(f'<text x="{x("4"):.1f}" y="{HEIGHT - 4}" text-anchor="middle">CTAs</text>')
-    for colour, (name, line) in zip(COLOURS, lines.items(), strict=False):
+    last = float("inf")  # where the name before stands; the slowest stands highest
+    by_time = sorted(lines.items(), key=lambda entry: entry[1][CAPS[-1]])
+    for colour, (name, line) in zip(COLOURS, by_time, strict=False):
         points = [(x(cap), y(line[cap])) for cap in CAPS if cap in line]
         path = "L".join(f"{left:.1f} {at:.1f}" for left, at in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [
             f'<circle cx="{left:.1f}" cy="{at:.1f}" r="3" fill="{colour}"/>' for left, at in points
         ]
-        parts.append(
-            f'<text x="{WIDTH - RIGHT + 10}" y="{points[-1][1] + 4:.1f}" fill="{colour}">'
-            f"{name}</text>"
-        )
+        last = min(points[-1][1] + 4, last - 15)
+        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{last:.1f}" fill="{colour}">{name}</text>')
     return "\n".join([*parts, "</g>", "</svg>"]) + "\n"
 
 
