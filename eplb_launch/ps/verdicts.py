@@ -94,6 +94,7 @@ class Row(Record):
     readable: bool = False  # whether its environment could be read
     current: str | None = None  # NCCL_MAX_CTAS in its environment
     warnings: tuple[PlanWarning, ...] = ()
+    notes: tuple[PlanWarning, ...] = ()
 
     @property
     def order(self) -> tuple[int, int]:
@@ -121,6 +122,7 @@ def row(group: Group, facts: Facts, plan: Plan | None, changed: str = "") -> Row
         version_source=plan.vllm_source,
         settings=plan.settings,
         warnings=tuple(warning for warning in plan.warnings if warning.code != _REPLACED),
+        notes=plan.unfit,
     )
 
 
