@@ -166,14 +166,10 @@ def explain(
 
     Runs nothing, and exits 0 whatever the answer.
     """
-    from eplb_launch.nccl import deepep as experts
+    from eplb_launch.nccl import cap
     from eplb_launch.render import explain as report
 
-    decided = _plan(ctx, vllm_version, max_ctas, sms)
-    unfit, unknown = experts.advice(decided)
-    decided = decided.replace(
-        warnings=(*decided.warnings, *unfit), notes=(*decided.notes, *unknown)
-    )
+    decided = cap.explain(_plan(ctx, vllm_version, max_ctas, sms))
     if as_json:
         typer.echo(json.dumps(report.as_dict(decided), indent=2))
     else:

@@ -28,28 +28,27 @@ def run(
 
     Says on stderr what was set, and each warning, in one line each; with `verbose` also why nothing
     was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
-    command from starting: exit status 125. So does `max_ctas="fit"` where nothing fits. `max_ctas`
-    and `sms` are those of `plan`.
+    command from starting: exit status 125. `max_ctas` and `sms` are those of `plan`.
     """
     gc.disable()  # exec takes all of it in a few milliseconds
     environment: dict[str, str] = {}
     lines: list[str] = []
     trouble: list[str] = []
-    refused = ""
     try:
-        from eplb_launch.plans import NOTHING_FITS, plan
+        from eplb_launch.plans import plan
 
         decided = plan(command, os.environ, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
         environment = decided.environment
+        unfit = "".join(f"; {note.message}: --max-ctas fit" for note in decided.unfit)
         # Where it is overwritten, the warning says what the server gets.
         if "variable-overwritten" not in [warning.code for warning in decided.warnings]:
-            lines = [f"set {name}={value}: {decided.reason}" for name, value in environment.items()]
+            lines = [
+                f"set {name}={value}: {decided.reason}{unfit}"
+                for name, value in environment.items()
+            ]
         if verbose and not environment:
             lines.append(f"nothing set: {decided.reason}")
-        for warning in decided.warnings:
-            trouble.append(f"{warning.message}; {warning.remedy}")
-            if warning.code == NOTHING_FITS and not strict:
-                refused = f"not started: {trouble[-1]}"
+        trouble += [f"{warning.message}; {warning.remedy}" for warning in decided.warnings]
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - a module that shadows ours may even exit
@@ -59,9 +58,6 @@ def run(
         for line in trouble:
             say(f"not started (--strict): {line}")
         os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
-    if refused:
-        say(refused)
-        os._exit(LAUNCHER_FAILED)
     if not quiet:
         for line in lines:
             say(line)

@@ -28,16 +28,18 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
         "N|fit",
         (
             "The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
-            "or `fit`: the largest power of two up to 8 for which DeepEP's dispatch leaves SMs. "
-            "Measured on an H200, with a stand-in for DeepEP's kernel: a block of NCCL and one of "
-            "DeepEP share no SM. Arithmetic, from DeepEP's source: how many SMs dispatch takes. "
-            "Needs the config.json of a local model: where it is not known, that is a warning and "
-            "8 is set; where nothing fits, CMD is not started."
+            "or `fit`: the largest power of two up to 8 that fits beside DeepEP's dispatch and "
+            "combine on the GPUs of this machine. Needs the config.json of a local model: without "
+            "it combine alone decides. Where the GPU is not known, or nothing fits, that is a "
+            "warning and 8 is set."
         ),
     ),
     "--sms": (
         "N",
-        "With `--max-ctas fit`: the SMs of the GPU. H100, H200: 132; H20: 78; B200: 148.",
+        (
+            "With `--max-ctas fit`: the SMs of the GPU, instead of looking which one it is. "
+            "H100, H200: 132; H20: 78; B200: 148; GB200: 152."
+        ),
     ),
 }
 MOST_SMS = 1024
@@ -87,10 +89,10 @@ def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
 
 
 def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
-    """Refuse with ValueError what is no cap, and "fit" without the number of SMs."""
+    """Refuse with ValueError what is no cap, and what is no number of SMs."""
     if max_ctas == "fit":
-        if not isinstance(sms, int) or not 1 <= sms <= MOST_SMS:
-            raise ValueError("--max-ctas fit needs --sms N, the SMs of the GPU: 132 on an H100")
+        if sms is not None and (not isinstance(sms, int) or not 1 <= sms <= MOST_SMS):
+            raise ValueError(f"--sms is a number from 1 to {MOST_SMS}: 132 on an H100")
     elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MAX_CHANNELS:
         raise ValueError(f"--max-ctas is a number from 1 to {MAX_CHANNELS}, or fit")
     elif sms is not None:

@@ -32,11 +32,15 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.entrypoints import Server
     from eplb_launch.files import Files
+    from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
     from eplb_launch.vllm.rules import Verdict
 
-# The code of a warning with which a command is not started: it was asked for what there is not.
+# The code of a warning: the cap that was asked for does not exist.
 NOTHING_FITS = "max-ctas-nothing-fits"
+# The code of a note: on the GPUs that are there the cap fits only while NCCL does not fill it.
+DOES_NOT_FIT = "cap-does-not-fit"
+_GPUS = "/proc/driver/nvidia/gpus"
 
 
 class PlanWarning(Record):
@@ -72,11 +76,18 @@ class Plan(Record):
     given: Mapping[str, Given] = {}  # by setting, those that no rule looks at included
     ctas: int | None = None  # the most that NCCL may take, so far as is seen; None: not looked at
     release: Release = UNKNOWN_RELEASE  # the row of `vllm_version`
+    sms: int | None = None  # of the GPU, as given; None: look which one it is
+    beside: tuple[Row, ...] = ()  # how GPUs are shared with DeepEP; for `explain`
 
     @property
     def environment(self) -> dict[str, str]:
         """What to set on top of the environment: {"NCCL_MAX_CTAS": "8"} or {}."""
         return dict(self.variables)
+
+    @property
+    def unfit(self) -> tuple[PlanWarning, ...]:
+        """The note that the cap may not fit, if there is one."""
+        return tuple(note for note in self.notes if note.code == DOES_NOT_FIT)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -104,9 +115,9 @@ def plan(
     `vllm_version` is the release that will run ("0.16.0"), and `nixl` whether NIXL is installed for
     it; None: look at what is installed. `directory` is where the command runs, if not here, and
     `files` are those that it finds there. `max_ctas` is what to set, 1 to 64, or "fit": the most
-    that fits on a GPU with `sms` SMs beside DeepEP's kernels. Trouble with the command (a --config
-    file that cannot be read, arguments that vLLM refuses) becomes a warning of the plan, not an
-    error.
+    that fits beside DeepEP's kernels, on a GPU with `sms` SMs or on those that are there. Trouble
+    with the command (a --config file that cannot be read, arguments that vLLM refuses) becomes a
+    warning of the plan, not an error.
     """
     check_cap(max_ctas, sms)
     if isinstance(command, (str, bytes)):
@@ -161,7 +172,9 @@ def _decide(
     )
     release = release_of(version)
     current = server.environ.get(VARIABLE)
-    decided = Plan(words, server, version, source, {}, (), current, (), "", release=release)
+    decided = Plan(
+        words, server, version, source, {}, (), current, (), "", release=release, sms=sms
+    )
     try:
         found, given = _settings(server, release, version, nixl_setting, files)
     except RefusedError as error:
@@ -173,15 +186,21 @@ def _decide(
     if verdict is None:
         return decided.replace(reason=_why_not(verdicts, found, version))
     reason = _why(verdict, found, version)
-    cap, trouble = _cap(decided, max_ctas, sms, files)
+    cap, trouble = _cap(decided, max_ctas, files)
     decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
     if stays(current):
         decided = decided.replace(variables=(), reason=f"{VARIABLE} is set already ({reason})")
     if _nothing_in_the_way(decided, server, cap, files):
-        return decided.replace(ctas=cap)
-    from eplb_launch.nccl.checks import advise
+        decided = decided.replace(ctas=cap)
+    else:
+        from eplb_launch.nccl.checks import advise
 
-    return advise(decided, environ, cap=cap, files=files)
+        decided = advise(decided, environ, cap=cap, files=files)
+    if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
+        return decided
+    from eplb_launch.nccl import cap as fitting
+
+    return fitting.advise(decided, files)
 
 
 def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
@@ -194,14 +213,14 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
 
 
 def _cap(
-    decided: Plan, max_ctas: int | Literal["fit"], sms: int | None, files: Files
+    decided: Plan, max_ctas: int | Literal["fit"], files: Files
 ) -> tuple[int, tuple[PlanWarning, ...]]:
     """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
     if max_ctas != "fit":
         return max_ctas, ()
-    from eplb_launch.nccl.deepep import fit
+    from eplb_launch.nccl.cap import fit
 
-    return fit(decided, sms or 0, files)
+    return fit(decided, files)
 
 
 def _installed(
@@ -258,7 +277,7 @@ def _settings(
         reading = reading.replace(complete=False)
     default = f"default of vLLM {version}" if version else "default"
     found = resolve(reading, release, server.environ, nixl=nixl, default=default)
-    return found, {**reading.given, **reading.model}
+    return found, {**reading.given, **reading.others}
 
 
 def _why(verdict: Verdict, found: Mapping[str, Setting], version: str | None) -> str:

@@ -156,3 +156,58 @@ def test_who_is_missing_is_not_measured_and_not_forgotten(load: Any) -> None:
     for row in (first, third):
         low, middle, high = row.milliseconds
         assert 0 < low <= middle <= high
+
+
+@pytest.fixture
+def load_deepep(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that imports a script of benchmarks/deepep."""
+    for folder in ("nccl", "deepep"):
+        monkeypatch.syspath_prepend(os.path.join(REPOSITORY, "benchmarks", folder))
+    return importlib.import_module
+
+
+def test_what_is_shown_of_deepep_is_what_was_measured(load_deepep: Any) -> None:
+    show = load_deepep("show")
+    found = show.answers()
+    assert text("README.md") == show.between(text("README.md"), show.table(found))
+    assert text("benchmarks", "results", "deepep-cost.svg") == show.to_svg(show.costs(found))
+    ET.fromstring(show.to_svg(show.costs(found)))
+    assert all(set(line) == set(show.CAPS) for line in show.costs(found).values())
+    with pytest.raises(SystemExit, match="marks"):
+        show.between("# eplb-launch\n", "table\n")
+
+
+def test_nccl_took_the_blocks_that_its_rule_gives(load_deepep: Any) -> None:
+    rows, launch = load_deepep("deepep_rows"), load_deepep("deepep_launch")
+    checked = 0
+    for answer in load_deepep("show").answers():
+        if "nccl" in answer:
+            names = launch.Trial.__dataclass_fields__
+            trial = launch.Trial(**{name: answer[name] for name in names})
+            cap = int(answer["variable"]) if answer["variable"] else None
+            assert answer["nccl"] == [rows.nccl_expected(trial, cap)]
+            checked += 1
+    assert checked > 50
+
+
+@pytest.mark.parametrize(
+    ("ranks", "ctas", "mib", "blocks"),
+    [(2, 8, 16, 4), (2, 8, 512, 8), (4, 8, 28, 6), (8, 8, 3, 7), (8, 8, 28, 8), (8, 4, 28, 4)],
+)
+def test_more_peers_take_more_blocks(
+    load_deepep: Any, ranks: int, ctas: int, mib: int, blocks: int
+) -> None:
+    rows = load_deepep("deepep_rows")
+    assert rows.nccl_blocks(ctas, mib << 20, range(1, ranks), ranks) == blocks
+
+
+def test_each_row_was_as_expected(load_deepep: Any) -> None:
+    rows, launch = load_deepep("deepep_rows"), load_deepep("deepep_launch")
+    for answer in load_deepep("show").answers():
+        if "hangs" not in answer or "nccl" not in answer:  # the grids that stopped: README.md there
+            continue
+        names = launch.Trial.__dataclass_fields__
+        trial = launch.Trial(**{name: answer[name] for name in names})
+        environ = rows.NO_CLUSTERS if "CLUSTER" in answer["launch"] else {}
+        wanted = rows.expected(trial, answer["nccl"][0], 132, environ)
+        assert wanted == rows.MAY_RUN or (wanted == rows.HANGS) is answer["hangs"]

@@ -404,3 +404,38 @@ def test_what_a_unit_unsets_is_not_mended_by_setting_it(tmp_path: Path) -> None:
     unit.write_text(f"[Service]\nUnsetEnvironment=A\nExecStart={serve}\n")
     [other] = check([str(unit)]).findings
     assert (other.verdict, len(other.fixes), other.notes) == ("exposed", 2, ())
+
+
+GPU_OF = """kind: Pod
+apiVersion: v1
+metadata: {{name: p}}
+spec:
+  nodeSelector: {{{selector}}}
+  containers:
+  - name: v
+    image: vllm/vllm-openai:v0.16.0
+    command: [{before}vllm, serve, m, -dp, "8", --enable-expert-parallel, --enable-eplb,
+      --all2all-backend, deepep_low_latency, --eplb-config.use_async, "true"]
+"""
+NOTE = "8 fits beside DeepEP on H100 only while NCCL uses half of it; `eplb-launch --max-ctas fit`"
+
+
+@pytest.mark.parametrize(
+    ("selector", "noted"),
+    [
+        ("nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3", True),
+        ("cloud.google.com/gke-accelerator: nvidia-h100-80gb", True),
+        ("nvidia.com/gpu.product: NVIDIA-GB200", False),
+        ("nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", False),
+        ("kubernetes.io/os: linux", False),
+        ("nvidia.com/gpu.product: [1]", False),
+        ("", False),
+    ],
+)
+def test_the_gpu_that_a_manifest_names(tmp_path: Path, selector: str, noted: bool) -> None:
+    for before, verdict in (("", "exposed"), ("eplb-launch, --, ", "ok")):
+        path = tmp_path / "pod.yaml"
+        path.write_text(GPU_OF.format(selector=selector, before=before))
+        (finding,) = check([str(path)]).findings
+        assert finding.verdict == verdict
+        assert finding.notes == ((NOTE,) if noted else ())

@@ -1,4 +1,4 @@
-"""How many SMs DeepEP's dispatch leaves, and how many experts a command's model has."""
+"""How many experts a command's model has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from eplb_launch import plan
 from eplb_launch.files import Given
-from eplb_launch.nccl.deepep import advice, fitting_ctas, grid, physical_experts, table
+from eplb_launch.nccl.experts import physical_experts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,60 +21,6 @@ ASYNC = [
     *("-dp", "8", "-ep", "--enable-eplb", "--all2all-backend", "deepep_low_latency"),
     *("--eplb-config.use_async", "true"),
 ]
-EXPERTS = (128, 144, 256, 288, 384, 512)
-# By SMs: the blocks of dispatch for EXPERTS, and the largest power of two that fits beside it.
-GRIDS = {
-    132: ((128, 72, 128, 96, 128, 128), (4, 8, 4, 8, 4, 4)),
-    78: ((64, 72, 64, 72, 77, 74), (8, 4, 8, 4, 1, 4)),
-    148: ((128, 144, 128, 144, 128, 128), (8, 4, 8, 4, 8, 8)),
-}
-
-
-@pytest.mark.parametrize("sms", GRIDS)
-def test_the_grid_and_what_fits(sms: int) -> None:
-    assert tuple(grid(experts, sms) for experts in EXPERTS) == GRIDS[sms][0]
-    assert tuple(fitting_ctas(experts, sms) for experts in EXPERTS) == GRIDS[sms][1]
-
-
-# The number of SMs that NCCL's stand-in held, the grid, and whether it ran, on an H200.
-MEASURED = [(8, 124, True), (8, 126, False), (8, 128, False), (4, 128, True), (36, 96, True)]
-
-
-@pytest.mark.parametrize(("ctas", "blocks", "ran"), MEASURED)
-def test_what_was_measured(ctas: int, blocks: int, ran: bool) -> None:
-    assert (132 - blocks >= ctas) is ran
-    assert grid(blocks, 132) == blocks  # an expert a block
-
-
-@pytest.mark.parametrize(
-    ("experts", "sms", "ctas"),
-    [(132, 132, None), (264, 132, None), (78, 78, None), (131, 132, 1), (1, 132, 8), (1, 1, None)],
-)
-def test_at_the_edges(experts: int, sms: int, ctas: int | None) -> None:
-    assert fitting_ctas(experts, sms) == ctas
-
-
-@given(st.integers(1, 2000), st.integers(1, 200))
-def test_the_grid_is_the_fewest_blocks_of_that_depth(experts: int, sms: int) -> None:
-    blocks = grid(experts, sms)
-    depth = -(-experts // blocks)
-    assert 1 <= blocks <= min(experts, sms)
-    assert depth == -(-experts // sms)
-    ctas = fitting_ctas(experts, sms)
-    assert ctas in {None, 1, 2, 4, 8}
-    left = sms - blocks
-    assert (ctas is None) is (left == 0)
-    if ctas:
-        assert ctas <= left
-        assert ctas == 8 or 2 * ctas > left
-
-
-def test_the_table_of_gpus() -> None:
-    assert [(row.gpu, row.sms, row.blocks, row.left, row.fits) for row in table(256)] == [
-        ("H100, H200", 132, 128, 4, 4),
-        ("H20", 78, 64, 14, 8),
-        ("B200", 148, 128, 20, 8),
-    ]
 
 
 def decide(model: str, *more: str, environ: dict[str, str] | None = None, **options: Any) -> Plan:
@@ -214,88 +158,3 @@ def test_where_the_experts_are_not_known(tmp_path: Path, kind: str) -> None:
     found = physical_experts(plan(words, {}, vllm_version="0.16.0", nixl=False))
     assert found.count is None
     assert found.source
-
-
-def test_the_cap_that_fits(tmp_path: Path) -> None:
-    name = model(tmp_path, {"n_routed_experts": 256})
-    for sms, cap in ((132, "4"), (78, "8"), (148, "8")):
-        decided = decide(name, max_ctas="fit", sms=sms)
-        assert decided.environment == {"NCCL_MAX_CTAS": cap}
-        assert decided.warnings == ()
-
-
-def test_a_value_that_stays_has_to_fit(tmp_path: Path) -> None:
-    name = model(tmp_path, {"n_routed_experts": 256})
-    decided = decide(name, environ={"NCCL_MAX_CTAS": "8"}, max_ctas="fit", sms=132)
-    assert decided.environment == {}
-    assert [warning.code for warning in decided.warnings] == ["value-too-high"]
-
-
-UNFIT = {
-    "experts not known": (["org/name"], 132, "the number of experts is not known"),
-    "nothing fits": (["--eplb-config.num_redundant_experts", "8"], 132, "takes all of 132 SMs"),
-}
-
-
-@pytest.mark.parametrize(("more", "sms", "why"), UNFIT.values(), ids=UNFIT)
-def test_where_nothing_fits_it_is_8_and_a_warning(
-    tmp_path: Path, more: list[str], sms: int, why: str
-) -> None:
-    name = model(tmp_path, {"n_routed_experts": 256})
-    decided = decide(
-        more[0] if len(more) == 1 else name, *more[1:] and more, max_ctas="fit", sms=sms
-    )
-    assert decided.environment == {"NCCL_MAX_CTAS": "8"}
-    (warning,) = decided.warnings
-    assert warning.code in ("max-ctas-unfit", "max-ctas-nothing-fits")
-    assert (warning.code == "max-ctas-nothing-fits") is ("takes all" in why)
-    assert why in warning.message
-
-
-def test_fitting_is_about_deepep_only() -> None:
-    words = [
-        *("vllm", "serve", "m", "-dp", "8", "-ep", "--enable-eplb", "--enable-elastic-ep"),
-        *("--moe-backend", "deep_gemm_mega_moe", "--eplb-config.use_async=false"),
-    ]
-    decided = plan(words, {}, vllm_version="0.24.0", nixl=False, max_ctas="fit", sms=132)
-    assert [warning.code for warning in decided.warnings] == ["max-ctas-unfit"]
-    assert advice(decided) == ((), ())
-
-
-def test_nothing_is_computed_where_there_is_no_hazard() -> None:
-    decided = plan(["vllm", "serve", "m"], {}, max_ctas="fit", sms=132)
-    assert (decided.environment, decided.warnings, advice(decided)) == ({}, (), ((), ()))
-
-
-# The experts, what is set and kept, and on which GPUs the cap does not fit.
-NOTED: dict[str, tuple[int, dict[str, Any], list[str]]] = {
-    "256": (256, {}, ["H100, H200"]),
-    "144": (144, {}, ["H20", "B200"]),
-    "384": (384, {}, ["H100, H200", "H20"]),
-    "32": (32, {}, []),
-    "256, 4 is set": (256, {"max_ctas": 4}, []),
-    "256, 4 is kept": (256, {"environ": {"NCCL_MAX_CTAS": "4"}}, []),
-    "256, 5 is kept": (256, {"environ": {"NCCL_MAX_CTAS": "5"}}, ["H100, H200"]),
-    "264, nothing does": (264, {}, ["H100, H200"]),
-}
-
-
-@pytest.mark.parametrize(("count", "options", "gpus"), NOTED.values(), ids=NOTED)
-def test_where_the_cap_does_not_fit(
-    tmp_path: Path, count: int, options: dict[str, Any], gpus: list[str]
-) -> None:
-    found, _ = advice(decide(model(tmp_path, {"num_experts": count}), **options))
-    assert {note.code for note in found} <= {"cap-does-not-fit"}
-    assert [note.message[3:].partition(", with ")[0] for note in found] == gpus
-
-
-def test_what_the_note_says(tmp_path: Path) -> None:
-    name = model(tmp_path, {"n_routed_experts": 256})
-    (note,), _ = advice(decide(name, "--eplb-config.num_redundant_experts", "0"))
-    assert note.message == (
-        f"on H100, H200, with 256 physical experts ({name}/config.json: 256), DeepEP's dispatch "
-        "takes 128 of 132 SMs: 8 CTAs do not fit beside it, 4 would"
-    )
-    assert note.remedy == "`eplb-launch --max-ctas 4` on such GPUs"
-    _, (note,) = advice(decide("org/name"))
-    assert note.code == "cap-fit-unknown"

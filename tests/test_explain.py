@@ -77,9 +77,18 @@ def test_the_json_of_a_server() -> None:
         ],
         "current": dict.fromkeys(("value", "outcome")),
         "ctas": None,
+        "beside_deepep": [
+            {
+                **dict.fromkeys(("gpu", "sms", "experts", "dispatch", "combine", "left", "fits")),
+                **dict.fromkeys(("safe",)),
+                "not_beside": {"padded": [], "ranges": [[None]]},
+                "remedies": [None],
+            }
+        ],
         "warnings": [],
         "notes": [],
     }
+    assert [row["fits"] for row in found["beside_deepep"]] == [4, 2, 2, 4, 8]
     assert keys(found["warnings"]) == keys(found["notes"]) == advice
     assert found["ctas"] == 8
     assert found["schema"] == 1

@@ -153,7 +153,17 @@ KEYS = {
     "": {"schema", "hidden", "launcher", "servers"},
     "servers": {
         *("pid", "user", "started", "kind", "entry", "release", "settings", "environment"),
-        *("workers", "processes", "started_by", "verdict", "cause", "reason", "cap", "warnings"),
+        *(
+            "workers",
+            "processes",
+            "started_by",
+            "verdict",
+            "cause",
+            "reason",
+            "cap",
+            "warnings",
+            "notes",
+        ),
     },
     "release": {"version", "source"},
     "settings": {"name", "value", "known", "source", "given", "decides"},
@@ -245,6 +255,17 @@ def test_rows_that_share_a_cause_share_its_explanation() -> None:
         "[3] capped by environment: it is set.",
         "[4] not needed: so it is.",
     ]
+
+
+def test_a_note_is_said_once_and_changes_no_verdict() -> None:
+    note = PlanWarning("cap-does-not-fit", "8 fits only by half", "`eplb-launch --max-ctas fit`")
+    rows = [row(pid, "capped", notes=(note,)) for pid in (7, 8)]
+    lines = table(rows, width=200).splitlines()
+    assert [line for line in lines if line.startswith("[")] == [
+        "[1] capped: so it is.",
+        "[2] note: 8 fits only by half; `eplb-launch --max-ctas fit`.",
+    ]
+    assert sum(line.endswith("capped [1][2]") for line in lines) == 2
 
 
 def test_in_a_pipe_a_server_is_one_line() -> None:

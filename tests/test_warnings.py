@@ -601,7 +601,7 @@ def test_another_cap(cap: int, environ: dict[str, str], expected: list[str]) -> 
     "options",
     [
         *({"max_ctas": n} for n in (0, -1, 65, "8", "many", None, 8.0)),
-        *({"max_ctas": "fit"}, {"max_ctas": "fit", "sms": 0}, {"max_ctas": "fit", "sms": 5000}),
+        *({"max_ctas": "fit", "sms": 0}, {"max_ctas": "fit", "sms": 5000}),
         {"sms": 132},
         {"max_ctas": 4, "sms": 132},
     ],

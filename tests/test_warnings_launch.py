@@ -156,23 +156,24 @@ def test_the_cap_that_fits(folder: Path) -> None:
         )
 
 
-def test_a_cap_that_cannot_be_computed_is_8_and_a_warning(folder: Path) -> None:
+def test_a_cap_without_the_experts_is_a_warning(folder: Path) -> None:
     words = ["--max-ctas", "fit", "--sms", "132"]
     status, out, lines = start(folder, *words)
-    assert (status, out) == (0, "NCCL_MAX_CTAS=8\n")
-    assert lines[0] == SET.format(8)
-    assert lines[1].startswith("eplb-launch: warning: --max-ctas fit finds no value")
+    assert (status, out) == (0, "NCCL_MAX_CTAS=4\n")
+    assert lines[0] == SET.format(4)
+    assert "by DeepEP's combine alone, its dispatch is not known" in lines[1]
     assert start(folder, "--strict", *words)[:2] == (125, "")
 
 
-def test_where_nothing_fits_it_is_refused(folder: Path) -> None:
+def test_where_nothing_fits_it_is_8_and_a_warning(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"n_routed_experts": 132}))
     server = ("vllm", "serve", str(folder))
-    for options in ([], ["--strict"], ["--quiet"]):
-        words = [*options, "--max-ctas", "fit", "--sms", "132"]
-        status, out, lines = start(folder, *words, server=server)
-        assert (status, out, len(lines)) == (125, "", 1)
-        assert "--max-ctas fit: nothing fits, with 132 experts" in lines[0]
+    words = ["--max-ctas", "fit", "--sms", "132"]
+    status, out, lines = start(folder, *words, server=server)
+    assert (status, out) == (0, "NCCL_MAX_CTAS=8\n")
+    assert "--max-ctas fit: nothing fits on a GPU of 132 SMs" in lines[1]
+    assert start(folder, "--quiet", *words, server=server) == (0, "NCCL_MAX_CTAS=8\n", [])
+    assert start(folder, "--strict", *words, server=server)[0] == 125
 
 
 @pytest.mark.parametrize(
@@ -182,8 +183,8 @@ def test_where_nothing_fits_it_is_refused(folder: Path) -> None:
         (["--max-ctas=65"], "--max-ctas is a number from 1 to 64, or fit"),
         (["--max-ctas="], "--max-ctas is a number from 1 to 64, or fit"),
         (["--max-ctas=0x8"], "--max-ctas is a number from 1 to 64, or fit"),
-        (["--max-ctas", "fit"], "--max-ctas fit needs --sms N"),
-        (["--max-ctas=fit", "--sms=many"], "--max-ctas fit needs --sms N"),
+        (["--max-ctas=fit", "--sms=many"], "--sms is a number from 1 to 1024"),
+        (["--max-ctas=fit", "--sms=0"], "--sms is a number from 1 to 1024"),
         (["--sms", "132"], "--sms goes with --max-ctas fit"),
         (["--max-ctas=4", "--sms", "132"], "--sms goes with --max-ctas fit"),
     ],

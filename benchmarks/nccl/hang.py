@@ -20,7 +20,7 @@ from nccl_launch import ROOT, TWO_ON_ONE, Bench, Launch, Outcome
 from nccl_report import Report, machine
 
 sys.path.insert(0, ROOT)
-from eplb_launch.nccl.deepep import fitting_ctas, grid
+from eplb_launch.nccl.grids import fit, grid, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,14 +59,15 @@ class Case:
 
 def cases(sms: int, gpus: int) -> list[Case]:
     """Return what is started on GPUs with so many SMs."""
-    fit = ("--max-ctas", "fit", "--sms", str(sms))
-    words = " ".join(("eplb-launch", *fit))
+    options = ("--max-ctas", "fit", "--sms", str(sms))
+    words = " ".join(("eplb-launch", *options))
+    calls = tokens({}, {}, 20)
     few = (BEHIND, BESIDE)
     return [
         Case("without eplb-launch", None, 64 if gpus == 1 else None),
         Case("eplb-launch", (), 8),
-        Case(f"{words}, a model of 256 experts", fit, fitting_ctas(256, sms)),
-        Case(f"{words}, a model of 144 experts", fit, fitting_ctas(144, sms), 144, few),
+        Case(f"{words}, a model of 256 experts", options, fit(sms, 256, calls).cap),
+        Case(f"{words}, a model of 144 experts", options, fit(sms, 144, calls).cap, 144, few),
         Case("NCCL_CGA_CLUSTER_SIZE=0 eplb-launch", (), 8, tables=(BESIDE,), cluster=1),
     ]
 

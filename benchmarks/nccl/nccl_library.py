@@ -47,11 +47,19 @@ class Communicator:
     def exchange(self, stream: Any, *, send: Any = None, receive: Any = None, peer: int) -> None:
         """Send a tensor, receive one, or both at once."""
         raw = ctypes.c_void_p(stream.cuda_stream)
-        self._call("ncclGroupStart")
+        self.start()
         for name, tensor in (("ncclSend", send), ("ncclRecv", receive)):
             if tensor is not None:
                 place, size = ctypes.c_void_p(tensor.data_ptr()), ctypes.c_size_t(tensor.nbytes)
                 self._call(name, place, size, _BYTE, peer, self.handle, raw)
+        self.end()
+
+    def start(self) -> None:
+        """Begin a group: what follows is one launch of NCCL's kernel. Groups may be nested."""
+        self._call("ncclGroupStart")
+
+    def end(self) -> None:
+        """End a group."""
         self._call("ncclGroupEnd")
 
     def _call(self, name: str, *arguments: Any) -> None:

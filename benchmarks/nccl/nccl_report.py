@@ -53,7 +53,7 @@ def machine(report: Report, title: str, outcome: Outcome) -> None:
 
     report.line(f"\ndevice       {answer['device']}, {answer['sms']} SMs, one of {answer['gpus']}")
     report.line(
-        f"driver       {_driver()}, {platform.system()} {platform.release().partition('-')[0]}"
+        f"driver       {driver()}, {platform.system()} {platform.release().partition('-')[0]}"
     )
     report.line(f"NCCL         {answer['nccl']}, as it says itself")
     report.line(f"PyTorch      {answer['torch']}, CUDA {answer['cuda']}")
@@ -71,7 +71,8 @@ def shorten(line: str) -> str:
     return re.sub(r"^\S+:\d+:\d+ ", "", line)
 
 
-def _driver() -> str:
+def driver() -> str:
+    """Return the driver, as nvidia-smi says it, and the CPUs."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return "driver not known"

@@ -222,6 +222,7 @@ class _Judge:
         notes = task.notes
         if task.takes_away and found.verdict != OK:
             notes = (*notes, f"{task.takes_away} takes {VARIABLE} away: setting it has no effect")
+        notes = (*notes, *(f"{note.message}; {note.remedy}" for note in decided.unfit))
         return self.finding(path, line, found).replace(
             notes=notes,
             entry=server.entry or (run.entry if run else ""),

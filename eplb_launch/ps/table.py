@@ -62,6 +62,7 @@ def _as_dict(row: Row) -> dict[str, Any]:
         "reason": answer.reason,
         "cap": {"value": answer.value, "by": answer.by} if answer.by else None,
         "warnings": [warning_as_dict(warning) for warning in row.warnings],
+        "notes": [warning_as_dict(note) for note in row.notes],
     }
 
 
@@ -113,6 +114,7 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
     by = f" by {answer.by}" if answer.by else ""
     texts = [f"{verdict}{by}: {answer.reason}."]
     texts += [f"warning: {warning.message}; {warning.remedy}." for warning in row.warnings]
+    texts += [f"note: {note.message}; {note.remedy}." for note in row.notes]
     marks = "".join(f"[{notes.setdefault(_printable(text), len(notes) + 1)}]" for text in texts)
     at = f" at {answer.value}" if answer.value is not None else ""
     current = row.current if row.current is not None else "-"

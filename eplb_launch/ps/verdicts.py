@@ -102,6 +102,7 @@ class Row(Record):
     readable: bool = False  # whether its environment could be read
     current: str | None = None  # NCCL_MAX_CTAS in its environment
     warnings: tuple[PlanWarning, ...] = ()
+    notes: tuple[PlanWarning, ...] = ()
 
     @property
     def order(self) -> tuple[int, int]:
@@ -129,6 +130,7 @@ def row(group: Group, facts: Facts, plan: Plan | None, changed: str = "") -> Row
         version_source=cut(plan.vllm_source) or "",
         settings={name: _cut_setting(setting) for name, setting in plan.settings.items()},
         warnings=tuple(warning for warning in plan.warnings if warning.code != _REPLACED),
+        notes=plan.unfit,
     )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
+from eplb_launch.nccl.cap import calls_beside
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from eplb_launch.nccl.cap import Row
+    from eplb_launch.nccl.grids import Fit
     from eplb_launch.plans import Plan, PlanWarning
     from eplb_launch.vllm.rules import Verdict
     from eplb_launch.vllm.settings import Setting
@@ -70,8 +73,25 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         ],
         "current": {"value": plan.current, "outcome": outcome(plan)},
         "ctas": plan.ctas,
+        "beside_deepep": [_row_as_dict(row) for row in plan.beside],
         "warnings": [warning_as_dict(warning) for warning in plan.warnings],
         "notes": [warning_as_dict(note) for note in plan.notes],
+    }
+
+
+def _row_as_dict(row: Row) -> dict[str, Any]:
+    fit = row.fit
+    return {
+        "gpu": row.gpu,
+        "sms": fit.sms,
+        "experts": fit.experts,
+        "dispatch": fit.dispatch if fit.experts else None,
+        "combine": fit.combine,
+        "left": fit.left,
+        "fits": fit.cap,
+        "safe": fit.safe,
+        "not_beside": {"padded": list(fit.padded), "ranges": [list(pair) for pair in fit.eager]},
+        "remedies": list(row.remedies),
     }
 
 
@@ -137,6 +157,9 @@ def _sections(plan: Plan) -> Iterator[RenderableType]:
     for verdict in plan.verdicts:
         yield Text()
         yield from _rule(verdict)
+    if plan.beside:
+        yield Text()
+        yield _beside(plan.beside)
     for title, entries in (("Warnings", plan.warnings), ("Notes", plan.notes)):
         if entries:
             yield Text()
@@ -176,6 +199,37 @@ def _settings(settings: Any) -> Table:
         style = "" if setting.given else "dim"
         table.add_row(setting.name, Text(setting.shown), Text(setting.source), style=style)
     return table
+
+
+def _beside(rows: tuple[Row, ...]) -> Table:
+    """Return what DeepEP takes, and what fits beside it."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    for name in ("SMs", "dispatch", "combine", "left", "fits"):
+        if name == "SMs":
+            table.add_column("Beside DeepEP", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("but not beside calls of (tokens)", overflow="fold")
+    for row in rows:
+        fit = row.fit
+        cells = (
+            row.gpu,
+            str(fit.sms),
+            str(fit.dispatch) if fit.experts else "?",
+            str(fit.combine),
+            str(fit.left),
+            "nothing" if fit.cap is None else str(fit.cap),
+            "; ".join(filter(None, (calls_beside(fit), _helps(row)))) or _safe(fit),
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _helps(row: Row) -> str:
+    return f"{' or '.join(row.remedies)} helps" if row.remedies else ""
+
+
+def _safe(fit: Fit) -> str:
+    return "none: safe" if fit.safe else "none, by combine"
 
 
 def _rule(verdict: Verdict) -> Iterator[RenderableType]:

@@ -94,7 +94,7 @@ class Reading(Record):
 
     given: Mapping[str, Given]
     complete: bool  # False: a word that cannot be known may be any option
-    model: Mapping[str, Given]  # what says which model it is, and what is changed of its config
+    others: Mapping[str, Given]  # by setting: OTHERS
 
 
 class RefusedError(ValueError):
@@ -131,7 +131,8 @@ def read(
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
         complete = complete and not may_be_options(words, release, takes_model=takes_model)
     pairs, dotted = _join_dotted(_normalized(pairs, release), release)
-    reading = _parse(pairs, dotted, release).replace(model=_model(pairs, dotted, serve=serve))
+    others = _others(pairs, dotted, serve=serve)
+    reading = _parse(pairs, dotted, release).replace(others=others)
     return reading if complete else reading.replace(complete=False)
 
 
@@ -348,26 +349,59 @@ def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], release:
             given[setting] = entry.replace(value=takes)
 
 
-_OF_MODEL = {
-    "--model": "model",
-    "--hf-config-path": "hf_config_path",
-    "--hf-overrides": "hf_overrides",
+# Not of the rules, and read only as far as they are written in full: which model it is, and how
+# many tokens a step may have (`nccl.grids`). VALUE, JSON, LIST: one word or all up to an option.
+LIST = "list"
+OTHERS: Mapping[str, tuple[str, object]] = {
+    "--model": ("model", VALUE),
+    "--hf-config-path": ("hf_config_path", VALUE),
+    "--hf-overrides": ("hf_overrides", VALUE),
+    "--tensor-parallel-size": ("tensor_parallel_size", VALUE),
+    "-tp": ("tensor_parallel_size", VALUE),
+    "--max-num-batched-tokens": ("max_num_batched_tokens", VALUE),
+    "--max-num-seqs": ("max_num_seqs", VALUE),
+    "--enable-chunked-prefill": ("enable_chunked_prefill", True),
+    "--no-enable-chunked-prefill": ("enable_chunked_prefill", False),
+    "--performance-mode": ("performance_mode", VALUE),
+    "--enforce-eager": ("enforce_eager", True),
+    "--no-enforce-eager": ("enforce_eager", False),
+    "--cuda-graph-sizes": ("cudagraph_capture_sizes", LIST),  # 0.12
+    "--cudagraph-capture-sizes": ("cudagraph_capture_sizes", LIST),
+    "--max-cudagraph-capture-size": ("max_cudagraph_capture_size", VALUE),
+    "--compilation-config": ("compilation_config", JSON),
+    "-cc": ("compilation_config", JSON),
+    "--optimization-level": ("optimization_level", VALUE),
+    "--speculative-config": ("speculative_config", JSON),
+    "-sc": ("speculative_config", JSON),
+    "--enable-dbo": ("enable_dbo", True),
+    "--no-enable-dbo": ("enable_dbo", False),
+    "--ubatch-size": ("ubatch_size", VALUE),
 }
 
 
-def _model(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
-    """Return the options that are about the model, as far as they are written in full."""
+def _others(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
+    """Return what OTHERS names."""
     found: dict[str, Given] = {}
     for index, (word, source) in enumerate(pairs):
-        if not word.startswith(("--model", "--hf-")):
-            continue
         name, equals, value = word.partition("=")
-        if name in _OF_MODEL and (equals or index + 1 < len(pairs)):
-            value = value if equals else pairs[index + 1][0]
-            found[_OF_MODEL[name]] = Given(value, _where(source, f"{name} {value}"))
+        if name not in OTHERS:
+            continue
+        setting, takes = OTHERS[name]
+        if isinstance(takes, bool):
+            found[setting] = Given(takes, _where(source, name))
+            continue
+        if not equals and index + 1 == len(pairs):
+            continue
+        if not equals:
+            value = pairs[index + 1][0]
+            last = index + 2
+            while takes is LIST and last < len(pairs) and pairs[last][0][:1] != "-":
+                value += f" {pairs[last][0]}"
+                last += 1
+        found[setting] = Given(value, _where(source, f"{name} {value}"))
     for name, entry in dotted.items():
-        if name in _OF_MODEL:
-            found[_OF_MODEL[name]] = entry
+        if name in OTHERS:
+            found[OTHERS[name][0]] = entry
     if serve and pairs and pairs[0][0][:1] != "-":
         found["model"] = Given(pairs[0][0], _where(pairs[0][1], f"model {pairs[0][0]}"))
     return found

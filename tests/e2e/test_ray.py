@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,3 +160,43 @@ def test_each_node_hands_on_what_it_was_started_with() -> None:
     with cluster(first=EVALUATED, second=":") as made:
         seen, _ = made.drive({})
     assert seen["actors"] == {"first": "8", "second": None}
+
+
+@contextlib.contextmanager
+def exposed(root: Path) -> Iterator[int]:
+    """Start a stand-in for a server of vLLM 0.16.0 without the cap; return its pid."""
+    venv.create(root, symlinks=True, with_pip=False)
+    packages = next((root / "lib").glob("python3.*/site-packages"))
+    (packages / "vllm-0.16.0.dist-info").mkdir()
+    vllm = root / "bin" / "vllm"
+    vllm.write_text(
+        f"#!{root}/bin/python\nimport time\nprint('ready', flush=True)\ntime.sleep(300)\n"
+    )
+    vllm.chmod(0o755)
+    environ = {"PATH": "/usr/bin:/bin"}
+    command = [str(vllm), *EXPOSED[1 : EXPOSED.index("--data-parallel-backend")]]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield server.pid
+        server.kill()
+
+
+def test_the_example_asks_every_node_which_servers_are_safe(plain: Cluster, tmp_path: Path) -> None:
+    script = HERE.parent.parent / "examples" / "ray" / "ray_ps.py"
+    with exposed(tmp_path / "venv") as pid:
+        ended = subprocess.run(
+            [sys.executable, str(script)],
+            env={**plain.environ, "RAY_ADDRESS": plain.address},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
+    # Both nodes are on this machine, and see the same process.
+    found = re.findall(
+        rf"^\S+ \((\w+)\): {pid}: EXPOSED: .*", ended.stdout, re.MULTILINE | re.IGNORECASE
+    )
+    assert len(set(found)) == 2, ended.stdout

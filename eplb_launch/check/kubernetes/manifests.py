@@ -10,7 +10,7 @@ from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes import kserve, ray
 from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import LISTS, containers, is_object, objects, script
-from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, variables
+from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
 from eplb_launch.check.kubernetes.ray_pods import Clusters
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import YAML
@@ -147,7 +147,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         image,
         version,
         version_source,
-        files(found, source, maps),
+        {**files(found, source, maps), **gpus(found, source)},
         () if found.kind else (_BY_ITSELF,),
         unreadable=unreadable,
         own_entry=own_entry,

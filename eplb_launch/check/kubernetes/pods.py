@@ -7,10 +7,11 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.check.tasks import TooMuch, Variables
+from eplb_launch.check.tasks import File, TooMuch, Variables
 from eplb_launch.check.templating import replace
 from eplb_launch.check.yaml_tree import TEXT
 from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.nccl.gpus import DRIVER
 from eplb_launch.vllm.releases import CAP
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from eplb_launch.check.kubernetes.config_maps import ConfigMaps
     from eplb_launch.check.kubernetes.containers import Container
     from eplb_launch.check.sources import Source
-    from eplb_launch.check.tasks import File
     from eplb_launch.check.yaml_tree import Node
 
 MAX_FILES = 100  # of one generator
@@ -109,6 +109,19 @@ def files(found: Container, source: Source, maps: ConfigMaps) -> dict[str, File]
             if len(result) > _MAX_MOUNTED:
                 raise TooMuch(mount.line, f"more than {_MAX_MOUNTED:,} files in one container")
     return result
+
+
+# Labels of a node that say which GPU it has: GPU feature discovery's, GKE's.
+_GPU_LABELS = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
+
+
+def gpus(found: Container, source: Source) -> dict[str, File]:
+    """Return what a container will find of its GPU, where its pod is held to one kind."""
+    for label in _GPU_LABELS:
+        product = found.pod.string("nodeSelector", label)
+        if product:
+            return {f"{DRIVER}/gpus/0/information": File(f"Model: {product}\n", source)}
+    return {}
 
 
 def _volume(volume: Node, source: Source, maps: ConfigMaps) -> Iterator[tuple[str, File]]:

@@ -1,0 +1,185 @@
+"""The cap that fits beside DeepEP's kernels, for a command and the GPUs that it finds.
+
+Brings together what a command says (`Plan`), its experts, the calls that vLLM can make (`grids`)
+and the GPUs (`gpus`). Imported only for a command that can hang.
+"""
+
+from __future__ import annotations
+
+from eplb_launch.files import DISK
+from eplb_launch.model import Record
+from eplb_launch.nccl import grids
+from eplb_launch.nccl.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
+from eplb_launch.plans import DOES_NOT_FIT, NOTHING_FITS, PlanWarning
+from eplb_launch.vllm.releases import CAP, VARIABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from eplb_launch.files import Files
+    from eplb_launch.nccl.experts import Experts
+    from eplb_launch.plans import Plan
+
+RULE = "deepep_low_latency"
+_PARTS = {2: "half", 4: "a quarter", 8: "an eighth"}
+_MOST_RANGES = 4  # that are written out
+
+
+class Row(Record):
+    """A GPU, or several with equally many SMs, beside DeepEP."""
+
+    gpu: str
+    fit: grids.Fit  # the largest cap that fits
+    remedies: tuple[str, ...]  # what makes room where even that one does not fit; none if it does
+
+
+def counts(plan: Plan) -> bool:
+    """Whether DeepEP's low-latency kernels are what NCCL has to leave SMs to."""
+    return plan.verdict is not None and plan.verdict.rule.name == RULE
+
+
+def tokens(plan: Plan) -> grids.Tokens:
+    """Return which tokens a rank may have in a call."""
+    given = {name: entry.value for name, entry in plan.given.items()}
+    environ = plan.server.environ if plan.server else {}
+    return grids.tokens(given, environ, plan.release.minor)
+
+
+def gpus(plan: Plan, files: Files = DISK) -> Seen:
+    """Return the GPUs of a command: by --sms, or as it finds them."""
+    if plan.sms:
+        return Seen((Gpu(f"a GPU of {plan.sms} SMs", plan.sms, (), "--sms"),))
+    if plan.server is None or plan.server.elsewhere:
+        return Seen((), "the command runs elsewhere")
+    return seen(plan.server.environ, files)
+
+
+def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
+    """Return the cap of `--max-ctas fit`; vLLM's 8, with a warning, where it is not known.
+
+    `plan` is of a command that can hang.
+    """
+    if not counts(plan):
+        return CAP, (_unfit("the grid of DeepGEMM's mega MoE is not known here", "give a number"),)
+    found = gpus(plan, files)
+    if not found.gpus:
+        why = f"which GPU it is is not known: {found.why}"
+        return CAP, (_unfit(why, "give --sms N, or a number"),)
+    experts = _experts(plan, files)
+    calls = tokens(plan)
+    fits = {gpu: grids.fit(gpu.sms, experts.count, calls) for gpu in found.gpus}
+    for gpu, one in fits.items():
+        if one.cap is None:
+            message = (
+                f"--max-ctas fit: nothing fits on {gpu.name}, so {VARIABLE} is {CAP}: with "
+                f"{experts.count} experts DeepEP's dispatch takes all of {gpu.sms} SMs"
+            )
+            remedy = "change --eplb-config.num_redundant_experts"
+            return CAP, (PlanWarning(NOTHING_FITS, message, remedy, grids.SOURCE),)
+    cap = min(one.cap or CAP for one in fits.values())
+    if experts.count is None:
+        message = (
+            f"--max-ctas fit: {VARIABLE} is {cap} by DeepEP's combine alone, its dispatch is not "
+            f"known: {experts.source}"
+        )
+        remedy = "give a number, or the model as a local directory"
+        return cap, (PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE),)
+    return cap, ()
+
+
+def _unfit(why: str, remedy: str) -> PlanWarning:
+    message = f"--max-ctas fit finds no value, so {VARIABLE} is {CAP}: {why}"
+    return PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE)
+
+
+def advise(plan: Plan, files: Files = DISK) -> Plan:
+    """Return the plan with a note where its cap fits only while NCCL does not fill it.
+
+    Where the GPU is known.
+    """
+    found = gpus(plan, files)
+    if not found.gpus or plan.ctas is None or not counts(plan):
+        return plan
+    rows = _rows(found.gpus, None, tokens(plan))
+    if not _too_many(rows, plan.ctas):  # combine leaves enough: it is dispatch that decides
+        rows = _rows(found.gpus, _experts(plan, files).count, tokens(plan))
+    unfit = _too_many(rows, plan.ctas)
+    if not unfit:
+        return plan
+    return plan.replace(notes=(*plan.notes, _note(unfit, plan.ctas)))
+
+
+def explain(plan: Plan, files: Files = DISK) -> Plan:
+    """Return the plan with rows for `explain`: of the GPUs that are there, else of all known."""
+    if not counts(plan):
+        return plan
+    found = gpus(plan, files)
+    experts = _experts(plan, files)
+    calls = tokens(plan)
+    rows = _rows(found.gpus or GPUS, experts.count, calls)
+    notes = list(plan.notes)
+    unfit = _too_many(rows, plan.ctas or CAP)
+    if unfit and not any(note.code == DOES_NOT_FIT for note in notes):
+        notes.append(_note(unfit, plan.ctas or CAP))
+    unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
+    unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []
+    if not found.gpus and not found.why.endswith(NOT_THERE):  # else all GPUs say enough
+        unknown.append(f"which GPU it is: {found.why}")
+    if unknown:
+        message = "not known of DeepEP's kernels: " + "; ".join(unknown)
+        remedy = "give the model as a local directory, --vllm-version, --sms where they are missing"
+        notes.append(PlanWarning("cap-fit-unknown", message, remedy, grids.SOURCE))
+    return plan.replace(beside=rows, notes=tuple(notes))
+
+
+def _experts(plan: Plan, files: Files) -> Experts:
+    from eplb_launch.nccl.experts import physical_experts
+
+    return physical_experts(plan, files)
+
+
+def _rows(found: Iterable[Gpu], experts: int | None, calls: grids.Tokens) -> tuple[Row, ...]:
+    by_sms: dict[int, list[str]] = {}
+    for gpu in found:
+        by_sms.setdefault(gpu.sms, []).append(gpu.name)
+    rows = []
+    for sms, names in by_sms.items():
+        one = grids.fit(sms, experts, calls)
+        left = one.cap is None or one.padded or one.eager
+        rows.append(Row(", ".join(names), one, grids.remedies(one, calls) if left else ()))
+    return tuple(rows)
+
+
+def _too_many(rows: Iterable[Row], ctas: int) -> tuple[Row, ...]:
+    return tuple(row for row in rows if row.fit.cap is None or row.fit.cap < ctas)
+
+
+def _note(rows: tuple[Row, ...], ctas: int) -> PlanWarning:
+    parts: dict[int | None, list[str]] = {}
+    for row in rows:
+        parts.setdefault(row.fit.cap, []).append(row.gpu)
+    said = []
+    for cap, names in parts.items():
+        gpu = ", ".join(names)
+        if cap is None:
+            said.append(f"not at all on {gpu}")
+        else:
+            said.append(f"on {gpu} only while NCCL uses {_part(cap, ctas)}")
+    message = f"{ctas} fits beside DeepEP " + ", ".join(said)
+    return PlanWarning(DOES_NOT_FIT, message, "`eplb-launch --max-ctas fit`", grids.SOURCE)
+
+
+def _part(cap: int, ctas: int) -> str:
+    name = _PARTS.get(ctas // cap) if ctas % cap == 0 else None
+    return f"{name} of it" if name else f"{cap} of it"
+
+
+def calls_beside(fit: grids.Fit) -> str:
+    """Return the numbers of tokens beside which the cap does not fit, in words; "" if none."""
+    shown = [f"{first}" if first == last else f"{first} to {last}" for first, last in fit.eager]
+    text = ", ".join(shown[:_MOST_RANGES]) + (", …" if len(shown) > _MOST_RANGES else "")
+    if not fit.padded or not text:
+        return text
+    again = ", ".join(map(str, fit.padded[:_MOST_RANGES]))
+    return f"{text} ({again} again and again)"

@@ -1,0 +1,128 @@
+"""Which GPUs the machine has, and how many SMs: from the driver's files, without asking a GPU.
+
+Reads /proc/driver/nvidia, which the driver writes and container runtimes show. It is not there on
+WSL. The files are those that the command sees.
+"""
+
+from __future__ import annotations
+
+from eplb_launch.files import DISK
+from eplb_launch.model import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from eplb_launch.files import Files
+
+_HOPPER = "NVIDIA H100 white paper, Hopper architecture in depth"
+_BLACKWELL = "FlashInfer pull request 4445: physical SMs"
+
+
+class Gpu(Record):
+    """A kind of GPU."""
+
+    name: str  # as a person calls it
+    sms: int
+    products: tuple[str, ...]  # as the driver calls it, "NVIDIA " left out
+    source: str
+
+
+# Names of products: those of the tuned configurations in vLLM, fused_moe/configs, and GKE's. A name
+# that is not here is not guessed: other products of one name have other numbers of SMs.
+GPUS: tuple[Gpu, ...] = (
+    Gpu("H100", 132, ("H100 80GB HBM3", "H100 80GB", "H100 MEGA 80GB"), f"{_HOPPER}; measured"),
+    Gpu("H100 PCIe", 114, ("H100 PCIe",), _HOPPER),
+    Gpu("H100 NVL", 132, ("H100 NVL",), "NVIDIA H100 NVL product brief: 16896 CUDA cores"),
+    Gpu("H200", 132, ("H200", "H200 NVL", "H200 141GB"), "NVIDIA H200 data sheet; measured"),
+    Gpu("H800", 132, ("H800",), "DeepSeek-V3 technical report, 3.5.1"),
+    Gpu("H20", 78, ("H20", "H20-3e"), "DeepEP issue 389"),
+    Gpu(
+        "GH200",
+        132,
+        ("GH200 480GB", "GH200 120GB", "GH200 144G HBM3e"),
+        "NVIDIA GH200 data sheet: 16896 CUDA cores",
+    ),
+    Gpu("B200", 148, ("B200",), _BLACKWELL),
+    Gpu("GB200", 152, ("GB200",), _BLACKWELL),
+    Gpu("B300", 148, ("B300 SXM6 AC",), _BLACKWELL),
+    Gpu("GB300", 152, ("GB300",), "FlashInfer pull request 4557"),
+)
+NOT_THERE = "is not there"
+DRIVER = "/proc/driver/nvidia"
+_MAX_BYTES = 1 << 14
+_MANY = 64  # GPUs of a machine
+
+
+class Seen(Record):
+    """The GPUs of a machine, as far as they are known."""
+
+    gpus: tuple[Gpu, ...]  # each kind once; empty: not known
+    why: str = ""  # why they are not known
+
+
+def by_product(name: str) -> Gpu | None:
+    """Return the row of a product by the driver's name for it, or a label's: with "-" for " "."""
+    text = _plain(name)
+    for gpu in GPUS:
+        if any(text == _plain(product) for product in (gpu.name, *gpu.products)):
+            return gpu
+    return None
+
+
+def _plain(name: str) -> str:
+    words = name.lower().replace("-", " ").split()
+    return " ".join(words[1:] if words[:1] == ["nvidia"] else words)
+
+
+def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
+    """Return the GPUs that a command started with `environ` finds."""
+    for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        if "MIG-" in environ.get(variable, ""):
+            return Seen((), f"{variable} names a part of a GPU (MIG)")
+    if _has_parts(files):
+        return Seen((), "a GPU is divided (MIG)")
+    try:
+        places = sorted(files.names(f"{DRIVER}/gpus"))[:_MANY]
+    except OSError:
+        return Seen((), f"{DRIVER}/gpus {NOT_THERE}")
+    kinds: dict[str, Gpu] = {}
+    for place in places:
+        try:
+            content = files.read(f"{DRIVER}/gpus/{place}/information", _MAX_BYTES)
+        except OSError:
+            return Seen((), f"{DRIVER}/gpus cannot be read")
+        facts = _facts(content.decode(errors="replace"))
+        if facts.get("GPU Excluded") == "Yes":
+            continue
+        gpu = by_product(facts.get("Model", ""))
+        if gpu is None:
+            return Seen((), f"the SMs of {_shown(facts.get('Model', ''))} are not known here")
+        kinds[gpu.name] = gpu
+    return Seen(tuple(kinds.values()), "" if kinds else "the driver lists no GPU")
+
+
+def _has_parts(files: Files) -> bool:
+    """Whether a GPU has MIG instances: /proc/driver/nvidia/capabilities/gpu0/mig/gi1."""
+    try:
+        devices = [name for name in files.names(f"{DRIVER}/capabilities") if name[:3] == "gpu"]
+    except OSError:
+        return False
+    for device in devices[:_MANY]:
+        try:
+            parts = files.names(f"{DRIVER}/capabilities/{device}/mig")
+        except OSError:
+            continue
+        if any(name.startswith("gi") for name in parts):
+            return True
+    return False
+
+
+def _facts(text: str) -> dict[str, str]:
+    """Return the lines `Model: <tab> NVIDIA H100 80GB HBM3` by name."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
+
+def _shown(model: str) -> str:
+    return repr(model[:40]) if model and model.isprintable() else "a GPU without a name"

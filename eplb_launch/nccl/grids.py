@@ -1,0 +1,346 @@
+"""How many SMs DeepEP's low-latency kernels take, and how many CTAs of NCCL fit beside them.
+
+Dispatch and combine are launched cooperatively, one block on each SM, so a launch starts only when
+its whole grid finds room; a block of NCCL takes the whole SM (benchmarks/deepep, benchmarks/nccl).
+Both grids are DeepEP's own arithmetic: csrc/kernels/internode_ll.cu, `dispatch` and `combine`, the
+same from c5facf5 (2025-08-07) on, and in 73b6ea4, which vLLM 0.12 to 0.23 pin.
+
+Dispatch grows with the physical experts, combine also with the tokens of a call. Which numbers of
+tokens there can be is vLLM's business: PIECES.
+
+Pure: nothing is read, and nothing of the machine is looked at. `cap` asks, with what it knows of a
+command and of a machine.
+"""
+
+from __future__ import annotations
+
+from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import Record
+from eplb_launch.vllm.releases import CAP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+SOURCE = "DeepEP csrc/kernels/internode_ll.cu; measured on H100s: benchmarks/deepep"
+
+
+def grid(items: int, sms: int) -> int:
+    """Return how many blocks take so many experts or tokens, each block equally many of them."""
+    return -(-items // max(1, -(-items // sms)))
+
+
+class Pieces(Record):
+    """What bounds the tokens of one rank in one call, from a release on."""
+
+    since: int  # 0.N
+    name: str  # of the bound
+    default: int
+    batched: int  # max_num_batched_tokens where nothing is given
+    doubled: bool  # --performance-mode throughput doubles that (arg_utils.py, from 0.17)
+    keep_most: bool  # max_num_batched_tokens is a CUDA graph size too (config/vllm.py, from 0.20)
+    by_query: bool  # speculative tokens count in the largest graph (config/vllm.py, from 0.13)
+    switch: str  # turns the pieces off; "" where there is no such variable
+    source: str
+
+
+_CHUNK = Pieces(
+    since=12,
+    name="VLLM_MOE_DP_CHUNK_SIZE",
+    default=256,
+    batched=8192,  # of a server on a GPU of 70 GiB and more (get_batch_defaults); else less
+    doubled=False,
+    keep_most=False,
+    by_query=False,
+    switch="",
+    source="vLLM fused_moe/layer.py, forward_impl_chunked; envs.py",
+)
+_CHUNK_13 = _CHUNK.replace(since=13, by_query=True, switch="VLLM_ENABLE_MOE_DP_CHUNK")
+PIECES: tuple[Pieces, ...] = (
+    _CHUNK,
+    _CHUNK_13,
+    _CHUNK_13.replace(
+        since=17,
+        doubled=True,
+        source="vLLM fused_moe/runner/default_moe_runner.py, forward_impl_chunked; envs.py",
+    ),
+    Pieces(
+        since=20,
+        name="--max-num-batched-tokens",
+        default=256,
+        batched=256,  # DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP, where use_batched_dp_moe
+        doubled=True,
+        keep_most=True,
+        by_query=True,
+        switch="",
+        source="vLLM engine/arg_utils.py, _set_default_max_num_seqs_and_batched_tokens_args; "
+        "fused_moe/layer.py, max_num_tokens",
+    ),
+)
+_MAX_GRAPH = 512  # vllm/config/vllm.py, _set_cudagraph_sizes
+_MAX_SEQS = 1024  # get_batch_defaults; twice that, and half of it, is over _MAX_GRAPH anyway
+_LEAST = 1
+_MOST = 1 << 20  # tokens; more is no number that is meant
+
+
+class Tokens(Record):
+    """How many tokens one rank may have in one call of DeepEP."""
+
+    most: int  # an eager or a mixed step may have any number up to it
+    padded: tuple[int, ...]  # those that come again and again: CUDA graph sizes, a full piece
+    bounds: tuple[str, ...]  # what `most` is set with: VLLM_MOE_DP_CHUNK_SIZE
+    share: int  # the ranks that one bound's tokens are divided by (sequence-parallel MoE)
+    assumed: tuple[str, ...] = ()  # what is not known, and taken as vLLM's default
+
+
+class Fit(Record):
+    """How a GPU is shared between DeepEP and NCCL."""
+
+    sms: int
+    experts: int | None  # None: not known, so dispatch is left out
+    dispatch: int  # SMs that it takes; 0 where it is not known
+    combine: int  # the same of combine at most, with a padded call beside which anything fits
+    cap: int | None  # the one that is looked at; None: nothing fits beside dispatch
+    padded: tuple[int, ...]  # calls beside which the cap does not fit, of those in Tokens.padded
+    eager: tuple[tuple[int, int], ...]  # the same of all others: from and to
+
+    @property
+    def left(self) -> int:
+        """The SMs that the larger of both leaves."""
+        return self.sms - max(self.dispatch, self.combine)
+
+    @property
+    def safe(self) -> bool:
+        """Whether the cap fits beside every call that there can be, with experts that are known."""
+        return not (self.cap is None or self.experts is None or self.padded or self.eager)
+
+
+def fit(sms: int, experts: int | None, tokens: Tokens, cap: int | None = None) -> Fit:
+    """Return the largest power of two up to 8 that fits, or how it is with `cap`.
+
+    It fits beside dispatch and beside every padded call that anything fits beside.
+    """
+    dispatch = grid(experts, sms) if experts else 0
+    taken = {number: max(dispatch, grid(number, sms)) for number in tokens.padded}
+    most = max((blocks for blocks in taken.values() if blocks < sms), default=dispatch)
+    if cap is None and most < sms:
+        cap = min(1 << ((sms - most).bit_length() - 1), CAP)
+    if cap is None:
+        return Fit(sms, experts, dispatch, most, None, (), ())
+    padded = tuple(number for number, blocks in taken.items() if blocks + cap > sms)
+    if dispatch + cap > sms:  # no call fits, whatever its tokens
+        return Fit(sms, experts, dispatch, most, cap, padded, ((1, tokens.most),))
+    return Fit(sms, experts, dispatch, most, cap, padded, _unfit(sms, cap, tokens.most))
+
+
+def _unfit(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
+    """Return the numbers of tokens whose combine leaves fewer SMs than `cap`, as ranges."""
+    found: list[tuple[int, int]] = []
+    depth = 1  # tokens of a block: from (depth - 1) * sms + 1 up to depth * sms of them
+    while (depth - 1) * sms < most:
+        # A block of every `depth` tokens: more than (sms - cap) * depth tokens leave too little.
+        first = max((sms - cap) * depth, (depth - 1) * sms) + 1
+        last = min(depth * sms, most)
+        if first <= last:
+            if found and found[-1][1] + 1 == first:
+                first = found.pop()[0]
+            found.append((first, last))
+        depth += 1
+    return tuple(found)
+
+
+def bound(fit: Fit, tokens: Tokens) -> int | None:
+    """Return the tokens of a call to which vLLM can be held so that the cap fits beside all."""
+    if fit.cap is None or fit.dispatch + fit.cap > fit.sms:
+        return None
+    number = (fit.sms - fit.cap) // 8 * 8 or fit.sms - fit.cap
+    return number if 0 < number < tokens.most else None
+
+
+def remedies(fit: Fit, tokens: Tokens) -> tuple[str, ...]:
+    """Return what makes room beside the calls that the cap does not fit beside."""
+    number = bound(fit, tokens)
+    if number is None:
+        return ("another --eplb-config.num_redundant_experts",)
+    option = {"--max-num-batched-tokens": f" {number * tokens.share}"}
+    return tuple(name + option.get(name, f"={number}") for name in tokens.bounds)
+
+
+def tokens(given: Mapping[str, Any], environ: Mapping[str, str], minor: int | None) -> Tokens:
+    """Return which tokens one rank may have, by the settings of vLLM 0.`minor`.
+
+    `given` holds the settings by name, as the command gives them. A release that is not known may
+    be any, so it is the calls of all.
+    """
+    if minor is None:
+        found = [tokens(given, environ, row.since) for row in PIECES]
+        return Tokens(
+            max(one.most for one in found),
+            tuple(sorted({number for one in found for number in one.padded})),
+            tuple(dict.fromkeys(name for one in found for name in one.bounds)),
+            found[0].share,
+            ("the release", *dict.fromkeys(text for one in found for text in one.assumed)),
+        )
+    row = max(
+        (row for row in PIECES if row.since <= minor), key=lambda row: row.since, default=PIECES[0]
+    )
+    return _Reading(given, environ, row).tokens()
+
+
+class _Reading:
+    """The settings that count, of one command."""
+
+    def __init__(self, given: Mapping[str, Any], environ: Mapping[str, str], row: Pieces) -> None:
+        self.given = given
+        self.environ = environ
+        self.row = row
+        self.assumed: list[str] = []
+
+    def tokens(self) -> Tokens:
+        row = self.row
+        ranks = self._number("tensor_parallel_size", 1)
+        batched = self._batched()
+        piece = batched
+        if row.name.startswith("VLLM_"):
+            piece = self._variable(row.name, row.default)
+        # vLLM's use_sequence_parallel_moe (config/parallel.py): with TP each rank has its share.
+        most = min(piece, -(-batched // ranks))
+        parts = self._microbatches()
+        # DeepEP refuses more than the pieces are (csrc/deep_ep.cpp), also where they are off.
+        whole = bool(row.switch) and self._variable(row.switch, 1) == 0
+        padded = {most}
+        for size in self._graphs(batched):
+            for number in {size, size // parts, size - size // parts * (parts - 1)}:
+                share = -(-number // ranks)
+                if share <= piece:
+                    padded.add(share)
+                elif not whole:
+                    padded.update((piece, share % piece))
+        padded.discard(0)
+        return Tokens(most, tuple(sorted(padded)), (row.name,), ranks, tuple(self.assumed))
+
+    def _batched(self) -> int:
+        number = self._number("max_num_batched_tokens", 0)
+        if number:
+            return number
+        if self.given.get("enable_chunked_prefill") is False:
+            self.assumed.append("max_num_batched_tokens, which follows max_model_len")
+        faster = self.row.doubled and self.given.get("performance_mode") == "throughput"
+        return self.row.batched * (2 if faster else 1)
+
+    def _microbatches(self) -> int:
+        """Return into how many pieces a batch is cut (config/parallel.py, num_ubatches)."""
+        if self.given.get("enable_dbo"):
+            return 2
+        return self._number("ubatch_size", 1, least=0) or 1
+
+    def _graphs(self, batched: int) -> Iterable[int]:
+        """Return the CUDA graph sizes (config/vllm.py, _set_cudagraph_sizes)."""
+        compilation = self._map("compilation_config")
+        mode = str(compilation.get("cudagraph_mode", "")).upper()
+        level = self.given.get("optimization_level")
+        if self.given.get("enforce_eager") or mode == "NONE" or str(level) == "0":
+            return ()
+        query = 1 + self._speculative()
+        most = self._number("max_cudagraph_capture_size", 0, compilation)
+        if not most:
+            seqs = self._number("max_num_seqs", _MAX_SEQS)
+            most = min(seqs * 2 * (query if self.row.by_query else 1), _MAX_GRAPH)
+        most = min(most, batched)
+        sizes = self._sizes(compilation)
+        if sizes:
+            sizes = [size for size in sizes if size <= batched]
+            most = max(sizes, default=0)
+        else:
+            sizes = [1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)]
+            sizes = [size for size in sizes if size <= most]
+            if self.row.keep_most and batched <= most:
+                sizes.append(batched)
+        separate = mode in ("", "FULL_AND_PIECEWISE", "FULL_DECODE_ONLY") and str(level) != "1"
+        if query == 1 or not separate:
+            return sizes
+        # See adjust_cudagraph_sizes_for_spec_decode in config/compilation.py.
+        rounded = {-(-size // query) * query for size in sizes}
+        return [size for size in rounded if size <= most] or [query]
+
+    def _sizes(self, compilation: Mapping[str, Any]) -> list[int]:
+        name = "cudagraph_capture_sizes"
+        value = self.given.get(name, compilation.get(name))
+        if value is None:
+            return []
+        words = value if isinstance(value, list) else str(value).split()
+        numbers = [_integer(word) for word in words]
+        known = [number for number in numbers if number is not None]
+        if len(known) < len(numbers) or not numbers:
+            self.assumed.append(name)
+            return []
+        return sorted(set(known))
+
+    def _speculative(self) -> int:
+        """Return the draft tokens of a step; the default of a draft model is not known here."""
+        if "speculative_config" not in self.given:
+            return 0
+        config = self._map("speculative_config")
+        if not config.get("num_speculative_tokens"):
+            self.assumed.append("num_speculative_tokens")
+        return self._number("num_speculative_tokens", 0, config, least=0)
+
+    def _map(self, name: str) -> Mapping[str, Any]:
+        value = self.given.get(name, {})
+        if isinstance(value, str):
+            from eplb_launch.vllm.values import parse_json
+
+            try:
+                value = parse_json(value, human_readable=True)
+            except (ValueError, RecursionError):
+                value = None
+        if isinstance(value, dict):
+            return value
+        self.assumed.append(name)
+        return {}
+
+    def _number(
+        self,
+        name: str,
+        default: int,
+        more: Mapping[str, Any] = {},
+        *,
+        least: int = _LEAST,
+    ) -> int:
+        value = self.given.get(name, more.get(name))
+        if value is None:
+            return default
+        number = _integer(value)
+        if number is None or not least <= number <= _MOST:
+            self.assumed.append(name)
+            return default
+        return number
+
+    def _variable(self, name: str, default: int) -> int:
+        text = self.environ.get(name)
+        if text is None:
+            return default
+        number = _integer(text)
+        if number is None or not 0 <= number <= _MOST or (number == 0 and default > 1):
+            self.assumed.append(name)
+            return default
+        return number
+
+
+def _integer(value: object) -> int | None:
+    """Return the integer of a value as vLLM reads it: 256, "256", "1k"."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    if isinstance(value, int):
+        return value
+    if UNKNOWN in value:
+        return None
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    from eplb_launch.vllm.values import human_readable_int
+
+    try:
+        return human_readable_int(value)
+    except (ValueError, OverflowError):
+        return None
