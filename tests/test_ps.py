@@ -212,30 +212,6 @@ VERDICTS: dict[
         {"NCCL_MAX_CTAS": "0"},
         ("EXPOSED", "limit-void", None, None),
     ),
-    "the value is more than 8": (
-        "0.16.0",
-        HAZARD,
-        {"NCCL_MAX_CTAS": "16"},
-        ("EXPOSED", "limit-void", None, None),
-    ),
-    "the value is more than 8, and vLLM's own rule keeps it": (
-        "0.17.0",
-        HAZARD,
-        {"NCCL_MAX_CTAS": "64"},
-        ("EXPOSED", "limit-void", None, None),
-    ),
-    "the value is more than 8, and not needed": (
-        "0.16.0",
-        "serve m",
-        {"NCCL_MAX_CTAS": "64"},
-        NO_RULE,
-    ),
-    "the value is rounded up to 8": (
-        "0.16.0",
-        HAZARD,
-        {"NCCL_MAX_CTAS": "5"},
-        ("capped", "environment", "5", "environment"),
-    ),
     "the value is one for NCCL, though not for vLLM": (
         "0.16.0",
         HAZARD,

@@ -52,7 +52,7 @@ _BY = {
 }
 
 # Codes of `hazards`: there is a limit, and NCCL will not keep to it, or the workers not get it.
-_VOID = frozenset(("min-nchannels", "min-p2p-nchannels", "value-not-a-limit", "value-too-high"))
+_VOID = frozenset(("min-nchannels", "min-p2p-nchannels", "value-not-a-limit"))
 _RAY = "ray-workers"
 _REPLACED = "value-replaced"  # what the launcher would do, which does not stand in front here
 
@@ -221,8 +221,6 @@ def _limited(plan: Plan, value: str, by: str) -> Answer:
     if codes & _VOID or limit(value) is None:
         sure = plan.verdict is not None and plan.verdict.holds
         reason = f"{_BY[by]}, but NCCL does not keep to it"
-        if "value-too-high" in codes:
-            reason = f"{_BY[by]}, but it is more than {CAP}"
         return Answer(EXPOSED if sure else UNKNOWN, "limit-void", reason)
     if _RAY in codes:
         reason = f"{_BY[by]}, but its Ray workers do not get it from there"
