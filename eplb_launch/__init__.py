@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from eplb_launch._version import __version__
     from eplb_launch.exec import become
     from eplb_launch.launch import run
+    from eplb_launch.model import PlanWarning
     from eplb_launch.override import override_envs_for_eplb
-    from eplb_launch.plans import Plan, PlanWarning, plan
+    from eplb_launch.plans import Plan, plan
 
 __all__ = [
     "Plan",
@@ -28,6 +29,7 @@ __all__ = [
 
 # Where each of them is, if not in `plans`.
 _HOMES = {
+    "PlanWarning": "model",
     "__version__": "_version",
     "become": "exec",
     "override_envs_for_eplb": "override",

@@ -14,7 +14,8 @@ import typer
 import typer.core
 
 from eplb_launch import __version__, plan
-from eplb_launch.exec import say
+from eplb_launch.assessment import assess
+from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import fail, run
 from eplb_launch.launch_options import NAMES, OPTIONS, cap_options
 from eplb_launch.render.env import FORMATS
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from eplb_launch.plans import Plan
 
 PROGRAM = NAMES[0]
+STRICT = "Exit 125 where a launch of CMD would with --strict: where there is a warning."
 RIGHT_FORM = "eplb-launch [OPTIONS] -- vllm serve MODEL [ARGUMENTS]..."
 
 EPILOG = """
@@ -151,6 +153,11 @@ def _plan(
     return plan(ctx.obj, os.environ, vllm_version=version, **cap)
 
 
+def _strict(ctx: typer.Context, *, strict: bool) -> bool:
+    """Whether --strict is given, to the sub-command or before its name."""
+    return strict or bool(ctx.parent and ctx.parent.params.get("strict"))
+
+
 @app.command(options_metavar="[OPTIONS] -- CMD [ARGUMENTS]...")
 def explain(
     ctx: typer.Context,
@@ -161,19 +168,23 @@ def explain(
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
     """Show what would be set for CMD and why, with each setting and where it came from.
 
-    Runs nothing, and exits 0 whatever the answer.
+    Runs nothing, and exits 0 whatever the answer, unless --strict is given.
     """
     from eplb_launch.nccl import cap
     from eplb_launch.render import explain as report
 
     decided = cap.explain(_plan(ctx, vllm_version, max_ctas, sms))
+    found = assess(decided)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(decided), indent=2))
+        typer.echo(json.dumps(report.as_dict(decided, found), indent=2))
     else:
-        report.show(decided)
+        report.show(decided, found)
+    if _strict(ctx, strict=strict) and found.warnings:
+        raise typer.Exit(LAUNCHER_FAILED)
 
 
 @app.command(options_metavar="[OPTIONS] -- CMD [ARGUMENTS]...")
@@ -186,14 +197,19 @@ def env(
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
     """Print the variables to set for CMD, for where the launcher cannot stand in front of it.
 
     Runs nothing. Prints nothing, or the empty value of the format, where nothing is needed.
     """
     decided = _plan(ctx, vllm_version, max_ctas, sms)
-    for warning in decided.warnings:
-        say(f"warning: {warning.message}; {warning.remedy}")
+    refused = _strict(ctx, strict=strict) and decided.warnings
+    for warning in assess(decided).warnings:
+        kind = "not printed (--strict)" if refused else "warning"
+        say(f"{kind}: {warning.message}; {warning.remedy}")
+    if refused:
+        raise typer.Exit(LAUNCHER_FAILED)
     typer.echo(FORMATS[format_.value](decided.environment), nl=False)
 
 
@@ -238,6 +254,7 @@ def ps(
     from eplb_launch.ps.command import run as run_ps
 
     every = interval if watch else None
+    strict = _strict(ctx, strict=strict)
     raise typer.Exit(
         run_ps(pids or (), as_json=as_json, processes=processes, strict=strict, interval=every)
     )

@@ -37,6 +37,8 @@ def is_regular(mode: int) -> bool:
 class Files:
     """The disk, as this process sees it. Whatever cannot be looked at is an OSError."""
 
+    all_there = True  # False: a file that is not here may still be where the command runs
+
     def read(self, path: str, most: int) -> bytes:
         """Return the content of a regular file, or its first `most` bytes."""
         # Not blocking: to open a pipe would wait for its writer, and to read it would empty it.
@@ -91,6 +93,8 @@ DISK = Files()
 
 class Given(Files):
     """Files by their absolute paths, and no others: not those of this machine."""
+
+    all_there = False
 
     def __init__(self, texts: Mapping[str, str], user: int | None = None) -> None:
         """Take the files and their texts, and who it is that looks, if that is known."""

@@ -1,7 +1,8 @@
-"""Frozen records: what `@dataclass(frozen=True)` gives, without what importing it costs.
+"""Frozen records, and what all that render a plan share.
 
-`dataclasses` imports `inspect` and `re`, more than the whole launcher takes. Type checkers see
-these classes as frozen dataclasses (PEP 681).
+A record is what `@dataclass(frozen=True)` gives, without what importing that costs: `dataclasses`
+imports `inspect` and `re`, more than the whole launcher takes. Type checkers see records as frozen
+dataclasses (PEP 681).
 """
 
 from __future__ import annotations
@@ -74,3 +75,31 @@ class Record:
         """Show the fields by name."""
         shown = ", ".join(f"{field}={getattr(self, field)!r}" for field in self._fields)
         return f"{type(self).__name__}({shown})"
+
+
+MOST_SHOWN = 200  # characters of anything that a command, a process or a file says
+
+
+def cut(text: str) -> str:
+    """Return no more of a text than is shown."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+# Who caps NCCL.
+LAUNCHER = "eplb-launch"
+ENVIRONMENT = "environment"  # NCCL_MAX_CTAS is in the environment of the server
+FILE = "conf file"  # one of NCCL's
+VLLM = "vLLM"  # its workers set NCCL_MAX_CTAS themselves
+ANYBODY = (LAUNCHER, ENVIRONMENT, FILE, VLLM)
+
+
+class PlanWarning(Record):
+    """Something that a person should know about a command."""
+
+    code: str  # stable, for programs
+    message: str
+    remedy: str
+    source: str = ""  # where that is known from
+    voids: tuple[str, ...] = ()  # whose cap does not hold
+    doubts: tuple[str, ...] = ()  # whose cap may not hold
+    launch_only: bool = False  # it counts only where the launcher, or one of `voids`, sets a cap

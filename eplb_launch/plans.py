@@ -11,7 +11,7 @@ import os
 from eplb_launch.command.entrypoints import UNKNOWN, look
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import check_cap
-from eplb_launch.model import Record
+from eplb_launch.model import PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
 from eplb_launch.vllm.releases import (
@@ -41,15 +41,6 @@ NOTHING_FITS = "max-ctas-nothing-fits"
 # The code of a note: on the GPUs that are there the cap fits only while NCCL does not fill it.
 DOES_NOT_FIT = "cap-does-not-fit"
 _GPUS = "/proc/driver/nvidia/gpus"
-
-
-class PlanWarning(Record):
-    """Something that a person should know about a command."""
-
-    code: str  # stable, for programs
-    message: str
-    remedy: str
-    source: str = ""  # where that is known from
 
 
 NO_SERVER = PlanWarning(
@@ -176,7 +167,7 @@ def _decide(
         words, server, version, source, {}, (), current, (), "", release=release, sms=sms
     )
     try:
-        found, given = _settings(server, release, version, nixl_setting, files)
+        found, given = settings_of(server, release, version, nixl_setting, files)
     except RefusedError as error:
         warning = PlanWarning(error.code, str(error), error.remedy)
         return decided.replace(reason=str(error), warnings=(warning,))
@@ -205,7 +196,7 @@ def _decide(
 
 def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
     """Whether there is nothing that `hazards` would have to look at: it costs start-up time."""
-    if server.prefixes or cap & (cap - 1) or not PLACEMENT.isdisjoint(decided.given):
+    if server.prefixes or cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return False
     from eplb_launch.nccl.conf import nothing_set
 
@@ -256,9 +247,11 @@ def _look_up(server: Server, files: Files) -> Installed:
     return look_up(server.program, environ, server.directory, files)
 
 
-def _settings(
+def settings_of(
     server: Server, release: Release, version: str | None, nixl: Setting, files: Files
 ) -> tuple[dict[str, Setting], Mapping[str, Given]]:
+    """Return the settings of a server by name, and all that it is given; or RefusedError."""
+
     def load_config(name: str) -> Mapping[object, Any] | None:
         if UNKNOWN in name or server.elsewhere:
             return None
@@ -300,6 +293,6 @@ def _why_not(
         setting = found[missing.setting]
         reasons.append(
             f"no {verdict.rule.hazard}: {missing.text} does not hold "
-            f"({setting.name}={setting.shown}, {setting.source})"
+            f"({setting.name}={setting.shown}, {cut(setting.source)})"
         )
     return "; ".join(reasons)

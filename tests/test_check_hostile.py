@@ -292,7 +292,7 @@ def test_a_config_map_at_a_deep_path(tmp_path: Path, depth: int) -> None:
     assert review.troubles == ()
     [finding] = review.findings
     expected = ("ok", "not-needed") if depth < 64 else ("unknown", "config-not-read")
-    assert (finding.verdict, finding.answer.cause) == expected
+    assert (finding.verdict, finding.assessment.cause) == expected
 
 
 @pytest.mark.parametrize("depth", [1, 90])
@@ -305,7 +305,7 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
     )
     [finding] = check([str(path)]).findings
     assert (finding.verdict, finding.line) == ("unknown", 7)
-    assert finding.answer.reason == "a list or a map stands in its args, where a text has to"
+    assert finding.assessment.reason == "a list or a map stands in its args, where a text has to"
     assert calls(check, [str(path)]) < 100_000
 
 
@@ -338,7 +338,7 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
 def test_an_extends_that_leads_nowhere_is_said(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
     [finding] = check([str(tmp_path)]).findings
-    assert (finding.verdict, finding.answer.reason) == ("unknown", reason)
+    assert (finding.verdict, finding.assessment.reason) == ("unknown", reason)
 
 
 def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ DATA = os.path.join(os.path.dirname(__file__), "data", "manifests")
 # The file that is checked; for each server, in order: its verdict, the cause, and a text of the
 # line that is reported. Where there is a file in front of the text, the line is in that one.
 CASES: dict[str, list[tuple[str, ...]]] = {
-    "01-lws-wide-ep.yaml": [("exposed", "no-limit", "exec vllm serve")],
+    "01-lws-wide-ep.yaml": [("unknown", "release-not-known", "exec vllm serve")],
     "02-lws-bash-env.yaml": [
         ("unknown", "environment-not-read", "exec vllm serve m"),
-        ("ok", "wrapped", "exec eplb-launch -- vllm"),
+        ("ok", "eplb-launch", "exec eplb-launch -- vllm"),
     ],
     "03-unquoted-args.yaml": [
         ("unknown", "settings-not-known", "exec vllm serve $ARGS /models/m --data"),
@@ -33,30 +33,30 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("exposed", "no-limit", "                - r1"),
     ],
     "05-mega-moe.yaml": [
-        ("ok", "vllm-sets-it", "exec vllm serve v4 --data"),
+        ("ok", "vllm", "exec vllm serve v4 --data"),
         ("unknown", "settings-not-known", "exec vllm serve v4 --nnodes"),
     ],
     "06-amd.yaml": [("ok", "not-needed", 'command: ["vllm"')],
     "07-dynamo-graph.yaml": [
-        ("exposed", "no-limit", "exec python3 -m dynamo.vllm"),
+        ("unknown", "release-not-known", "exec python3 -m dynamo.vllm"),
         ("ok", "not-needed", "          - python3"),
     ],
     "08-kserve-llm.yaml": [
-        ("exposed", "no-limit", '"--enable-eplb --all2all'),
+        ("unknown", "release-not-known", '"--enable-eplb --all2all'),
         ("ok", "not-needed", '"--all2all-backend deepep_high'),
     ],
     "09-kserve-preset.yaml": [("unknown", "settings-not-known", 'eval "exec vllm serve')],
     "10-kserve-isvc.yaml": [
-        ("exposed", "no-limit", "- --model_name=llama"),
+        ("unknown", "release-not-known", "- --model_name=llama"),
         ("ok", "not-needed", 'args: ["--model", "m"'),
     ],
     "11-lws-leader-script.yaml": [("ok", "not-needed", "python3 -m vllm.entrypoints")],
     "12-configmap-entrypoint.yaml": [("exposed", "no-limit", 'exec vllm serve "$MODEL"')],
-    "13-configmap-alone.yaml": [("exposed", "no-limit", "exec vllm serve m")],
-    "14-helm-output.yaml": [("exposed", "no-limit", '- "/opt/venv/bin/vllm"')],
+    "13-configmap-alone.yaml": [("unknown", "release-not-known", "exec vllm serve m")],
+    "14-helm-output.yaml": [("unknown", "release-not-known", '- "/opt/venv/bin/vllm"')],
     "15-list.yaml": [
         ("ok", "not-needed", "{name: v, image"),
-        ("ok", "set", "args: &exposed"),
+        ("ok", "environment", "args: &exposed"),
         ("exposed", "value-not-a-limit", "args: *exposed"),
     ],
     "16-ray.yaml": [
@@ -65,7 +65,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     ],
     "17-environment.yaml": [
         ("unknown", "environment-not-read", "args: [one"),
-        ("ok", "set", "args: [two"),
+        ("ok", "environment", "args: [two"),
         ("unknown", "value-not-known", "args: [three"),
         ("exposed", "min-p2p-nchannels", "args: [four"),
     ],
@@ -76,41 +76,41 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "19-releases.yaml": [
         ("ok", "not-needed", "name: module"),
         ("exposed", "no-limit", "name: none"),
-        ("ok", "vllm-sets-it", "name: own"),
+        ("ok", "vllm", "name: own"),
         ("ok", "not-needed", "name: gloo"),
-        ("exposed", "no-limit", "name: latest"),
-        ("exposed", "no-limit", "name: digest"),
+        ("unknown", "release-not-known", "name: latest"),
+        ("unknown", "release-not-known", "name: digest"),
         ("exposed", "no-limit", "name: named"),
         ("exposed", "no-limit", "name: port"),
     ],
     "20-unknown-kind.yaml": [("exposed", "no-limit", "args: [m")],
     "21-quoted-template.yaml": [("unknown", "settings-not-known", "args: [m")],
     "22-wrapped.yaml": [
-        ("ok", "wrapped", "command: [eplb-launch, --strict"),
-        ("ok", "wrapped", "command: [python3, -m"),
-        ("ok", "wrapped", "command: [python3, /opt"),
-        ("ok", "wrapped", 'command: [eplb-launch, "--", bash'),
+        ("ok", "eplb-launch", "command: [eplb-launch, --strict"),
+        ("ok", "eplb-launch", "command: [python3, -m"),
+        ("ok", "eplb-launch", "command: [python3, /opt"),
+        ("ok", "eplb-launch", 'command: [eplb-launch, "--", bash'),
         ("exposed", "variable-dropped", 'command: [eplb-launch, "--", sudo'),
-        ("ok", "wrapped", "command: [sudo, -u, vllm, eplb-launch"),
+        ("ok", "eplb-launch", "command: [sudo, -u, vllm, eplb-launch"),
         ("exposed", "no-limit", "command: [sudo, -u, vllm, vllm"),
     ],
     "23-shared-config": [
         ("exposed", "no-limit", "pod.yaml", "--config, /conf/serve.yaml"),
-        ("exposed", "no-limit", "run.sh", "vllm serve m --config serve.yaml"),
+        ("unknown", "release-not-known", "run.sh", "vllm serve m --config serve.yaml"),
     ],
     "24-ray-job.yaml": [
         ("exposed", "no-limit", "vllm serve m"),
-        ("ok", "set", "entrypoint: vllm serve two"),
+        ("ok", "environment", "entrypoint: vllm serve two"),
         ("exposed", "value-too-high", "entrypoint: vllm serve three"),
-        ("ok", "wrapped", "entrypoint: eplb-launch"),
-        ("unknown", "environment-not-read", "entrypoint: vllm serve five"),
+        ("ok", "eplb-launch", "entrypoint: eplb-launch"),
+        ("unknown", "release-not-known", "entrypoint: vllm serve five"),
         ("ok", "not-needed", "entrypoint: python3"),
     ],
     "25-fragments.yaml": [
         ("exposed", "no-limit", "args: [whole"),
-        ("ok", "set", "command: [vllm, serve]"),
+        ("ok", "environment", "command: [vllm, serve]"),
         ("exposed", "no-limit", "args: [added"),
-        ("unknown", "environment-not-read", "command: [vllm, serve, patch"),
+        ("unknown", "release-not-known", "command: [vllm, serve, patch"),
     ],
     "26-not-words.yaml": [
         ("unknown", "not-a-command", "args: [[m"),
@@ -124,14 +124,14 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     ],
     "kustomize": [
         ("exposed", "value-not-a-limit", "deployment.yaml", "args: [m"),
-        ("ok", "set", "run.sh", "exec vllm"),
-        ("ok", "wrapped", "serve.txt", "exec eplb-launch"),
+        ("ok", "environment", "run.sh", "exec vllm"),
+        ("ok", "eplb-launch", "serve.txt", "exec eplb-launch"),
     ],
     "compose-more": [
         ("exposed", "no-limit", "compose.yaml", "OTHER:-8"),
         ("unknown", "settings-not-known", "compose.yaml", "OTHER:-1"),
         ("exposed", "no-limit", "compose.yaml", "use_async\\"),
-        ("ok", "set", "compose.yaml", "&exposed"),
+        ("ok", "environment", "compose.yaml", "&exposed"),
         ("exposed", "no-limit", "compose.yaml", "override:", "+extends"),
         ("exposed", "no-limit", "compose.yaml", "reset:", "+extends"),
         ("ok", "not-needed", "compose.yaml", "command: !reset"),
@@ -139,33 +139,33 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     ],
     "28-workflows.yaml": [
         ("exposed", "no-limit", "      vllm serve m"),
-        ("ok", "wrapped", "script: eplb-launch"),
+        ("ok", "eplb-launch", "script: eplb-launch"),
         ("exposed", "no-limit", "        vllm serve m"),
     ],
     "29-ray-workers.yaml": [
         ("exposed", "ray-workers", "vllm serve m --data"),
         ("exposed", "ray-workers", "vllm serve m --data"),  # by an alias, of the RayCluster
-        ("ok", "set", "vllm serve both"),
-        ("ok", "set", "vllm serve both"),
-        ("ok", "set", "args: [each"),
+        ("ok", "environment", "vllm serve both"),
+        ("ok", "environment", "vllm serve both"),
+        ("ok", "environment", "args: [each"),
         ("exposed", "ray-workers", "entrypoint: vllm serve job"),
-        ("ok", "set", "entrypoint: vllm serve runtime"),
+        ("ok", "environment", "entrypoint: vllm serve runtime"),
     ],
     "30-two-objects.yaml": [
         ("unknown", "settings-not-known", '"--enable-eplb --eplb-config'),
         ("ok", "not-needed", 'value: "--no-enable-eplb"'),
         ("ok", "not-needed", "args: [of-runtime"),
         ("exposed", "value-too-high", 'args: ["--enable-eplb"'),
-        ("ok", "set", "args: [--enable-eplb, --all2all"),
+        ("ok", "environment", "args: [--enable-eplb, --all2all"),
         ("unknown", "settings-not-known", "runtime: elsewhere", "+args"),
-        ("ok", "set", "args: [whole"),
+        ("ok", "environment", "args: [whole"),
         ("unknown", "settings-not-known", "modelCommand: vllmServe", "+args"),
         ("ok", "not-needed", "modelCommand: custom", "+command"),
     ],
     "31-no-hint": [
-        ("ok", "set", "other.sh", "exec"),
+        ("ok", "environment", "other.sh", "exec"),
         ("exposed", "min-p2p-nchannels", "scripts.yaml", "vllm serve wrapped"),
-        ("ok", "set", "scripts.yaml", "vllm serve bare"),
+        ("ok", "environment", "scripts.yaml", "vllm serve bare"),
         ("exposed", "min-p2p-nchannels", "service.sh", "exec"),
         ("exposed", "min-nchannels", "opt/run.sh", "exec"),
     ],
@@ -176,39 +176,39 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "not-needed", "compose.yaml", "--model ${MODEL:-m}"),
         ("unknown", "settings-not-known", "compose.yaml", '["more"'),
         ("unknown", "settings-not-known", "compose.yaml", "backend:", "+command"),
-        ("ok", "set", "compose.yaml", "limit:", "+command"),
-        ("ok", "wrapped", "compose.yaml", "entrypoint: eplb-launch"),
+        ("ok", "environment", "compose.yaml", "limit:", "+command"),
+        ("ok", "not-needed", "compose.yaml", "entrypoint: eplb-launch"),
     ],
     "33-namespaces.yaml": [
         ("unknown", "environment-not-read", "args: [elsewhere"),
         ("exposed", "value-not-a-limit", "args: [own"),
-        ("ok", "set", "args: [other"),
-        ("ok", "set", "args: [not-said"),
+        ("ok", "environment", "args: [other"),
+        ("ok", "environment", "args: [not-said"),
         ("unknown", "value-not-known", "args: [anywhere"),
     ],
     "overlays": [
         ("unknown", "value-not-known", "base/pods.yaml", "args:"),
-        ("ok", "set", "production/pods.yaml", "args:"),
+        ("ok", "environment", "production/pods.yaml", "args:"),
     ],
-    "include": [("ok", "set", "more/services.yaml", "command:")],
-    "include/compose.yaml": [("ok", "set", "include/more/services.yaml", "command:")],
+    "include": [("ok", "environment", "more/services.yaml", "command:")],
+    "include/compose.yaml": [("ok", "environment", "include/more/services.yaml", "command:")],
     "compose.yaml": [
         ("exposed", "no-limit", "command: --model m"),
-        ("ok", "set", 'command: ["m", "-dp", "8"'),
-        ("ok", "wrapped", "entrypoint: eplb-launch"),
+        ("ok", "environment", 'command: ["m", "-dp", "8"'),
+        ("ok", "eplb-launch", "entrypoint: eplb-launch"),
         ("exposed", "no-limit", "exec vllm serve m -dp $$DP"),
         ("unknown", "settings-not-known", "command: m -dp ${DP_SIZE}"),
-        ("ok", "set", "env_file: [compose.env]", "+command: m -dp 8"),
+        ("ok", "environment", "env_file: [compose.env]", "+command: m -dp 8"),
         ("unknown", "environment-not-read", "env_file: {path", "+command: m -dp 8"),
-        ("ok", "wrapped", "build: {context", "+command: m -dp 8"),
+        ("ok", "eplb-launch", "build: {context", "+command: m -dp 8"),
         ("exposed", "no-limit", "compose-run.sh", "exec /usr/local/bin/vllm"),
     ],
     "extends": [
         ("exposed", "no-limit", "compose.yaml", "command: &exposed"),
         ("exposed", "no-limit", "compose.yaml", "same:", "+extends"),
-        ("ok", "set", "compose.yaml", "limited:", "+extends"),
+        ("ok", "environment", "compose.yaml", "limited:", "+extends"),
         ("ok", "not-needed", "compose.yaml", "chain:", "+command"),
-        ("ok", "wrapped", "compose.yaml", "other-entry:", "+entrypoint"),
+        ("ok", "eplb-launch", "compose.yaml", "other-entry:", "+entrypoint"),
         ("exposed", "value-not-a-limit", "compose.yaml", "file-of-variables:", "+entrypoint"),
         ("unknown", "not-a-command", "compose.yaml", "nowhere:", "+extends"),
         ("unknown", "environment-not-read", "compose.yaml", "nowhere-own:", "+command"),
@@ -216,9 +216,9 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "not-a-command", "compose.yaml", "circle-b:", "+extends"),
         ("unknown", "not-a-command", "compose.yaml", "no-list:", "+command"),
         ("exposed", "no-limit", "compose.yaml", "release-of-build:", "+command"),
-        ("ok", "vllm-sets-it", "compose.yaml", "its-release:", "+command"),
+        ("ok", "vllm", "compose.yaml", "its-release:", "+command"),
         ("unknown", "script-not-read", "sub/base.yaml", "root:", "+entrypoint"),
-        ("ok", "set", "sub/docker-compose.yml", "limited-beside:", "+image"),
+        ("ok", "environment", "sub/docker-compose.yml", "limited-beside:", "+image"),
         ("ok", "not-needed", "sub/docker-compose.yml", "not-beside:", "+command"),
         ("exposed", "value-not-a-limit", "sub/run.sh", "exec vllm"),
         ("exposed", "value-not-a-limit", "sub/run.sh", "exec vllm"),
@@ -230,47 +230,47 @@ CASES: dict[str, list[tuple[str, ...]]] = {
             "etc/systemd/system/vllm-elsewhere.service",
             "ExecStart=",
         ),
-        ("exposed", "no-limit", "etc/systemd/system/vllm-file.service", "ExecStart="),
-        ("exposed", "no-limit", "etc/systemd/system/vllm.service", "ExecStart=/opt"),
+        ("unknown", "release-not-known", "etc/systemd/system/vllm-file.service", "ExecStart="),
+        ("unknown", "release-not-known", "etc/systemd/system/vllm.service", "ExecStart=/opt"),
         (
-            *("ok", "wrapped", "etc/systemd/system/vllm-ranks.service.d/10-launcher.conf"),
+            *("ok", "eplb-launch", "etc/systemd/system/vllm-ranks.service.d/10-launcher.conf"),
             "ExecStart=/opt",
         ),
     ],
     "Dockerfile": [
         ("exposed", "no-limit", "ENTRYPOINT exec vllm"),
         ("exposed", "no-limit", "FROM base AS exec", "+CMD"),
-        ("ok", "wrapped", 'ENTRYPOINT ["eplb-launch"'),
-        ("ok", "set", "ENV NCCL_MAX_CTAS 8", "+CMD"),
+        ("ok", "eplb-launch", 'ENTRYPOINT ["eplb-launch"'),
+        ("ok", "environment", "ENV NCCL_MAX_CTAS 8", "+CMD"),
     ],
     "Dockerfile.stages": [
         ("exposed", "no-limit", "CMD"),
         ("exposed", "no-limit", "CMD"),
-        ("ok", "set", "CMD"),
+        ("ok", "environment", "CMD"),
         ("exposed", "min-p2p-nchannels", "CMD"),
         ("unknown", "settings-not-known", "ENTRYPOINT"),
         ("exposed", "no-limit", "ENTRYPOINT"),
         ("ok", "not-needed", "ENTRYPOINT"),
     ],
     "scripts/two-nodes.sh": [
-        ("exposed", "no-limit", "vllm serve deepseek-ai"),
+        ("unknown", "release-not-known", "vllm serve deepseek-ai"),
         ("ok", "not-needed", "vllm serve cut"),
-        ("exposed", "no-limit", "vllm serve prefixed"),
+        ("unknown", "release-not-known", "vllm serve prefixed"),
     ],
     "scripts/arrays.sh": [
-        ("exposed", "no-limit", "python3 -m dynamo.vllm"),
+        ("unknown", "release-not-known", "python3 -m dynamo.vllm"),
         ("unknown", "settings-not-known", 'vllm serve m --data-parallel-size 8 "${EXTRA'),
-        ("exposed", "no-limit", 'vllm "${args[@]}"'),
+        ("unknown", "release-not-known", 'vllm "${args[@]}"'),
     ],
     "scripts/eval.sh": [
-        ("exposed", "no-limit", "eval $CMD"),
-        ("unknown", "settings-not-known", '"$VLLM_BIN" serve'),
+        ("unknown", "release-not-known", "eval $CMD"),
+        ("ok", "not-needed", '"$VLLM_BIN" serve'),
     ],
-    "scripts/functions.sh": [("ok", "set", "nsys profile")],
+    "scripts/functions.sh": [("ok", "environment", "nsys profile")],
     "scripts/run.sbatch": [
-        ("exposed", "no-limit", "    vllm serve $MODEL"),
+        ("unknown", "release-not-known", "    vllm serve $MODEL"),
         ("ok", "not-needed", "srun uv run vllm serve"),
-        ("exposed", "no-limit", "vllm serve remote"),
+        ("unknown", "release-not-known", "vllm serve remote"),
     ],
     "scripts/positional.sh": [
         ("unknown", "settings-not-known", "vllm serve m --data-parallel-address $1"),
@@ -299,7 +299,7 @@ def line_of(folder: str, *where: str) -> tuple[str, int]:
 @pytest.mark.parametrize("name", CASES)
 def test_every_server_of_a_file_has_its_verdict_at_its_line(name: str) -> None:
     review = check([os.path.join(DATA, name)])
-    found = [(f.verdict, f.answer.cause, f.file, f.line) for f in review.findings]
+    found = [(f.verdict, f.assessment.cause, f.file, f.line) for f in review.findings]
     assert found == [
         (verdict, cause, *line_of(name, *where)) for verdict, cause, *where in CASES[name]
     ]
@@ -333,7 +333,7 @@ def test_without_the_grammar_the_last_server_of_a_script_is_judged_and_it_is_sai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tree_sitter", None)
-    [finding] = check([os.path.join(DATA, "01-lws-wide-ep.yaml")]).findings
+    [finding] = check([os.path.join(DATA, "01-lws-wide-ep.yaml")], "0.15.0").findings
     assert (finding.verdict, finding.line) == ("exposed", 28)
     assert finding.notes == (scripts.MISSING,)
 
@@ -356,7 +356,8 @@ def test_nothing_that_is_installed_here_is_looked_at(
         "--all2all-backend deepep_low_latency\n"
     )
     [finding] = check([str(script)]).findings
-    assert (finding.verdict, finding.version) == ("exposed", None)
+    assert (finding.verdict, finding.version) == ("unknown", None)
+    assert finding.assessment.cause == "release-not-known"
 
 
 UNITS = os.path.join(DATA, "units")
@@ -378,12 +379,12 @@ def test_an_environment_file_is_found_however_the_unit_is_named(
     monkeypatch: pytest.MonkeyPatch, folder: str, path: str
 ) -> None:
     monkeypatch.chdir(folder)
-    found = {os.path.basename(f.file): f for f in check([path]).findings}
+    found = {os.path.basename(f.file): f for f in check([path], "0.16.0").findings}
     # Only with DP=8 of the file it is sure.
-    answer = found["vllm-file.service"].answer
-    assert (answer.verdict, answer.cause) == ("exposed", "no-limit")
+    of_file = found["vllm-file.service"].assessment
+    assert (of_file.state, of_file.cause) == ("exposed", "no-limit")
     if "vllm-elsewhere.service" in found:
-        unread = found["vllm-elsewhere.service"].answer.unread
+        unread = found["vllm-elsewhere.service"].assessment.unread
         assert unread[-1] == "/srv/secrets/vllm.env (EnvironmentFile=)"
 
 
@@ -392,17 +393,17 @@ def test_what_a_unit_unsets_is_not_mended_by_setting_it(tmp_path: Path) -> None:
     serve += " --all2all-backend deepep_low_latency"
     unit = tmp_path / "vllm.service"
     unit.write_text(f"[Service]\nUnsetEnvironment=A NCCL_MAX_CTAS\nExecStart={serve}\n")
-    [finding] = check([str(unit)]).findings
+    [finding] = check([str(unit)], "0.16.0").findings
     assert (finding.verdict, len(finding.fixes)) == ("exposed", 1)
     assert finding.notes == (
         "UnsetEnvironment= takes NCCL_MAX_CTAS away: setting it has no effect",
     )
     text = finding.fixes[0].text.removesuffix("…")
     unit.write_text(unit.read_text().replace("vllm serve ", text))
-    [mended] = check([str(unit)]).findings
+    [mended] = check([str(unit)], "0.16.0").findings
     assert (mended.verdict, mended.notes) == ("ok", ())
     unit.write_text(f"[Service]\nUnsetEnvironment=A\nExecStart={serve}\n")
-    [other] = check([str(unit)]).findings
+    [other] = check([str(unit)], "0.16.0").findings
     assert (other.verdict, len(other.fixes), other.notes) == ("exposed", 2, ())
 
 

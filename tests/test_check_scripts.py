@@ -25,17 +25,17 @@ SERVE = f"vllm serve m {RULE}"
 RUN = "docker run --gpus all"
 IMAGE = "vllm/vllm-openai:v0.16.0"
 EXPOSED = ("exposed", "no-limit")
-SET = ("ok", "set")
-WRAPPED = ("ok", "wrapped")
+SET = ("ok", "environment")
+WRAPPED = ("ok", "eplb-launch")
 UNREAD = ("unknown", "environment-not-read")
 DOUBT = ("unknown", "limit-not-known")
 MISUSED = ("exposed", "launcher-misused")
 
 
-def findings(folder: Path, script: str) -> list[Finding]:
+def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[Finding]:
     path = folder / "start.sh"
     path.write_text(script)
-    review = check([str(path)])
+    review = check([str(path)], release)
     assert not review.troubles
     return list(review.findings)
 
@@ -85,11 +85,12 @@ def findings(folder: Path, script: str) -> list[Finding]:
         (f"eplb-launch --max-ctas 4 -- {SERVE}", [WRAPPED]),
         (f"eplb-launch --max-ctas fit --sms 132 -- {SERVE}", [WRAPPED]),
         (f"eplb-launch --max-ctas $N --strict -- {SERVE}", [WRAPPED]),
-        (f"eplb-launch --max-ctas 64 -- {SERVE}", [("exposed", "value-too-high")]),
-        (f"eplb-launch --max-ctas 64 -- {SERVE} -dp $1", [("unknown", "value-too-high")]),
-        ("eplb-launch --max-ctas 64 -- vllm serve m", [("ok", "wrapped")]),
+        (f"eplb-launch --max-ctas 64 -- {SERVE}", [("exposed", "max-ctas-too-high")]),
+        (f"eplb-launch --max-ctas 64 -- {SERVE} -dp $1", [("unknown", "max-ctas-too-high")]),
+        ("eplb-launch --max-ctas 64 -- vllm serve m", [("ok", "not-needed")]),
         (f"eplb-launch --max-ctas zero -- {SERVE}", [MISUSED]),
-        (f"eplb-launch --vllm-version 0.24.0 -- {SERVE}", [WRAPPED]),
+        (f"eplb-launch --vllm-version 0.16.0 -- {SERVE}", [WRAPPED]),
+        (f"eplb-launch --vllm-version 0.24.0 -- {SERVE}", [("ok", "not-needed")]),
         # Words that may be anything.
         ('vllm serve m -dp 8 "$FLAG"', [("unknown", "settings-not-known")]),
         ('vllm serve m -dp 8 -ep "$(cat flags)"', [("unknown", "settings-not-known")]),
@@ -146,10 +147,11 @@ def findings(folder: Path, script: str) -> list[Finding]:
 def test_what_a_script_starts(
     tmp_path: Path, script: str, expected: list[tuple[str, str | None]]
 ) -> None:
-    found = findings(tmp_path, f"#!/bin/bash\n{script}\n")
+    says = "vllm-openai:v" in script or "--vllm-version" in script
+    found = findings(tmp_path, f"#!/bin/bash\n{script}\n", None if says else "0.16.0")
     assert [finding.verdict for finding in found] == [verdict for verdict, _ in expected]
     for finding, (_, cause) in zip(found, expected, strict=True):
-        assert cause in (None, finding.answer.cause)
+        assert cause in (None, finding.assessment.cause)
 
 
 def test_the_line_stays_the_one_of_the_server_where_an_eval_has_several(tmp_path: Path) -> None:
@@ -161,11 +163,11 @@ def test_a_launcher_that_is_told_another_release_than_runs_does_not_count(tmp_pa
     path = tmp_path / "start.sh"
     path.write_text(f"eplb-launch --vllm-version 0.24.0 -- {SERVE}\n")
     [finding] = check([str(path)], "0.16.0").findings
-    assert (finding.verdict, finding.answer.cause) == EXPOSED
-    assert "told of a release" in finding.answer.reason
+    assert (finding.verdict, finding.assessment.cause) == EXPOSED
+    assert "told of a release" in finding.assessment.reason
     path.write_text(f"eplb-launch --vllm-version 0.15.0 -- {SERVE}\n")
     [finding] = check([str(path)], "0.16.0").findings
-    assert (finding.verdict, finding.answer.cause) == WRAPPED
+    assert (finding.verdict, finding.assessment.cause) == WRAPPED
 
 
 def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
@@ -174,6 +176,7 @@ def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
         f"{RUN} {IMAGE} --model m {RULE}\n"
         f"{RUN} vllm/vllm-openai:v0.32.0 m {RULE}\n"
         f"{RUN} registry.example/llm:7 {SERVE}\n",
+        None,
     )
     assert (old.version, old.version_source) == ("0.16.0", "the tag of the image, v0.16.0")
     assert (new.version, new.entry) == ("0.32.0", "vllm serve")
@@ -208,12 +211,12 @@ def test_what_could_not_be_read_is_named_without_its_secrets(tmp_path: Path) -> 
     reads = 'eval "$(vault login -token=hidden)"\n. ./env.sh\n'
     script = f"{reads}podman run --env-file x img {SERVE}\n{SERVE}\n"
     [run, serve] = findings(tmp_path, script)
-    assert serve.answer.unread == (
+    assert serve.assessment.unread == (
         "$(vault …) (evaluated by the shell)",
         "./env.sh (read by the shell)",
     )
-    assert "x (--env-file)" in run.answer.unread
-    assert "hidden" not in repr((run.answer, serve.answer))
+    assert "x (--env-file)" in run.assessment.unread
+    assert "hidden" not in repr((run.assessment, serve.assessment))
 
 
 def test_which_files_are_harmless() -> None:
@@ -267,7 +270,7 @@ class TestWorker:
         living().send_signal(signal.SIGSTOP)
         monkeypatch.setattr(worker, "TIMEOUT", 0.1)
         [odd] = findings(tmp_path, f"case x in (\n cat <<E\n{SERVE}\n")
-        assert odd.answer.cause == "not-a-script"
+        assert odd.assessment.cause == "not-a-script"
         monkeypatch.undo()
         assert not worker.read(SERVE).broken
 
@@ -277,7 +280,7 @@ class TestWorker:
         (tmp_path / "start.sh").write_text(SERVE)
         script = os.path.join(os.path.dirname(sys.executable), "eplb-launch")
         done = subprocess.run(
-            [script, "check", "."],
+            [script, "check", "--vllm-version", "0.16.0", "."],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -65,6 +65,10 @@ def test_the_json_of_a_server() -> None:
         "set": {"NCCL_MAX_CTAS": None},
         "needed": None,
         "reason": None,
+        "assessment": {
+            **dict.fromkeys(("state", "cause", "reason", "value", "by")),
+            "unread": [],
+        },
         "server": dict.fromkeys(("entry", "program", "prefixes", "elsewhere", "complete"))
         | {"prefixes": [None]},
         "release": dict.fromkeys(("version", "source", "own_rule")),
@@ -95,6 +99,14 @@ def test_the_json_of_a_server() -> None:
     assert found["launcher"] == __version__
     assert found["set"] == {"NCCL_MAX_CTAS": "8"}
     assert found["needed"] is True
+    assert found["assessment"] == {
+        "state": "capped",
+        "cause": "eplb-launch",
+        "reason": f"eplb-launch sets NCCL_MAX_CTAS=8: {found['reason']}",
+        "value": "8",
+        "by": "eplb-launch",
+        "unread": [],
+    }
     assert found["server"]["entry"] == "vllm serve"
     assert found["server"]["prefixes"] == ["numactl"]
     assert found["release"] == {"version": "0.16.0", "source": "given", "own_rule": False}

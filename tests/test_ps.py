@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eplb_launch.ps.processes import Process
-    from eplb_launch.ps.verdicts import Row
+    from eplb_launch.ps.rows import Row
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 SOURCE = Path(__file__).with_name("stand_in_server.py").read_text()
@@ -141,8 +141,9 @@ def seen(pid: int) -> Row:
 
 
 def verdict(pid: int) -> tuple[str, str, str | None, str | None]:
-    answer = seen(pid).answer
-    return answer.verdict, answer.cause, answer.value, answer.by
+    row = seen(pid)
+    found = row.assessment
+    return row.verdict, found.cause, found.value, found.by
 
 
 def ps(*options: str | int, status: int = 0, **run: Any) -> subprocess.CompletedProcess[str]:
@@ -166,13 +167,13 @@ def wait_until(condition: Any) -> None:
 
 EXPOSED = ("EXPOSED", "no-limit", None, None)
 BY_VLLM = ("capped", "vllm", "8", "vLLM")
-NO_RULE = ("not needed", "rule", None, None)
+NO_RULE = ("not needed", "not-needed", None, None)
 VERDICTS: dict[
     str, tuple[str | None, str, dict[str, str], tuple[str, str, str | None, str | None]]
 ] = {
     "the rule holds, and the release does nothing": ("0.16.0", HAZARD, {}, EXPOSED),
     "the release has the rule": ("0.17.1+cu129", HAZARD, {}, BY_VLLM),
-    "the release has no async EPLB": ("0.11.2", HAZARD, {}, ("not needed", "release", None, None)),
+    "the release has no async EPLB": ("0.11.2", HAZARD, {}, NO_RULE),
     "the release is not known": (None, HAZARD, {}, ("unknown", "release-not-known", None, None)),
     "one condition is missing": ("0.16.0", HAZARD.replace("-size 8", "-size 1"), {}, NO_RULE),
     "nothing of it": ("0.16.0", "serve m", {}, NO_RULE),
@@ -210,7 +211,7 @@ VERDICTS: dict[
         "0.16.0",
         HAZARD,
         {"NCCL_MAX_CTAS": "0"},
-        ("EXPOSED", "limit-void", None, None),
+        ("EXPOSED", "value-not-a-limit", None, None),
     ),
     "the value is one for NCCL, though not for vLLM": (
         "0.16.0",
@@ -222,13 +223,13 @@ VERDICTS: dict[
         "0.16.0",
         HAZARD,
         {"NCCL_MAX_CTAS": "8", "NCCL_MIN_P2P_NCHANNELS": "32"},
-        ("EXPOSED", "limit-void", None, None),
+        ("EXPOSED", "min-p2p-nchannels", None, None),
     ),
     "another variable defeats the limit of vLLM itself": (
         "0.17.0",
         HAZARD,
         {"NCCL_MIN_NCHANNELS": "16"},
-        ("EXPOSED", "limit-void", None, None),
+        ("EXPOSED", "min-nchannels", None, None),
     ),
     "it does not matter where it is not needed": (
         "0.16.0",
@@ -258,7 +259,7 @@ VERDICTS: dict[
         "0.16.0",
         "serve m --config gone.yaml",
         {},
-        ("unknown", "command-not-understood", None, None),
+        ("unknown", "config-not-read", None, None),
     ),
 }
 
@@ -308,7 +309,7 @@ def test_the_release_is_that_of_the_interpreter_in_use(house: House, tmp_path: P
         ["/usr/bin/env", "-", "STAND_IN={}", str(python), "-s", str(house.vllm)],
     ):
         row = seen(house.start(program=program))
-        assert (row.version, row.answer.verdict) == ("0.16.0", "EXPOSED")
+        assert (row.version, row.verdict) == ("0.16.0", "EXPOSED")
     copy = tmp_path / "python3"
     copy.symlink_to("/bin/sleep")
     process = subprocess.Popen(
@@ -329,7 +330,7 @@ def test_workers_belong_to_their_server(house: House, fork: bool) -> None:
     """Their titles have wiped out what they were given: only the server can say it."""
     pid = house.start(tree=TREE, fork=fork)
     row = seen(pid)
-    assert (row.pid, row.answer.verdict, row.current) == (pid, "EXPOSED", None)
+    assert (row.pid, row.verdict, row.current) == (pid, "EXPOSED", None)
     assert row.group is not None
     assert row.group.counts == COUNTS
     assert row.group.entry == "vllm serve"
@@ -374,7 +375,7 @@ def test_titles_in_all_forms(house: House, prefix: str, environ: dict[str, str])
     """Cut short as they may be (SPT_NOENV), a worker is told where its role can be seen."""
     tree: dict[str, Any] = {f"{prefix}::EngineCore_DP0": {f"{prefix}::Worker_DP0_TP0": {}}}
     row = seen(house.start(tree=tree, environ=environ, fork=True))
-    assert (row.answer.verdict, row.readable) == ("EXPOSED", True)
+    assert (row.verdict, row.readable) == ("EXPOSED", True)
     assert row.group is not None
     expected = 0 if prefix.startswith("a-prefix") else 1
     assert row.group.counts["EngineCore"] == row.group.counts["Worker"] == expected
@@ -391,8 +392,8 @@ def test_workers_whose_server_is_gone(house: House) -> None:
     assert verdict(pid)[:2] == ("unknown", "zombie")
     wait_until(lambda: all((found := read(p)) is None or found.parent != pid for p in pids))
     (left,) = look(pids)
-    assert left.answer.verdict == "unknown"
-    assert left.answer.cause == "server-gone"
+    assert left.verdict == "unknown"
+    assert left.assessment.cause == "server-gone"
     assert not left.readable
     assert left.group is not None
     assert left.group.counts == COUNTS
@@ -407,7 +408,7 @@ def test_an_engine_of_another_program(house: House, tmp_path: Path) -> None:
     tree: dict[str, Any] = {"VLLM::EngineCore": {}}
     pid = house.start("--port 80", program=program, tree=tree)
     row = seen(pid)
-    assert (row.pid, row.answer.cause) == (pid, "command-not-known")
+    assert (row.pid, row.assessment.cause) == (pid, "command-not-known")
     assert row.group is not None
     assert (row.group.kind, row.group.entry) == ("program", "")
     capped = house.start("", program=program, tree=tree, environ={"NCCL_MAX_CTAS": "8"})
@@ -426,8 +427,8 @@ def test_an_engine_of_a_program_with_a_title(house: House, title: str) -> None:
     left = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"PATH=" not in left
     row = seen(pid)
-    assert row.answer.cause == "environment-overwritten"
-    assert (row.answer.verdict, row.readable, row.current) == ("unknown", False, None)
+    assert row.assessment.cause == "environment-overwritten"
+    assert (row.verdict, row.readable, row.current) == ("unknown", False, None)
 
 
 WRAPPED = {
@@ -455,7 +456,7 @@ def test_what_waits_above_a_server_is_not_another(house: House, wrapped: list[st
     arguments = "" if "serve" in " ".join(program) else HAZARD
     outer = house.start(arguments, program=program, fork=True)
     row = seen(outer)
-    assert row.answer.verdict == "EXPOSED"
+    assert row.verdict == "EXPOSED"
     below = [pid for child in children(outer) for pid in (child, *children(child))]
     assert row.pid == (below[-1] if below else outer)
     assert [found.pid for found in look([outer, *below])] == [row.pid]
@@ -512,7 +513,7 @@ def test_another_process_with_the_same_pid(house: House) -> None:
 def test_an_environment_that_is_really_empty(house: House) -> None:
     pid = house.start(program=["/usr/bin/env", "-i", str(house.vllm)])
     row = seen(pid)
-    assert (row.readable, row.answer.verdict) == (True, "EXPOSED")
+    assert (row.readable, row.verdict) == (True, "EXPOSED")
 
 
 def can_enlarge() -> bool:
@@ -546,11 +547,11 @@ def test_a_process_may_be_as_large_as_it_likes(
     with open(f"/proc/{pid}/{what}", "rb") as file:
         assert len(file.read((1 << 24) + 1)) >= min(size, 1 << 24)
     row = seen(pid)
-    assert (row.answer.verdict, row.answer.cause) == (verdict, cause)
+    assert (row.verdict, row.assessment.cause) == (verdict, cause)
     assert row.group is not None
     assert row.group.entry == "vllm serve"
     if cause.endswith("too-large"):
-        assert "not read to its end" in row.answer.reason
+        assert "not read to its end" in row.assessment.reason
 
 
 @takes_prctl
@@ -740,5 +741,5 @@ def test_a_server_with_its_own_files(house: House, tmp_path: Path) -> None:
     row = seen(pid)
     assert row.version == "0.16.0"
     assert row.version_source.startswith("/opt/venv-of-the-container/lib/python3.")
-    assert row.answer.verdict == "EXPOSED"
+    assert row.verdict == "EXPOSED"
     assert row.settings["data_parallel_size"].value == 8

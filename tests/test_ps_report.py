@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import __version__
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, assess
 from eplb_launch.command.entrypoints import find_server
-from eplb_launch.plans import Plan, PlanWarning
+from eplb_launch.model import PlanWarning
+from eplb_launch.plans import Plan
 from eplb_launch.ps.processes import Facts, Process
+from eplb_launch.ps.rows import Row
+from eplb_launch.ps.rows import row as row_of
 from eplb_launch.ps.servers import SERVER, Group
 from eplb_launch.ps.table import as_dict, table
-from eplb_launch.ps.verdicts import Answer, Row, answer
 from eplb_launch.vllm.settings import Setting
 
 if TYPE_CHECKING:
@@ -160,6 +163,7 @@ KEYS = {
             "verdict",
             "cause",
             "reason",
+            "unread",
             "cap",
             "warnings",
             "notes",
@@ -184,18 +188,20 @@ def keys(value: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
                 yield from keys(below, key)
 
 
-def test_the_json_keys_are_pinned(servers: Servers) -> None:
-    pid = servers.start(*HAZARD, NCCL_MAX_CTAS="16", NCCL_MIN_P2P_NCHANNELS="")
+def test_the_json_keys_are_pinned(servers: Servers, tmp_path: Path) -> None:
+    conf = tmp_path / "nccl.conf"
+    conf.write_text("NCCL_MAX_CTAS=4\n")
+    pid = servers.start(*HAZARD, NCCL_CONF_FILE=str(conf), NCCL_MIN_P2P_NCHANNELS="")
     found = json.loads(ps(pid, 99999999, "--json", status=0).stdout)
     (full,) = (server for server in found["servers"] if server["pid"] == pid)
     (empty,) = (server for server in found["servers"] if server["pid"] != pid)
-    assert (found["schema"], found["launcher"]) == (1, __version__)
+    assert (found["schema"], found["launcher"]) == (2, __version__)
     full["processes"] = [{"pid": 1, "title": "t"}]
     seen = dict(keys(found))
     assert seen == KEYS
-    assert full["warnings"][0]["code"] == "value-too-high"
-    assert full["cap"] == {"value": "16", "by": "environment"}
-    assert full["environment"] == {"readable": True, "NCCL_MAX_CTAS": "16"}
+    assert full["warnings"][0]["code"] == "conf-file-limit"
+    assert full["cap"] == {"value": "4", "by": "conf file"}
+    assert full["environment"] == {"readable": True, "NCCL_MAX_CTAS": None}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", full["started"])
     assert [s["name"] for s in full["settings"] if s["decides"]][:2] == [
         "data_parallel_size",
@@ -214,11 +220,13 @@ def settings(*pairs: tuple[str, Any]) -> dict[str, Setting]:
     return {name: Setting(name, value, "argument 3") for name, value in pairs}
 
 
-def row(pid: int, verdict: str, reason: str = "so it is", **more: Any) -> Row:
+def row(pid: int, state: str, reason: str = "so it is", **more: Any) -> Row:
     group = Group(SERVER, HEAD.replace(pid=pid), "vllm serve")
     deciding = tuple(more.get("settings", ()))
+    warnings = more.pop("warnings", ())
+    found = Assessment(state, "cause", reason, deciding=deciding, warnings=warnings)
     facts = {"user": "root", "version": "0.16.0", "readable": True, "group": group, **more}
-    return Row(pid=pid, answer=Answer(verdict, "cause", reason, deciding=deciding), **facts)
+    return Row(pid=pid, assessment=found, **facts)
 
 
 ALL = settings(
@@ -232,12 +240,12 @@ ALL = settings(
 def test_rows_that_share_a_cause_share_its_explanation() -> None:
     warning = PlanWarning("w", "something is wrong", "change it")
     rows = [
-        row(10, "EXPOSED", settings=ALL, warnings=(warning,)),
-        row(2000, "EXPOSED", settings=ALL),
-        row(30, "capped", current="8").replace(
-            answer=Answer("capped", "environment", "it is set", "8", "environment")
+        row(10, EXPOSED, settings=ALL, warnings=(warning,)),
+        row(2000, EXPOSED, settings=ALL),
+        row(30, CAPPED, current="8").replace(
+            assessment=Assessment(CAPPED, "environment", "it is set", "8", "environment")
         ),
-        row(41, "not needed", warnings=(warning,)),
+        row(41, NOT_NEEDED, warnings=(warning,)),
     ]
     assert table(rows, width=80).splitlines() == [
         " PID  USER  STARTED  VLLM    NCCL_MAX_CTAS  WORKERS  VERDICT",
@@ -259,7 +267,7 @@ def test_rows_that_share_a_cause_share_its_explanation() -> None:
 
 def test_a_note_is_said_once_and_changes_no_verdict() -> None:
     note = PlanWarning("cap-does-not-fit", "8 fits only by half", "`eplb-launch --max-ctas fit`")
-    rows = [row(pid, "capped", notes=(note,)) for pid in (7, 8)]
+    rows = [row(pid, CAPPED, notes=(note,)) for pid in (7, 8)]
     lines = table(rows, width=200).splitlines()
     assert [line for line in lines if line.startswith("[")] == [
         "[1] capped: so it is.",
@@ -269,7 +277,7 @@ def test_a_note_is_said_once_and_changes_no_verdict() -> None:
 
 
 def test_in_a_pipe_a_server_is_one_line() -> None:
-    rows = [row(pid, "EXPOSED", "reason " * 40, settings=ALL) for pid in (1, 2)]
+    rows = [row(pid, EXPOSED, "reason " * 40, settings=ALL) for pid in (1, 2)]
     lines = table(rows, width=None).splitlines()
     assert len(lines) == 5
     assert lines[2].endswith("all2all_backend=deepep_low_latency")
@@ -280,7 +288,7 @@ def test_no_line_is_longer_than_the_terminal(width: int) -> None:
     rows = [
         row(
             4194304,
-            "EXPOSED",
+            EXPOSED,
             "reason --with-a-long-option " * 20,
             settings=ALL,
             user="a-user-with-a-very-long-name",
@@ -299,8 +307,8 @@ def test_what_a_terminal_would_act_on_is_escaped() -> None:
     """Other people's processes say what stands here."""
     evil = "\x1b]0;x\x07\n\u202e\udcff"
     rows = [
-        row(1, "EXPOSED", evil, settings=settings(("all2all_backend", evil)), user=evil),
-        row(2, "unknown", version=evil, current=evil, warnings=(PlanWarning("w", evil, evil),)),
+        row(1, EXPOSED, evil, settings=settings(("all2all_backend", evil)), user=evil),
+        row(2, UNKNOWN, version=evil, current=evil, warnings=(PlanWarning("w", evil, evil),)),
     ]
     text = table(rows, width=80)
     assert text.replace("\n", "").isprintable()
@@ -313,12 +321,12 @@ def test_nothing_runs() -> None:
     assert as_dict([])["servers"] == []
 
 
-def test_an_unknown_answer_shows_no_value_as_if_it_were_known() -> None:
-    text = table([Row(5, Answer("unknown", "denied", "no permission"))], width=80)
+def test_an_unknown_server_shows_no_value_as_if_it_were_known() -> None:
+    text = table([Row(5, Assessment(UNKNOWN, "denied", "no permission"))], width=80)
     assert text.splitlines()[1] == "  5  ?     ?        ?     ?              0        unknown [1]"
 
 
-# Answers that no stand-in can bring about at will.
+# Rows that no stand-in can bring about at will.
 
 
 def plan_of(version: str | None, **more: Any) -> Plan:
@@ -329,9 +337,10 @@ def plan_of(version: str | None, **more: Any) -> Plan:
 @pytest.mark.parametrize("trouble", ["vanished", "changed", "unreadable", "internal-error"])
 def test_trouble_is_never_fine(trouble: str) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
-    found = answer(group, Facts(trouble=trouble, environ={}), plan_of("0.16.0"))
-    assert (found.verdict, found.cause) == ("unknown", trouble)
-    assert answer(group, Facts(), None).verdict == "unknown"
+    plan = plan_of("0.16.0")
+    found = row_of(group, Facts(trouble=trouble, environ={}), plan, assess(plan, launched=False))
+    assert (found.verdict, found.assessment.cause) == ("unknown", trouble)
+    assert row_of(group, Facts(), None, None).verdict == "unknown"
 
 
 # In a terminal.

@@ -27,7 +27,7 @@ from eplb_launch.ps.view import BUDGET, NOT_SAFE, TOO_MUCH, GiveUpError, View, r
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eplb_launch.ps.verdicts import Row
+    from eplb_launch.ps.rows import Row
 
 NOBODY = 65534
 TEAM = 4242
@@ -116,8 +116,8 @@ def seen(pid: int) -> Row:
 
 
 def verdict(pid: int) -> tuple[str, str]:
-    answer = seen(pid).answer
-    return answer.verdict, answer.cause
+    row = seen(pid)
+    return row.verdict, row.assessment.cause
 
 
 def inside(pid: int, job: Callable[[View], Any]) -> Any:
@@ -137,7 +137,7 @@ def inside(pid: int, job: Callable[[View], Any]) -> Any:
 
 
 EXPOSED = ("EXPOSED", "no-limit")
-NOT_READ = ("unknown", "command-not-understood")
+NOT_READ = ("unknown", "config-not-read")
 
 
 # With its rights.
@@ -284,7 +284,7 @@ def test_what_is_no_regular_file_is_not_opened(people: People, kind: str) -> Non
             made.bind(str(path))
     pid = people.start("m", "--config", "x", environ={"NCCL_CONF_FILE": str(path)})
     try:
-        assert verdict(pid) == NOT_READ
+        assert verdict(pid) == ("unknown", "command-not-understood")  # vLLM takes YAML files only
         assert inside(pid, lambda found: found.read(str(path), 1)) == "not a regular file"
         assert not (people.folder / "opened").exists()
         assert writer is None or writer.poll() is None
@@ -480,7 +480,7 @@ def test_a_file_system_that_hangs_does_not_hang_ps(people: People) -> None:
             pytest.skip("may not mount FUSE")
         pids = [people.start("m", "--config", "hangs/x"), people.start("m", *HAZARD)]
         begun = time.monotonic()
-        causes = {row.pid: row.answer.cause for row in look(pids)}
+        causes = {row.pid: row.assessment.cause for row in look(pids)}
         assert causes == dict(zip(pids, ("timed-out", "no-limit"), strict=True))
         assert time.monotonic() - begun < 4 * apart.SECONDS
     finally:

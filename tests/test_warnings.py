@@ -582,9 +582,11 @@ def test_a_plugin_for_the_environment(value: str, expected: list[str]) -> None:
     [
         (4, {}, []),
         (5, {}, ["max-ctas-rounded"]),
-        (16, {}, []),
+        (8, {}, []),
+        (9, {}, ["max-ctas-too-high", "max-ctas-rounded"]),
+        (16, {}, ["max-ctas-too-high"]),
         (4, {"NCCL_MIN_NCHANNELS": "8"}, ["min-nchannels"]),
-        (16, {"NCCL_MIN_NCHANNELS": "16"}, []),
+        (16, {"NCCL_MIN_NCHANNELS": "16"}, ["max-ctas-too-high"]),
         (4, {"NCCL_MAX_CTAS": "8"}, ["value-too-high"]),
         (16, {"NCCL_MAX_CTAS": "16"}, []),
         (4, {"NCCL_MAX_CTAS": "0x8"}, []),
@@ -626,7 +628,8 @@ def test_each_row_is_shown_to_fire() -> None:
     seen = {code for _, expected in VALUES.values() for code in expected}
     seen |= {code for *_, expected in FILES.values() for code in expected}
     seen |= {code for *_, expected in PLACES.values() for code in expected}
-    seen |= {code for _, code in INSIDE.values()} | {"env-plugin", "max-ctas-rounded", ""}
+    seen |= {code for _, code in INSIDE.values()} | {"env-plugin", ""}
+    seen |= {"max-ctas-rounded", "max-ctas-too-high"}
     assert seen == {row.code for row in (*WARNINGS, *NOTES)} | {""}
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eplb_launch.assessment import UNKNOWN, Assessment
 from eplb_launch.check import docker_run as engines
 from eplb_launch.check import images, scripts
 from eplb_launch.check import shell_inputs as sourced
 from eplb_launch.check.files import with_config_files, with_script
 from eplb_launch.check.fixes import ways
 from eplb_launch.check.kubernetes.pods import from_secrets_only
-from eplb_launch.check.model import NOT_KNOWN, OK, Answer, Finding
+from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.tasks import environment
 from eplb_launch.check.templating import placeholders
-from eplb_launch.check.verdicts import FIXABLE, answer, launcher_options
+from eplb_launch.check.verdict import assessed, launcher_options
 from eplb_launch.command.entrypoints import VLLM
-from eplb_launch.vllm.releases import VARIABLE
+from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ def _if_changed(finding: Finding, other: Finding | None) -> Finding:
     """Return a finding, or that it is not known where another value makes it another one."""
     if finding.verdict != OK or other is None or other.verdict == OK:
         return finding
-    return other.replace(answer=other.answer.replace(verdict=NOT_KNOWN))
+    return other.replace(assessment=other.assessment.replace(state=UNKNOWN))
 
 
 def _judged(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
@@ -71,7 +72,7 @@ class _Judge:
         """Yield the findings, a line may have several."""
         words = [word.text for word in self.task.words]
         if self.task.unreadable:
-            found = Answer(NOT_KNOWN, "not-a-command", self.task.unreadable)
+            found = Assessment(UNKNOWN, "not-a-command", self.task.unreadable)
             yield self.finding(self.task.source.path, self.task.line, found)
             return
         at = scripts.shell_index(words)
@@ -87,7 +88,7 @@ class _Judge:
         path = self.task.words[at].source.path
         guessed = _line(self.task.words[at], scripts.guess_line(words[at]))
         if len(words[at]) > scripts.MAX_LENGTH:
-            answered = Answer(NOT_KNOWN, "script-too-large", "the script is too large to be read")
+            answered = Assessment(UNKNOWN, "script-too-large", "the script is too large to be read")
             yield self.finding(path, guessed, answered)
             return
         script = self.decisions.read(words[at])
@@ -103,7 +104,7 @@ class _Judge:
         broken = script is not None and script.broken
         if not found and broken and scripts.seems_to_serve(words[at]):
             reason = "bash's grammar cannot read the script to its end"
-            found = [self.finding(path, guessed, Answer(NOT_KNOWN, "not-a-script", reason))]
+            found = [self.finding(path, guessed, Assessment(UNKNOWN, "not-a-script", reason))]
         yield from found
 
     def commands(self, words: list[str], at: int, commands: Sequence[Command]) -> Iterator[Finding]:
@@ -120,7 +121,7 @@ class _Judge:
             yield from self.command(changed, word.source.path, _line(word, command.line))
         if len(commands) > most:
             reason = f"more than {most} commands that may be a server: from here they are not read"
-            answered = Answer(NOT_KNOWN, "too-many-commands", reason)
+            answered = Assessment(UNKNOWN, "too-many-commands", reason)
             yield self.finding(word.source.path, _line(word, commands[most].line), answered)
 
     def launched_in(self, words: Sequence[str], at: int) -> Callable[[str, str], str | None]:
@@ -148,13 +149,13 @@ class _Judge:
         if decided is not None and decided.server is not None:
             decided = self.plan_again(words, decided, decided.server, unread=unread)
         if decided is None:
-            found = Answer(NOT_KNOWN, "failed", "eplb-launch failed to make sense of it")
+            found = Assessment(UNKNOWN, "failed", "eplb-launch failed to make sense of it")
             yield self.finding(path, line, found)
         elif decided.server is None:
             name = _script_name(task, words)
             if name:
                 reason = f"it starts {name}, which is not among the files that are checked"
-                yield self.finding(path, line, Answer(NOT_KNOWN, "script-not-read", reason))
+                yield self.finding(path, line, Assessment(UNKNOWN, "script-not-read", reason))
         else:
             found_all = self.servers(decided, decided.server, path, line)
             worst = min(found_all, key=lambda finding: finding.rank)
@@ -173,13 +174,16 @@ class _Judge:
         task = self.task
         run = engines.run_of(server)
         version = None if run is None or self.version else images.version(run.image)[0]
+        told = launcher_options(server.prefixes) or {}
         if self.version is None and version is None:
-            version = (launcher_options(server.prefixes) or {}).get("vllm_version")
+            version = told.get("vllm_version")
+        cap = told.get("max_ctas")
+        cap = cap if isinstance(cap, int) else CAP  # `fit` is found out where it starts
         more = bool(sourced.unread(server.sourced) or (run is not None and run.unread))
-        if version is None and not more:
+        if version is None and not more and cap == CAP:
             return decided
         environ = environment(task.environ, unread=unread or more)
-        return self.plan(words, environ, task.directory, version)
+        return self.plan(words, environ, task.directory, version, cap)
 
     def is_idle(self, decided: Plan, server: Server) -> bool:
         """Whether the launcher is told of a release for which it sets nothing."""
@@ -205,9 +209,10 @@ class _Judge:
         environ: Mapping[str, str],
         directory: str,
         version: str | None = None,
+        cap: int = CAP,
     ) -> Plan | None:
         """Return the Plan; None for a bug of ours."""
-        return self.decisions.plan(words, environ, directory, version or self.version)
+        return self.decisions.plan(words, environ, directory, version or self.version, cap)
 
     def of_plan(self, decided: Plan, server: Server, path: str, line: int) -> Finding:
         """Return the finding that a Plan makes."""
@@ -215,12 +220,13 @@ class _Judge:
         run = engines.run_of(server)
         unread = (*task.unread, *sourced.unread(server.sourced), *(run.unread if run else ()))
         idle = self.is_idle(decided, server)
-        found = answer(task.replace(unread=unread), decided, server, idle=idle)
-        if found.verdict == NOT_KNOWN:
+        files = self.decisions.files
+        found = assessed(task.replace(unread=unread), decided, server, files=files, idle=idle)
+        if found.state == UNKNOWN:
             found = found.replace(unread=(*found.unread, *unread))
         source = images.version(run.image)[1] if run and not task.version else task.version_source
         notes = task.notes
-        if task.takes_away and found.verdict != OK:
+        if task.takes_away and found.state not in OK_STATES:
             notes = (*notes, f"{task.takes_away} takes {VARIABLE} away: setting it has no effect")
         notes = (*notes, *(f"{note.message}; {note.remedy}" for note in decided.unfit))
         return self.finding(path, line, found).replace(
@@ -228,17 +234,10 @@ class _Judge:
             entry=server.entry or (run.entry if run else ""),
             version=decided.vllm_version,
             version_source="given" if self.given else source or "no image says it",
-            warnings=tuple(
-                warning
-                for warning in decided.warnings
-                # Not wrapped and without a value there is nothing to be dropped.
-                if warning.code not in ("variable-dropped", "config-unreadable")
-                or found.cause not in FIXABLE
-            ),
             fixes=ways(task, server, decided, found),
         )
 
-    def finding(self, path: str, line: int, found: Answer) -> Finding:
+    def finding(self, path: str, line: int, found: Assessment) -> Finding:
         """Return a finding in the name of the task."""
         return Finding(path, line, self.task.name, found, notes=self.task.notes)
 

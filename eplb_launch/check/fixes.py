@@ -7,16 +7,16 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import docker_run as engines
-from eplb_launch.check.model import OK, Fix
+from eplb_launch.check.model import OK_STATES, Fix
 from eplb_launch.check.tasks import Limit
-from eplb_launch.check.verdicts import FIXABLE, WRONG_VALUES, lacks_dashes
+from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
 from eplb_launch.command.entrypoints import UNKNOWN, VLLM
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eplb_launch.check.model import Answer
+    from eplb_launch.assessment import Assessment
     from eplb_launch.check.tasks import Task
     from eplb_launch.command.entrypoints import Server
     from eplb_launch.plans import Plan
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
 
 
-def ways(task: Task, server: Server, plan: Plan, answer: Answer) -> tuple[Fix, ...]:
-    """Return the ways to put right what an answer says of a server; () if there is none."""
-    if answer.cause in WRONG_VALUES:
+def ways(task: Task, server: Server, plan: Plan, found: Assessment) -> tuple[Fix, ...]:
+    """Return the ways to put a server right, by its assessment; () if there is none."""
+    if found.cause in WRONG_VALUES:
         change = _change(task, plan.current) if plan.current is not None else None
         return (change,) if change is not None else ()
-    refused = answer.cause == "launcher-misused" and not lacks_dashes(server.prefixes)
-    if answer.verdict == OK or answer.cause not in FIXABLE or refused:
+    refused = found.cause == "launcher-misused" and not lacks_dashes(server.prefixes)
+    if found.state in OK_STATES or found.cause not in FIXABLE or refused:
         return ()
-    found = _wrap_or_set(task, server, plan.current)
+    fixes = _wrap_or_set(task, server, plan.current)
     codes = {warning.code for warning in plan.warnings}
     if engines.run_of(server) is not None:
-        return found
-    if "ray-workers" in codes and len(found) > 1:
+        return fixes
+    if "ray-workers" in codes and len(fixes) > 1:
         # What is set for the launcher's own child does not reach them.
-        return (found[1].replace(how=found[1].how.removeprefix("or ")),)
+        return (fixes[1].replace(how=fixes[1].how.removeprefix("or ")),)
     # With the second, the variable set outside would not arrive.
-    return found[:1] if "variable-dropped" in codes else found
+    return fixes[:1] if "variable-dropped" in codes else fixes
 
 
 def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:

@@ -1,31 +1,21 @@
-"""What a review says: of a server a verdict with its reason, and how to put it right."""
+"""What a review says: of a server its assessment, and how to put it right."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 from eplb_launch.exec import LAUNCHER_FAILED
 from eplb_launch.model import Record
 
 if TYPE_CHECKING:
-    from eplb_launch.plans import PlanWarning
+    from eplb_launch.assessment import Assessment
 
-OK, EXPOSED, NOT_KNOWN = "ok", "exposed", "unknown"
-_ORDER = (EXPOSED, NOT_KNOWN, OK)
-
-
-class Answer(Record):
-    """A verdict and its reason."""
-
-    verdict: str
-    cause: str  # stable, for programs
-    reason: str
-    unread: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """What could not be read, as a line; none if all could."""
-        return (f"could not be read: {', '.join(self.unread)}",) if self.unread else ()
+# The words of `check` for the states of an Assessment, the worst first.
+OK = "ok"
+WORDS = {EXPOSED: "exposed", UNKNOWN: "unknown", CAPPED: OK, NOT_NEEDED: OK}
+OK_STATES = (CAPPED, NOT_NEEDED)
+VERDICTS = tuple(dict.fromkeys(WORDS.values()))
 
 
 class Fix(Record):
@@ -41,23 +31,28 @@ class Finding(Record):
     file: str
     line: int
     name: str  # "Deployment/decode container vllm"; "" for a script
-    answer: Answer
+    assessment: Assessment
     entry: str = ""  # "vllm serve"; "" if it is not found by name
     version: str | None = None  # of vLLM
     version_source: str = ""
-    warnings: tuple[PlanWarning, ...] = ()
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """OK, EXPOSED or NOT_KNOWN."""
-        return self.answer.verdict
+        """The assessment in the words of `check`."""
+        return WORDS[self.assessment.state]
 
     @property
     def rank(self) -> int:
         """Lower is worse."""
-        return _ORDER.index(self.verdict)
+        return VERDICTS.index(self.verdict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What could not be read, as a line; none if all could."""
+        unread = self.assessment.unread
+        return (f"could not be read: {', '.join(unread)}",) if unread else ()
 
 
 class Trouble(Record):
@@ -78,6 +73,7 @@ class Review(Record):
 
     def status(self, *, strict: bool = False) -> int:
         """Return the exit status: 1 where something is exposed, 125 where a file was not read."""
-        if any(f.verdict == EXPOSED or (strict and f.verdict == NOT_KNOWN) for f in self.findings):
+        bad = (EXPOSED, UNKNOWN) if strict else (EXPOSED,)
+        if any(finding.assessment.state in bad for finding in self.findings):
             return 1
         return LAUNCHER_FAILED if self.troubles else 0

@@ -12,6 +12,7 @@ from eplb_launch.check import scripts
 from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.files import Given
 from eplb_launch.plans import plan
+from eplb_launch.vllm.releases import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -46,16 +47,26 @@ class Decisions:
             self.known.clear()
 
     def plan(
-        self, words: Sequence[str], environ: Mapping[str, str], directory: str, version: str | None
+        self,
+        words: Sequence[str],
+        environ: Mapping[str, str],
+        directory: str,
+        version: str | None,
+        cap: int = CAP,
     ) -> Plan | None:
         """Return the Plan; None for a bug of ours: the other files are still to be checked."""
-        key = (tuple(words), type(environ), frozenset(environ.items()), directory, version)
+        key = (tuple(words), type(environ), frozenset(environ.items()), directory, version, cap)
         if key not in self.known:
             if len(self.known) >= _MAX_PLANS:
                 self.known.clear()
             try:
                 self.known[key] = plan(
-                    words, environ, vllm_version=version, directory=directory, files=self.files
+                    words,
+                    environ,
+                    vllm_version=version,
+                    directory=directory,
+                    files=self.files,
+                    max_ctas=cap,
                 )
             except Exception:  # noqa: BLE001
                 self.known[key] = None

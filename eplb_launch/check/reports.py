@@ -6,9 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from eplb_launch import __version__
+from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check import sarif
-from eplb_launch.check.model import EXPOSED, NOT_KNOWN, OK
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS
+from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
 from eplb_launch.render.explain import warning_as_dict
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from eplb_launch.check.model import Finding, Review
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
-SCHEMA = 1
+SCHEMA = 2
 
 
 def text(review: Review, *, strict: bool) -> str:
@@ -34,12 +35,12 @@ def text(review: Review, *, strict: bool) -> str:
 
 def _lines(finding: Finding) -> list[str]:
     who = f"{finding.name}: " if finding.name else ""
-    lines = [f"{finding.file}:{finding.line}: {finding.verdict}: {who}{finding.answer.reason}"]
-    lines += [f"    {line}" for line in finding.answer.missing]
+    lines = [f"{finding.file}:{finding.line}: {finding.verdict}: {who}{finding.assessment.reason}"]
+    lines += [f"    {line}" for line in finding.missing]
     for number, fix in enumerate(finding.fixes):
         lines.append(f"    {'' if number else 'fix: '}{fix.how}:")
         lines += [f"        {line}" for line in fix.text.split("\n")]
-    lines += [f"    warning: {w.message}; {w.remedy}" for w in finding.warnings]
+    lines += [f"    warning: {w.message}; {w.remedy}" for w in finding.assessment.warnings]
     lines += [f"    note: {note}" for note in finding.notes]
     return lines
 
@@ -47,8 +48,8 @@ def _lines(finding: Finding) -> list[str]:
 def _summary(review: Review, *, strict: bool) -> str:
     counts = _counts(review)
     total = len(review.findings)
-    parts = [f"{counts[verdict]} {verdict}" for verdict in (EXPOSED, NOT_KNOWN, OK)]
-    if strict and counts[NOT_KNOWN]:
+    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
+    if strict and counts[WORDS[UNKNOWN]]:
         parts[1] += " (counts as exposed: --strict)"
     servers, files = _plural(total, "server"), _plural(review.files, "file")
     line = f"{servers} in {files}: {', '.join(parts)}"
@@ -63,12 +64,12 @@ def _plural(count: int, noun: str) -> str:
 
 def _counts(review: Review) -> dict[str, int]:
     verdicts = [finding.verdict for finding in review.findings]
-    return {verdict: verdicts.count(verdict) for verdict in (OK, EXPOSED, NOT_KNOWN)}
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
 
 def printable(line: str) -> str:
     """Return a line without what a terminal would act on."""
-    line = line.replace(UNKNOWN, "?")
+    line = line.replace(UNREADABLE, "?")
     return "".join(c if c.isprintable() or c in "\t…" else f"\\x{ord(c):02x}" for c in line)
 
 
@@ -87,12 +88,12 @@ def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
                 "name": finding.name,
                 "entry": finding.entry,
                 "verdict": finding.verdict,
-                "cause": finding.answer.cause,
-                "reason": finding.answer.reason,
-                "unread": list(finding.answer.unread),
+                "cause": finding.assessment.cause,
+                "reason": finding.assessment.reason,
+                "unread": list(finding.assessment.unread),
                 "release": {"version": finding.version, "source": finding.version_source},
                 "fixes": [{"how": fix.how, "text": fix.text} for fix in finding.fixes],
-                "warnings": [warning_as_dict(w) for w in finding.warnings],
+                "warnings": [warning_as_dict(w) for w in finding.assessment.warnings],
                 "notes": list(finding.notes),
             }
             for finding in review.findings
@@ -115,14 +116,14 @@ def github(review: Review, *, strict: bool) -> str:
     """
     lines: list[str] = []
     for finding in review.findings:
-        if finding.verdict != OK:
-            severe = finding.verdict == EXPOSED or strict
+        if finding.assessment.state not in OK_STATES:
+            severe = finding.assessment.state == EXPOSED or strict
             title = f"{finding.verdict}: {finding.name or finding.entry or 'vLLM'}"
             fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
-            message = "\n".join([finding.answer.reason, *finding.answer.missing, *fixes])
+            message = "\n".join([finding.assessment.reason, *finding.missing, *fixes])
             kind = "error" if severe else "warning"
             lines.append(_annotation(kind, finding.file, finding.line, title, message))
-        for warning in finding.warnings:
+        for warning in finding.assessment.warnings:
             message = f"{warning.message}; {warning.remedy}"
             lines.append(_annotation("warning", finding.file, finding.line, warning.code, message))
     lines += [_annotation("error", t.file, t.line, "not read", t.message) for t in review.troubles]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from eplb_launch import __version__
-from eplb_launch.check.model import EXPOSED, NOT_KNOWN, OK
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.assessment import EXPOSED, UNKNOWN
+from eplb_launch.check.model import OK_STATES
+from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
 
 if TYPE_CHECKING:
     from eplb_launch.check.model import Finding, Review
@@ -22,7 +23,7 @@ _RULES = {
         "A vLLM server that can hang",
         "Expert-parallel load balancing over NCCL can deadlock with MoE kernels; no limit is set.",
     ),
-    NOT_KNOWN: (
+    UNKNOWN: (
         "warning",
         "A vLLM server that may hang",
         "What is here does not say whether NCCL has to be limited.",
@@ -39,12 +40,12 @@ def log(review: Review, *, strict: bool) -> dict[str, Any]:
     """Return the log: a result for each server that is not ok, and for each warning."""
     results: list[dict[str, Any]] = []
     for finding in review.findings:
-        if finding.verdict != OK:
-            level = "error" if strict else _RULES[finding.verdict][0]
+        if finding.assessment.state not in OK_STATES:
+            level = "error" if strict else _RULES[finding.assessment.state][0]
             fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
-            message = "\n".join([_about(finding), *finding.answer.missing, *fixes])
-            results.append(_result(finding, finding.verdict, level, message))
-        for warning in finding.warnings:
+            message = "\n".join([_about(finding), *finding.missing, *fixes])
+            results.append(_result(finding, finding.assessment.state, level, message))
+        for warning in finding.assessment.warnings:
             message = f"{warning.code}: {warning.message}; {warning.remedy}"
             results.append(_result(finding, "warning", "warning", message))
     return {
@@ -90,7 +91,11 @@ def _invocation(review: Review) -> dict[str, Any]:
 
 
 def _about(finding: Finding) -> str:
-    return f"{finding.name}: {finding.answer.reason}" if finding.name else finding.answer.reason
+    return (
+        f"{finding.name}: {finding.assessment.reason}"
+        if finding.name
+        else finding.assessment.reason
+    )
 
 
 def _result(finding: Finding, rule: str, level: str, message: str) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _result(finding: Finding, rule: str, level: str, message: str) -> dict[str, 
         "level": level,
         "message": {"text": _text(message)},
         "locations": [_location(finding.file, finding.line)],
-        "properties": {"cause": finding.answer.cause},
+        "properties": {"cause": finding.assessment.cause},
     }
 
 
@@ -116,4 +121,4 @@ def _location(file: str, line: int) -> dict[str, Any]:
 
 
 def _text(message: str) -> str:
-    return message.replace(UNKNOWN, "?")
+    return message.replace(UNREADABLE, "?")

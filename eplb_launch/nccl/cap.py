@@ -7,10 +7,10 @@ and the GPUs (`gpus`). Imported only for a command that can hang.
 from __future__ import annotations
 
 from eplb_launch.files import DISK
-from eplb_launch.model import Record
+from eplb_launch.model import PlanWarning, Record
 from eplb_launch.nccl import grids
 from eplb_launch.nccl.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
-from eplb_launch.plans import DOES_NOT_FIT, NOTHING_FITS, PlanWarning
+from eplb_launch.plans import DOES_NOT_FIT, NOTHING_FITS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 TYPE_CHECKING = False

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from eplb_launch.command.entrypoints import find_server
 from eplb_launch.files import DISK, Given
-from eplb_launch.model import Record
+from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning, Record
+from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
 from eplb_launch.nccl import checks_propagation as places
 from eplb_launch.nccl import checks_values as cases
 from eplb_launch.nccl.checks_values import Case, shown
 from eplb_launch.nccl.conf import ENVIRONMENT, Value, readings
 from eplb_launch.nccl.variables import MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
-from eplb_launch.plans import PlanWarning
 from eplb_launch.vllm.releases import VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.command.entrypoints import Server, Wrapper
     from eplb_launch.files import Files
     from eplb_launch.nccl.checks_values import Fields
     from eplb_launch.plans import Plan
@@ -35,7 +35,13 @@ class Row(Record):
     message: str
     remedy: str
     source: str
+    voids: tuple[str, ...] = ()  # this and what follows: see `PlanWarning`
+    doubts: tuple[str, ...] = ()
+    launch_only: bool = False
 
+
+# The code of a warning: what is set here does not arrive, and the message says what does.
+OVERWRITTEN = "variable-overwritten"
 
 _MINIMUM = "{name}={value} in {where} defeats the cap: NCCL takes {count} CTAs for {what}, at least"
 _UNSET_IT = "unset it there, or give it {cap} or less"
@@ -49,6 +55,7 @@ WARNINGS: tuple[Row, ...] = (
         _MINIMUM.replace("{what}", "everything"),
         _UNSET_IT,
         "NCCL src/graph/connect.cc, ncclTopoPostset; measured with NCCL 2.28.9",
+        voids=ANYBODY,
     ),
     Row(
         "min-p2p-nchannels",
@@ -56,6 +63,7 @@ WARNINGS: tuple[Row, ...] = (
         _MINIMUM.replace("{what}", "the weight exchange"),
         _UNSET_IT,
         "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; measured with NCCL 2.28.9",
+        voids=ANYBODY,
     ),
     Row(
         "value-not-a-limit",
@@ -63,6 +71,7 @@ WARNINGS: tuple[Row, ...] = (
         _KEPT + "but NCCL reads no limit from it: nothing is limited",
         _SET_IT,
         "NCCL src/init.cc; measured with NCCL 2.28.9",
+        voids=ANYBODY,
     ),
     Row(
         "value-too-high",
@@ -70,6 +79,16 @@ WARNINGS: tuple[Row, ...] = (
         _KEPT + "but it leaves NCCL {count} CTAs, more than {cap}",
         _SET_IT,
         "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; DeepEP issue 496",
+        voids=ANYBODY,
+    ),
+    Row(
+        "max-ctas-too-high",
+        cases.set_too_high,
+        "NCCL_MAX_CTAS={value} is more than vLLM's {most}, beside which DeepEP is known to run",
+        "give --max-ctas {most} or less, or fit",
+        "DeepEP issue 496; vLLM PR 32860",
+        voids=(LAUNCHER,),
+        launch_only=True,
     ),
     Row(
         "value-replaced",
@@ -78,6 +97,7 @@ WARNINGS: tuple[Row, ...] = (
         "though NCCL would have read a limit of {number}",
         "write it as NCCL_MAX_CTAS={number}: plain digits stay",
         "NCCL src/misc/param.cc; vLLM PR 32860",
+        launch_only=True,
     ),
     Row(
         "value-empty",
@@ -115,13 +135,17 @@ WARNINGS: tuple[Row, ...] = (
         "{names} {verb} not hand NCCL_MAX_CTAS on to the server",
         "put `eplb-launch --` directly before {place}{option}",
         "the manual of the program",
+        voids=(LAUNCHER, BY_ENVIRONMENT),
+        launch_only=True,
     ),
     Row(
-        "variable-overwritten",
+        OVERWRITTEN,
         places.overwritten,
         "{names} sets NCCL_MAX_CTAS={value} for the server, whatever is set here",
         "take it out there, or put `eplb-launch --` directly before {place}",
         "the manual of the program",
+        voids=(LAUNCHER,),
+        launch_only=True,
     ),
     Row(
         "ray-workers",
@@ -130,6 +154,8 @@ WARNINGS: tuple[Row, ...] = (
         'run `eval "$(eplb-launch env -- CMD)"` before `ray start` on every node, or use '
         "`eplb-launch env --format ray -- CMD` as the runtime_env",
         "vLLM up to 0.16, vllm/ray/ray_env.py; issue 6803",
+        voids=(LAUNCHER,),
+        doubts=(BY_ENVIRONMENT, FILE),
     ),
 )
 
@@ -199,6 +225,9 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = D
         if server.hands_on is None:
             met = _found_again(plan, server, {**environ, VARIABLE: text})
             arrives = met.environ.get(VARIABLE) == text
+        behind = _behind_launcher(server)
+        if behind is not None:  # which sets it there
+            arrives = not any(wrapper.sets for wrapper in behind)
     texts = [{name: value.text for name, value in reading.items()} for reading in found]
     plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
     case = Case(plan, server, environ, cap, found, hidden, met, arrives)
@@ -221,6 +250,16 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
     # vLLM sets these itself then (override_envs_for_invariance).
     fixed = {name: Value("1", "VLLM_BATCH_INVARIANT") for name in (MINIMA[0], MAXIMA[0])}
     return tuple({**reading, **fixed} for reading in found)
+
+
+def _behind_launcher(server: Server) -> tuple[Wrapper, ...] | None:
+    """Return what stands between a launcher on the way and the server; None without one."""
+    if not server.prefixes:
+        return None
+    from eplb_launch.command.wrappers import LAUNCHERS
+
+    names = [wrapper.name in LAUNCHERS for wrapper in reversed(server.prefixes)]
+    return server.prefixes[len(names) - names.index(True) :] if True in names else None
 
 
 def _found_again(plan: Plan, server: Server, environ: Mapping[str, str]) -> Server:
@@ -252,4 +291,6 @@ def _said(rows: tuple[Row, ...], case: Case) -> Iterator[PlanWarning]:
         for found in row.find(case):
             fields = {"cap": case.cap, **found}
             message, remedy = row.message.format(**fields), row.remedy.format(**fields)
-            yield PlanWarning(row.code, message, remedy, row.source)
+            yield PlanWarning(
+                row.code, message, remedy, row.source, row.voids, row.doubts, row.launch_only
+            )

@@ -16,7 +16,7 @@ from eplb_launch.nccl.variables import (
     parameter,
     pow2up,
 )
-from eplb_launch.vllm.releases import VARIABLE, stays
+from eplb_launch.vllm.releases import CAP, VARIABLE, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +108,13 @@ def kept_too_high(case: Case) -> Iterator[Fields]:
     number = limit(case.kept)
     if case.kept and number is not None and _unlimited(case):
         yield {"value": shown(case.kept), "count": max(map(_without_minima, case.readings))}
+
+
+def set_too_high(case: Case) -> Iterator[Fields]:
+    """Yield a value that is set here, and higher than vLLM's."""
+    value = case.plan.environment.get(VARIABLE)
+    if value and int(value) > CAP:
+        yield {"value": value, "most": CAP}
 
 
 def replaced(case: Case) -> Iterator[Fields]:

@@ -25,9 +25,16 @@ if TYPE_CHECKING:
     from eplb_launch.nccl.variables import Library
 
 ENVIRONMENT = "the environment"
+CONF_FILE = "NCCL_CONF_FILE"  # names a conf file
 MAX_BYTES = 64 * 1024  # of a conf file; a real one has a dozen lines
 # What the variables that count here begin with.
-_TELLING = ("NCCL_MAX_", "NCCL_MIN_", "NCCL_CONF_FILE", "NCCL_ENV_PLUGIN")
+_TELLING = (
+    "NCCL_MAX_",
+    "NCCL_MIN_",
+    CONF_FILE,
+    "NCCL_ENV_PLUGIN",
+    "VLLM_BATCH_INVARIANT",
+)
 
 
 class Value(Record):
@@ -89,7 +96,7 @@ def _conf_files(
 ) -> Iterator[list[str]]:
     """Yield the files that may be read, the first one first."""
     last = f"/etc/{library.conf}"
-    named = environ.get("NCCL_CONF_FILE", "")
+    named = environ.get(CONF_FILE, "")
     homes: list[str | None] = [None]
     if named:
         if UNKNOWN not in named:

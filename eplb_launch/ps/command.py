@@ -8,6 +8,7 @@ import json
 import os
 import signal
 
+from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
 from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import place
 from eplb_launch.model import Record
@@ -22,9 +23,9 @@ from eplb_launch.ps.processes import (
     others_hidden,
     scan,
 )
+from eplb_launch.ps.rows import no_server, row
 from eplb_launch.ps.servers import GONE, belongs_to, group
 from eplb_launch.ps.table import as_dict, table
-from eplb_launch.ps.verdicts import CONFIG, EXPOSED, UNKNOWN, VLLM, no_server, row
 from eplb_launch.ps.view import TOO_MUCH, GiveUpError
 from eplb_launch.terminal import colour, print_text, width
 
@@ -32,17 +33,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from eplb_launch.assessment import Assessment
     from eplb_launch.files import Files
     from eplb_launch.plans import Plan
+    from eplb_launch.ps.rows import Row
     from eplb_launch.ps.servers import Group
-    from eplb_launch.ps.verdicts import Row
 
 # psutil's time of a process's start is exact to a second: it adds ticks to the boot time.
 _SECONDS = 2.0
 
 
 def look(pids: Collection[int] = ()) -> list[Row]:
-    """Return a row for each vLLM server that runs here, those that need somebody first.
+    """Return a row for each vLLM server that runs here, those that need action first.
 
     With `pids`, only for the servers that these processes are or belong to, and one for each of
     them that is no server's.
@@ -70,7 +72,7 @@ class Seen(Record):
 
     facts: Facts
     plan: Plan | None = None
-    changed: str = ""  # what is not any more as the server found it
+    assessment: Assessment | None = None
     failure: str = ""  # where we failed
 
 
@@ -84,7 +86,14 @@ def _look_at(server: Group) -> Seen:
         view.enter()
         command = command_of(server.head, facts.replace(view=view))
         decided = plan(command, facts.environ, directory=facts.directory, files=view)
-        return Seen(facts, decided, _changed(decided, facts, view))
+        found = assess(
+            decided,
+            launched=False,
+            files=view,
+            environ=facts.environ,
+            changed=_changed(decided, facts, view),
+        )
+        return Seen(facts, decided, found)
     except GiveUpError as error:
         return Seen(facts.replace(trouble=error.trouble))
     except MemoryError:
@@ -95,10 +104,10 @@ def _look_at(server: Group) -> Seen:
 
 def _row(server: Group, seen: Seen | None) -> Row:
     if seen is None:
-        return row(server, Facts(trouble=TIMED_OUT), None)
+        return row(server, Facts(trouble=TIMED_OUT), None, None)
     if seen.failure:
         say(f"internal error on {server.head.pid}: {seen.failure}")
-    return row(server, seen.facts, seen.plan, seen.changed)
+    return row(server, seen.facts, seen.plan, seen.assessment)
 
 
 def _changed(decided: Plan, facts: Facts, files: Files) -> str:
@@ -106,7 +115,7 @@ def _changed(decided: Plan, facts: Facts, files: Files) -> str:
     words = decided.server.words if decided.server else ()
     config = dict(itertools.pairwise(words)).get("--config", "")
     package = decided.vllm_source if decided.vllm_version else ""
-    for what, path in ((VLLM, package), (CONFIG, config)):
+    for what, path in ((PACKAGE, package), (CONFIG, config)):
         try:
             found = os.path.join(facts.directory or "", path)
             changed = files.stat(found).st_mtime if path else 0.0
@@ -120,12 +129,12 @@ def _changed(decided: Plan, facts: Facts, files: Files) -> str:
 def status(rows: list[Row], *, strict: bool) -> int:
     """Return the exit status: 1 where a server is exposed, or with `strict` may be."""
     bad = {EXPOSED, UNKNOWN} if strict else {EXPOSED}
-    return int(any(found.answer.verdict in bad for found in rows))
+    return int(any(found.assessment.state in bad for found in rows))
 
 
 def warn(rows: list[Row]) -> None:
     """Say on stderr what is not known: the exit status does not."""
-    unknown = [found for found in rows if found.answer.verdict == UNKNOWN]
+    unknown = [found for found in rows if found.assessment.state == UNKNOWN]
     if unknown:
         pids = ", ".join(str(found.pid) for found in unknown[:8])
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""

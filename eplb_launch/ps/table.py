@@ -7,23 +7,28 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from eplb_launch import __version__
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 from eplb_launch.ps.processes import ROLES
-from eplb_launch.ps.verdicts import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, cut
 from eplb_launch.render.explain import setting_as_dict, warning_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from eplb_launch.ps.verdicts import Row
+    from eplb_launch.ps.rows import Row
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
-SCHEMA = 1
+SCHEMA = 2
 
 HEADER = ("PID", "USER", "STARTED", "VLLM", "NCCL_MAX_CTAS", "WORKERS", "VERDICT", "SETTINGS")
 _GAP = "  "
 _WIDEST = (9, 12, 7, 16, 16, 9)  # of the first columns; the rest is never cut
 _INDENT = 4  # of the settings, where they do not fit beside the row
 _COLOURS = {EXPOSED: "1;31", UNKNOWN: "33", CAPPED: "32", NOT_NEEDED: "32"}
+# By cause: what more there is to say.
+_MORE = {
+    "no-limit": " Restart it with `eplb-launch --` before the command.",
+    "vllm": " That does not show in /proc.",
+}
 
 
 def as_dict(rows: Sequence[Row], *, hidden: bool = False) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def as_dict(rows: Sequence[Row], *, hidden: bool = False) -> dict[str, Any]:
 
 
 def _as_dict(row: Row) -> dict[str, Any]:
-    group, answer = row.group, row.answer
+    group, found = row.group, row.assessment
     return {
         "pid": row.pid,
         "user": row.user,
@@ -46,7 +51,7 @@ def _as_dict(row: Row) -> dict[str, Any]:
         "entry": (group.entry or None) if group else None,
         "release": {"version": row.version, "source": row.version_source or None},
         "settings": [
-            {**setting_as_dict(setting), "decides": setting.name in answer.deciding}
+            {**setting_as_dict(setting), "decides": setting.name in found.deciding}
             for setting in row.settings.values()
         ],
         "environment": {"readable": row.readable, "NCCL_MAX_CTAS": row.current},
@@ -57,11 +62,12 @@ def _as_dict(row: Row) -> dict[str, Any]:
             if process.title
         ],
         "started_by": [process.pid for process in (group.starters if group else ())],
-        "verdict": answer.verdict,
-        "cause": answer.cause,
-        "reason": answer.reason,
-        "cap": {"value": answer.value, "by": answer.by} if answer.by else None,
-        "warnings": [warning_as_dict(warning) for warning in row.warnings],
+        "verdict": row.verdict,
+        "cause": found.cause,
+        "reason": found.reason,
+        "unread": list(found.unread),
+        "cap": {"value": found.value, "by": found.by} if found.by else None,
+        "warnings": [warning_as_dict(warning) for warning in found.warnings],
         "notes": [warning_as_dict(note) for note in row.notes],
     }
 
@@ -83,21 +89,21 @@ def table(
     if not rows:
         return "No vLLM server is running here."
     notes: dict[str, int] = {}
-    lines = [(HEADER, ""), *((_cells(row, notes), row.answer.verdict) for row in rows)]
+    lines = [(HEADER, ""), *((_cells(row, notes), row.assessment.state) for row in rows)]
     # The last column is not padded: it is the widest, and nothing follows.
     widths = [max(len(cells[i]) for cells, _ in lines) for i in range(len(HEADER) - 1)]
     longest = max(len(cells[-1]) for cells, _ in lines)
     beside = width is None or sum(widths) + len(_GAP) * len(widths) + longest <= width
     text = []
-    for (cells, verdict), row in zip(lines, (None, *rows), strict=True):
+    for (cells, state), row in zip(lines, (None, *rows), strict=True):
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
         padded[0] = cells[0].rjust(widths[0])
-        if colour and verdict:
-            padded[-1] = f"\x1b[{_COLOURS[verdict]}m{padded[-1]}\x1b[0m"
+        if colour and state:
+            padded[-1] = f"\x1b[{_COLOURS[state]}m{padded[-1]}\x1b[0m"
         if beside:
             padded.append(cells[-1])
         text.append(_GAP.join(padded).rstrip())
-        if not beside and verdict:
+        if not beside and state:
             text.extend(_wrapped(cells[-1], width, _INDENT, _INDENT))
         if row is not None and processes:
             text.extend(_processes(row))
@@ -109,14 +115,13 @@ def table(
 
 def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
     """Return the cells of a row; `notes` collects the explanations, with their numbers."""
-    answer = row.answer
-    verdict = answer.verdict
-    by = f" by {answer.by}" if answer.by else ""
-    texts = [f"{verdict}{by}: {answer.reason}."]
-    texts += [f"warning: {warning.message}; {warning.remedy}." for warning in row.warnings]
+    found = row.assessment
+    by = f" by {found.by}" if found.by else ""
+    texts = [f"{row.verdict}{by}: {found.reason}.{_MORE.get(found.cause, '')}"]
+    texts += [f"warning: {warning.message}; {warning.remedy}." for warning in found.warnings]
     texts += [f"note: {note.message}; {note.remedy}." for note in row.notes]
     marks = "".join(f"[{notes.setdefault(_printable(text), len(notes) + 1)}]" for text in texts)
-    at = f" at {answer.value}" if answer.value is not None else ""
+    at = f" at {found.value}" if found.value is not None else ""
     current = row.current if row.current is not None else "-"
     first = (
         str(row.pid),
@@ -127,13 +132,11 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
         _workers(row),
     )
     settings = " ".join(
-        f"{name}={cut(row.settings[name].shown)}"
-        for name in answer.deciding
-        if name in row.settings
+        f"{name}={row.settings[name].shown}" for name in found.deciding if name in row.settings
     )
     return (
         *(_cut(_printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),
-        _printable(f"{verdict}{at} {marks}"),
+        _printable(f"{row.verdict}{at} {marks}"),
         _printable(settings),
     )
 

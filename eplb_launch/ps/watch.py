@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from eplb_launch.ps.verdicts import Row
+    from eplb_launch.ps.rows import Row
 
 
 class _TerminatedError(Exception):

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from eplb_launch import __version__
 from eplb_launch.nccl.cap import calls_beside
+from eplb_launch.nccl.checks import OVERWRITTEN
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from eplb_launch.assessment import Assessment
+    from eplb_launch.model import PlanWarning
     from eplb_launch.nccl.cap import Row
     from eplb_launch.nccl.grids import Fit
-    from eplb_launch.plans import Plan, PlanWarning
+    from eplb_launch.plans import Plan
     from eplb_launch.vllm.rules import Verdict
     from eplb_launch.vllm.settings import Setting
 
@@ -30,8 +33,8 @@ _NO_RULE = "it does not limit NCCL by itself, so far as is known"
 _HOLDS = {True: ("true", "bold"), False: ("false", "dim"), None: ("unknown", "bold yellow")}
 
 
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """Return a Plan as JSON-ready values; README.md documents the keys."""
+def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
+    """Return a Plan and its Assessment as JSON-ready values; docs/json.md documents the keys."""
     server = plan.server
     verdict = plan.verdict
     return {
@@ -40,6 +43,14 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "set": plan.environment,
         "needed": False if verdict is None else verdict.holds,
         "reason": plan.reason,
+        "assessment": {
+            "state": found.state,
+            "cause": found.cause,
+            "reason": found.reason,
+            "value": found.value,
+            "by": found.by,
+            "unread": list(found.unread),
+        },
         "server": server
         and {
             "entry": server.entry,
@@ -116,8 +127,11 @@ def warning_as_dict(warning: PlanWarning) -> dict[str, str]:
     }
 
 
-def sentence(plan: Plan) -> str:
-    """Return the verdict in one sentence."""
+def sentence(plan: Plan, found: Assessment) -> str:
+    """Return the decision in one sentence."""
+    for warning in found.warnings:
+        if warning.code == found.cause == OVERWRITTEN:
+            return f"{warning.message}: {plan.reason}."
     if plan.environment:
         value = plan.environment[VARIABLE]
         return f"{VARIABLE}={value} will be set: {plan.reason}."
@@ -136,21 +150,21 @@ def outcome(plan: Plan) -> str:
     return "stays: nothing is to be set"
 
 
-def render(plan: Plan) -> RenderableType:
+def render(plan: Plan, found: Assessment) -> RenderableType:
     """Return the whole explanation for a terminal."""
-    return Group(*_sections(plan))
+    return Group(*_sections(plan, found))
 
 
-def show(plan: Plan) -> None:
+def show(plan: Plan, found: Assessment) -> None:
     """Print the explanation to stdout, in colour only where it is a terminal that wants it."""
     console = Console(highlight=False, soft_wrap=False)
-    console.print(render(plan))
+    console.print(render(plan, found))
 
 
-def _sections(plan: Plan) -> Iterator[RenderableType]:
-    yield Text(sentence(plan), style="bold")
+def _sections(plan: Plan, found: Assessment) -> Iterator[RenderableType]:
+    yield Text(sentence(plan, found), style="bold")
     yield Text()
-    yield _facts(plan)
+    yield _facts(plan, found)
     if plan.settings:
         yield Text()
         yield _settings(plan.settings.values())
@@ -168,7 +182,7 @@ def _sections(plan: Plan) -> Iterator[RenderableType]:
                 yield _advice(entry)
 
 
-def _facts(plan: Plan) -> Table:
+def _facts(plan: Plan, found: Assessment) -> Table:
     table = Table.grid(padding=(0, 2), expand=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -185,9 +199,16 @@ def _facts(plan: Plan) -> Table:
         table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
     value = "" if plan.current is None else f"{plan.current!r}, "
     table.add_row(VARIABLE, Text(value + outcome(plan)))
+    table.add_row("Then it is", Text(_then(found)))
     if plan.ctas is not None:
         table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
     return table
+
+
+def _then(found: Assessment) -> str:
+    at = "" if found.value is None else f" at {found.value} by {found.by}"
+    cause = "" if found.by or found.state == found.cause.replace("-", " ") else f" ({found.cause})"
+    return f"{found.state}{at}{cause}"
 
 
 def _settings(settings: Any) -> Table:

@@ -7,7 +7,7 @@ Source: `vllm/engine/arg_utils.py` (create_engine_config) and `vllm/config/paral
 from __future__ import annotations
 
 from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import Record, cut
 from eplb_launch.vllm.arguments import RefusedError
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class Setting(Record):
     def shown(self) -> str:
         """The value as a person reads it: "8", "unknown", "nixl or torch_gloo"."""
         if self.known:
-            return str(self.value)
+            return cut(str(self.value))
         return " or ".join(map(str, self.value)) if self.value else "unknown"
 
 

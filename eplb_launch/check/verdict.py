@@ -1,0 +1,108 @@
+"""The assessment of a server in a file, and what stands before it there. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from eplb_launch.assessment import EXPOSED, Assessment, assess
+from eplb_launch.check.docker_run import ENGINES
+from eplb_launch.check.kubernetes.pods import from_secrets_only
+from eplb_launch.check.model import OK_STATES
+from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
+from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
+from eplb_launch.vllm.releases import VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eplb_launch.check.tasks import Task
+    from eplb_launch.command.entrypoints import Server, Wrapper
+    from eplb_launch.files import Files
+    from eplb_launch.plans import Plan
+
+# Where the variable set, or the command wrapped, would put it right.
+FIXABLE = frozenset(
+    (
+        "no-limit",
+        "settings-not-known",
+        "release-not-known",
+        "environment-not-read",
+        "command-not-understood",
+        "config-not-read",
+        "launcher-misused",
+    )
+)
+# Where the variable is set, and another value of it would.
+WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
+_LAUNCHERS = (*NAMES, SINGLE_FILE)
+
+
+def assessed(
+    task: Task, plan: Plan, server: Server, *, files: Files, idle: bool = False
+) -> Assessment:
+    """Return the assessment of a server of a task, by its Plan.
+
+    `idle`: the launcher, if it stands there, is told of a release for which it sets nothing.
+    """
+    wrapped = is_wrapped(server.prefixes)
+    if wrapped and launcher_options(server.prefixes) is None:
+        reason = "eplb-launch refuses its options, and starts nothing"
+        if lacks_dashes(server.prefixes):
+            reason = 'eplb-launch starts nothing without "--" before its command'
+        return Assessment(EXPOSED, "launcher-misused", reason)
+    found = assess(
+        plan,
+        launched=wrapped and not idle,
+        files=files,
+        unread=not from_secrets_only(task.unread),
+        value_unread=UNREADABLE in (plan.current or "") and _is_set(task),
+        # The environment of a container is that of its Ray, but of no other container's.
+        ray_capped=not task.workers_without,
+    )
+    if found.cause == "config-not-read":
+        reason = "its --config file is not among the files that are checked, or is not valid YAML"
+        found = found.replace(reason=reason, warnings=())
+    if wrapped and idle and found.state not in OK_STATES:
+        told = "eplb-launch is told of a release for which it sets nothing"
+        found = found.replace(reason=f"{found.reason}; {told}")
+    return found
+
+
+def _is_set(task: Task) -> bool:
+    """Whether a file says that the variable is set, be it to a value that is not known.
+
+    Behind `sudo` and the like it is not known either, but there nobody has set it.
+    """
+    return VARIABLE in task.environ or any(
+        re.search(rf"\b{VARIABLE}=", word.text) for word in task.words
+    )
+
+
+def is_wrapped(prefixes: Sequence[Wrapper]) -> bool:
+    """Whether the launcher is among what stands before a server."""
+    return any(map(_is_launcher, prefixes))
+
+
+def lacks_dashes(prefixes: Sequence[Wrapper]) -> bool:
+    """Whether the launcher is there, and the "--" is not that it wants before its command."""
+    return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
+
+
+def launcher_options(prefixes: Sequence[Wrapper]) -> dict[str, Any] | None:
+    """Return the options that the launcher is given; None where it refuses them."""
+    found: dict[str, Any] | None = {}
+    for prefix in filter(_is_launcher, prefixes):
+        names = [word.rpartition("/")[2] for word in prefix.words]
+        start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
+        if not any(UNREADABLE in word for word in prefix.words[start:]):
+            found = read([*prefix.words[start:], "command"])
+    return found
+
+
+def _is_launcher(prefix: Wrapper) -> bool:
+    if prefix.name in ENGINES:
+        return False  # what it starts in the container is a prefix of its own
+    return prefix.name in _LAUNCHERS or any(
+        word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4]
+    )
