@@ -7,6 +7,7 @@ import enum
 import io
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,9 +44,13 @@ SHELL = Format("shell")
 
 @contextlib.contextmanager
 def _failing() -> Iterator[None]:
-    """End with 125 where Typer would end with 1, which means exposed."""
+    """End with 125 where Typer would end with 1, which means exposed, and Python with 120."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # at its end Python would do it, and end with 120
     except (EOFError, OSError) as error:
         fail(error)
 
@@ -130,6 +135,7 @@ def launch(
         return
     if not ctx.obj:
         ctx.fail(f"There is no command to start. The form is: {RIGHT_FORM}")
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # of what a launch says, a line may be lost
     run(ctx.obj, strict=strict, quiet=quiet, verbose=verbose, vllm_version=vllm_version, **cap)
 
 
@@ -312,6 +318,7 @@ def check(
 
 def main(argv: list[str]) -> None:
     """Run the app on a command line; what follows the first "--" is the command."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as it ends other programs
     command: list[str] = []
     if "--" in argv:
         index = argv.index("--")

@@ -8,13 +8,13 @@ import shutil
 import sys
 
 
-def print_text(text: str) -> None:
+def print_text(text: str, end: str = "\n") -> None:
     """Print to stdout; OSError where it cannot be written."""
     if sys.stdout is None:
         return  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    print(text, flush=True)  # noqa: T201
+    print(text, end=end, flush=True)  # noqa: T201
 
 
 def width() -> int | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
@@ -370,6 +371,54 @@ def test_a_failure_of_ours_is_125_in_every_sub_command(
     assert "s3cr3t" not in done.stderr
     if error == "RuntimeError":
         assert done.stderr == "eplb-launch: internal error: RuntimeError at sitecustomize.py:2\n"
+
+
+SAYING = {
+    "ps": ["ps", "1"],
+    "ps in JSON": ["ps", "--json", "1"],
+    "check": ["check", "."],
+    "check in JSON": ["check", "--json", "."],
+    "explain": ["explain", "--", "vllm", "serve", "m"],
+    "explain in JSON": ["explain", "--json", "--", "vllm", "serve", "m"],
+    "env": ["env", "--format", "json", "--", "vllm", "serve", "m"],
+    "help": ["--help"],
+    "help of check": ["check", "--help"],
+    "version": ["--version"],
+}
+
+
+@pytest.mark.parametrize("words", SAYING.values(), ids=SAYING)
+def test_a_stdout_that_takes_nothing(tmp_path: Path, words: list[str]) -> None:
+    """Without PYTHONUNBUFFERED: what Python itself finds at its end would be the status 120."""
+
+    def run(stdout: IO[bytes] | int) -> tuple[int, str]:
+        done = subprocess.run(
+            [SCRIPT, *words],
+            env={"PATH": "/usr/bin:/bin"},
+            cwd=tmp_path,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return done.returncode, done.stderr
+
+    with open("/dev/full", "wb") as full:
+        assert run(full) == (125, "eplb-launch: No space left on device\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    status, said = run(writer)
+    os.close(writer)
+    assert (status, said) == (-signal.SIGPIPE, "")
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", SCRIPT, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    unknown = b"eplb-launch: 1 of 1 unknown: 1\n" if words[0] == "ps" else b""
+    assert (closed.returncode, closed.stderr) == (0, unknown)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

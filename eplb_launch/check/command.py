@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import reports
@@ -11,6 +10,7 @@ from eplb_launch.check.model import Finding, Review
 from eplb_launch.check.plan_cache import Decisions
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.exec import say
+from eplb_launch.terminal import print_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,5 +59,6 @@ def run(
         more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
         say(f"nothing that check reads is in {names}{more}")
     text = reports.STYLES[style](review, strict=strict)
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
-    return review.status(strict=strict)
+    status = review.status(strict=strict)
+    print_text(text.encode("utf-8", "backslashreplace").decode("utf-8"), end="")
+    return status

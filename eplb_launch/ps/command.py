@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import os
-import signal
 
 from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
 from eplb_launch.exec import LAUNCHER_FAILED, say
@@ -149,36 +148,23 @@ def run(
     strict: bool = False,
     interval: float | None = None,
 ) -> int:
-    """Print the table or the JSON, with `interval` again and again; return the exit status.
-
-    What goes wrong here is one line on stderr and the status 125. Takes SIGPIPE as other programs
-    do, by ending.
-    """
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    try:
-        if not os.path.exists("/proc/self/stat"):
-            say("ps needs /proc, and cannot read it")
-            return LAUNCHER_FAILED
-        if interval is not None:
-            from eplb_launch.ps.watch import watch
-
-            return watch(lambda: look(pids), interval, processes=processes)
-        rows = look(pids)
-        hidden = not pids and others_hidden()
-        if as_json:
-            text = json.dumps(as_dict(rows, hidden=hidden), indent=2)
-        elif rows or not hidden:
-            text = table(rows, width=width(), colour=colour(), processes=processes)
-        else:
-            text = ""
-        if text:
-            print_text(text)
-        warn(rows)
-        if hidden:
-            say("other users' processes are hidden: run as root")
-            if not rows:
-                return LAUNCHER_FAILED
-        return status(rows, strict=strict) or int(hidden and strict)
-    except Exception as error:  # noqa: BLE001 - a traceback could show what a process was given
-        say(f"internal error: {place(error)}")
+    """Print the table or the JSON, with `interval` again and again; return the exit status."""
+    if not os.path.exists("/proc/self/stat"):
+        say("ps needs /proc, and cannot read it")
         return LAUNCHER_FAILED
+    if interval is not None:
+        from eplb_launch.ps.watch import watch
+
+        return watch(lambda: look(pids), interval, processes=processes)
+    rows = look(pids)
+    hidden = not pids and others_hidden()
+    if as_json:
+        print_text(json.dumps(as_dict(rows, hidden=hidden), indent=2))
+    elif rows or not hidden:
+        print_text(table(rows, width=width(), colour=colour(), processes=processes))
+    warn(rows)
+    if hidden:
+        say("other users' processes are hidden: run as root")
+        if not rows:
+            return LAUNCHER_FAILED
+    return status(rows, strict=strict) or int(hidden and strict)
