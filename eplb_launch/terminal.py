@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sys
@@ -12,8 +11,6 @@ def print_text(text: str, end: str = "\n") -> None:
     """Print to stdout; OSError where it cannot be written."""
     if sys.stdout is None:
         return  # closed
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     print(text, end=end, flush=True)  # noqa: T201
 
 
