@@ -5,7 +5,6 @@ Imports nothing that the interpreter has not loaded already: a launch that says 
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 
@@ -51,8 +50,6 @@ def print_text(text: str, end: str = "\n") -> None:
     """Print to stdout; OSError where it cannot be written."""
     if sys.stdout is None:
         return  # closed
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     print(text, end=end, flush=True)  # noqa: T201
 
 

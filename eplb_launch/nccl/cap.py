@@ -99,7 +99,7 @@ def advise(plan: Plan, files: Files = DISK) -> Plan:
     Where the GPU is known.
     """
     found = gpus(plan, files)
-    if not found.gpus or plan.ctas is None or not counts(plan):
+    if not found.gpus or plan.ctas is None or plan.ctas > CAP or not counts(plan):
         return plan
     rows = _rows(found.gpus, None, tokens(plan))
     if not _too_many(rows, plan.ctas):  # combine leaves enough: it is dispatch that decides
@@ -120,7 +120,7 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
     rows = _rows(found.gpus or GPUS, experts.count, calls)
     notes = list(plan.notes)
     unfit = _too_many(rows, plan.ctas or CAP)
-    if unfit and not any(note.code == DOES_NOT_FIT for note in notes):
+    if unfit and (plan.ctas or 0) <= CAP and not any(note.code == DOES_NOT_FIT for note in notes):
         notes.append(_note(unfit, plan.ctas or CAP))
     unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
     unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []

@@ -220,7 +220,6 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = D
     met, arrives = server, True
     if plan.variables:
         text = plan.environment[VARIABLE]
-        found = tuple({**reading, VARIABLE: Value(text, ENVIRONMENT)} for reading in found)
         arrives = bool(server.hands_on)
         if server.hands_on is None:
             met = _found_again(plan, server, {**environ, VARIABLE: text})
@@ -228,6 +227,9 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = D
         behind = _behind_launcher(server)
         if behind is not None:  # which sets it there
             arrives = not any(wrapper.sets for wrapper in behind)
+        there = text if arrives else met.environ.get(VARIABLE) or ""
+        there = "" if places.dropping(met) else there
+        found = tuple({**reading, VARIABLE: Value(there, ENVIRONMENT)} for reading in found)
     texts = [{name: value.text for name, value in reading.items()} for reading in found]
     plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
     case = Case(plan, server, environ, cap, found, hidden, met, arrives)

@@ -23,7 +23,7 @@ def dropped(case: Case) -> Iterator[Fields]:
     """Yield programs on the way that do not hand the variable on."""
     if not case.server.prefixes or not (case.plan.variables or case.plan.current):
         return
-    names = _dropping(case.met)
+    names = dropping(case.met)
     if names:
         from eplb_launch.command.wrappers import PREFIXES
 
@@ -42,14 +42,14 @@ def overwritten(case: Case) -> Iterator[Fields]:
     if case.arrives or not case.plan.variables or not case.server.prefixes:
         return
     arrived = case.met.environ.get(VARIABLE)
-    if arrived is None or _dropping(case.met):
+    if arrived is None or dropping(case.met):
         return
     wrappers = case.server.prefixes
     names = [wrapper.name for wrapper in wrappers if wrapper.sets] or [wrappers[-1].name]
     yield {"names": names[-1], "value": shown(arrived), "place": _place(case.server)}
 
 
-def _dropping(server: Server) -> list[str]:
+def dropping(server: Server) -> list[str]:
     """Return the programs that do not hand the variable on, where none behind them sets it."""
     if not server.prefixes:
         return []

@@ -13,7 +13,7 @@ from eplb_launch import __version__
 from eplb_launch.model import cut
 from eplb_launch.nccl.cap import calls_beside
 from eplb_launch.nccl.checks import OVERWRITTEN
-from eplb_launch.terminal import printable
+from eplb_launch.terminal import print_text, printable
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
             }
             for verdict in plan.verdicts
         ],
-        "current": {"value": plan.current, "outcome": outcome(plan)},
+        "current": {"value": plan.current, "outcome": outcome(plan, found)},
         "ctas": plan.ctas,
         "beside_deepep": [_row_as_dict(row) for row in plan.beside],
         "warnings": [warning_as_dict(warning) for warning in plan.warnings],
@@ -140,8 +140,10 @@ def sentence(plan: Plan, found: Assessment) -> str:
     return f"Nothing will be set: {plan.reason}."
 
 
-def outcome(plan: Plan) -> str:
+def outcome(plan: Plan, found: Assessment) -> str:
     """Return what becomes of the value that is there."""
+    if found.cause == OVERWRITTEN:
+        return "set on the way to the server, whatever is set here"
     if plan.current is None:
         kept = plan.verdict is not None and not plan.environment
         return "unset; the limit in a conf file stays" if kept else "unset"
@@ -160,7 +162,10 @@ def render(plan: Plan, found: Assessment) -> RenderableType:
 def show(plan: Plan, found: Assessment) -> None:
     """Print the explanation to stdout, in colour only where it is a terminal that wants it."""
     console = Console(highlight=False, soft_wrap=False)
-    console.print(render(plan, found))
+    with console.capture() as captured:
+        console.print(render(plan, found))
+    # Rich fills the cells of a table with blanks.
+    print_text("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -180,7 +185,7 @@ def _sections(plan: Plan, found: Assessment) -> Iterator[RenderableType]:
         yield from _rule(verdict)
     if plan.beside:
         yield Text()
-        yield _beside(plan.beside)
+        yield from _beside(plan.beside)
     for title, entries in (("Warnings", plan.warnings), ("Notes", plan.notes)):
         if entries:
             yield Text()
@@ -205,7 +210,7 @@ def _facts(plan: Plan, found: Assessment) -> Table:
     if plan.verdicts:
         table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
     value = "" if plan.current is None else f"{cut(plan.current)!r}, "
-    table.add_row(VARIABLE, _text(value + outcome(plan)))
+    table.add_row(VARIABLE, _text(value + outcome(plan, found)))
     table.add_row("Then it is", _text(_then(found)))
     if plan.ctas is not None:
         table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
@@ -229,12 +234,11 @@ def _settings(settings: Any) -> Table:
     return table
 
 
-def _beside(rows: tuple[Row, ...]) -> Table:
-    """Return what DeepEP takes, and what fits beside it."""
+def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
+    """Yield what DeepEP takes, what fits beside it, and what makes room beside other calls."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    table.add_column("Beside DeepEP", overflow="fold")
     for name in ("SMs", "dispatch", "combine", "left", "fits"):
-        if name == "SMs":
-            table.add_column("Beside DeepEP", overflow="fold")
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("but not beside calls of (tokens)", overflow="fold")
     for row in rows:
@@ -246,14 +250,13 @@ def _beside(rows: tuple[Row, ...]) -> Table:
             str(fit.combine),
             str(fit.left),
             "nothing" if fit.cap is None else str(fit.cap),
-            "; ".join(filter(None, (calls_beside(fit), _helps(row)))) or _safe(fit),
+            calls_beside(fit) or _safe(fit),
         )
         table.add_row(*map(_text, cells))
-    return table
-
-
-def _helps(row: Row) -> str:
-    return f"{' or '.join(row.remedies)} helps" if row.remedies else ""
+    yield table
+    for row in rows:
+        if row.remedies:
+            yield _text(f"  {row.fit.sms} SMs: {' or '.join(row.remedies)} makes room beside these")
 
 
 def _safe(fit: Fit) -> str:
