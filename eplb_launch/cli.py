@@ -266,9 +266,10 @@ def ps(
 
 
 CHECK_EPILOG = """
-Reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles and shell scripts; of a
-folder, what its names tell to be one. Exit status: 0 if all is ok, 1 if a server is exposed (with
---strict also if one is unknown), else 125 if a file could not be read, 2 for a usage error.
+Reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles, shell scripts and
+other YAML that starts vLLM; of a folder, what its names tell to be one. Exit status: 0 if all is
+ok, 1 if a server is exposed (with --strict also if one is unknown), else 125 if a file could not be
+read, 2 for a usage error.
 """
 
 
