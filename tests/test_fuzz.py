@@ -43,14 +43,14 @@ def test_a_fault_is_found_said_once_and_kept(
 
 
 def test_a_mutation_is_bounded_and_repeatable() -> None:
-    seeds = [b"a" * MOST, b"b" * 100]
+    seeds = [bytes(range(256)) * (MOST // 256), b"b" * 100]
     first, again = (
         [mutated(seeds[i % 2], seeds, choose) for i in range(200)]
         for choose in (random.Random(3), random.Random(3))
     )
     assert first == again
     assert max(map(len, first)) <= MOST
-    assert len(set(first)) > 150
+    assert len(set(first)) > 100
 
 
 def test_the_command_says_what_came_of_it(
