@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from unittest import mock
 
 import pytest
-from test_ps import HAZARD, SCRIPT, House, seen
+from conftest import SCRIPT
+from house import HAZARD, House, seen
 from typer.testing import CliRunner
 
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
