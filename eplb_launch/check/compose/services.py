@@ -14,6 +14,7 @@ from eplb_launch.check.compose.interpolation import env_lines, interpolate
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word
+from eplb_launch.check.templating import LONGEST
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
@@ -265,8 +266,11 @@ class _Service:
         if node.kind == LIST:
             texts = (n for n in node.items if n.kind == TEXT)
             return tuple(word(n, source, self.possible("", n.text)) for n in texts)
+        text = self.possible("", node.text if node.kind == TEXT else "")
         try:
-            parts = shlex.split(self.possible("", node.text if node.kind == TEXT else ""))
+            if len(text) > LONGEST:
+                raise ValueError  # noqa: TRY301 - no program takes so much
+            parts = shlex.split(text)
         except ValueError:
             return (Word(UNKNOWN, source, node.line),)
         return tuple(Word(part, source, node.line, node.end) for part in parts)
