@@ -299,6 +299,9 @@ def check(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="List the lines with an entry point and no server.")
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Read what the files name also outside of PATH.")
+    ] = False,
     vllm_version: VllmVersion = None,
 ) -> None:
     """Review the servers that deployment files start, before they hang.
@@ -318,7 +321,14 @@ def check(
     strict = strict or bool(options.get("strict"))
     verbose = verbose or bool(options.get("verbose"))
     raise typer.Exit(
-        run_check(paths, style=style, strict=strict, vllm_version=version, verbose=verbose)
+        run_check(
+            paths,
+            style=style,
+            strict=strict,
+            vllm_version=version,
+            verbose=verbose,
+            follow=follow,
+        )
     )
 
 

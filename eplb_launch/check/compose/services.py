@@ -72,7 +72,8 @@ class Compose(Kind):
 def tasks(source: Source, node: Node) -> Iterator[Task]:
     """Yield what the services of a compose file start."""
     services = node.get("services")
-    env = sources.read(os.path.join(source.directory, ".env"), "")
+    path = os.path.join(source.directory, ".env")
+    env = source.near(path, "", guessed=not os.path.islink(path))
     defaults = {name: text for name, text, _ in env_lines(env)}
     files = extends.Files(source, node, lambda at: _text(at, defaults))
     for name, service in services.entries().items() if services is not None else ():
@@ -240,8 +241,8 @@ class _Service:
             text = "\n" * (content.line - 1) + self.text(content)
             written = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
             return dockerfiles.final(written, target, arguments)
-        file = None if UNKNOWN in path else sources.read(path, dockerfiles.Dockerfile.form)
-        if file is None or file.problem:
+        file = self.source.near(path, dockerfiles.Dockerfile.form)
+        if file is None:
             self.unread.append("the Dockerfile that it is built from")
             return None
         return dockerfiles.final(file, target, arguments)
@@ -281,8 +282,8 @@ class _Service:
             name = self.text(item.get("path") if item.kind == MAP else item)
             if name:
                 path = os.path.join(source.directory, name)
-                found = None if UNKNOWN in path else sources.read(path, "")
-                if found is None or found.problem:
+                found = self.source.near(path, "")
+                if found is None:
                     self.unread.append(f"{os.path.basename(name)} (env_file)")
                     continue
                 for key, text, line in env_lines(found):
@@ -332,7 +333,7 @@ class _Service:
         for source, host, target in pairs:
             if host.startswith("./") and target and UNKNOWN not in host:
                 path = os.path.normpath(os.path.join(source.directory, host))
-                found = sources.read(path, "") if os.path.isfile(path) else None
-                if found is not None and not found.problem:
+                found = self.source.near(path, "")
+                if found is not None:
                     files[target] = File(found.text, found)
         return files
