@@ -127,6 +127,42 @@ CASES = [
     pytest.param(
         "a.yaml",
         "services:\n"
+        + "".join(
+            f"  s{i}: {{image: vllm, command: m, extends: s{i + 1}}}\n" for i in range(9_000)
+        ),
+        "more work in it than in any real one",
+        id="a long chain of extends",
+    ),
+    pytest.param(
+        "a.yaml",
+        f"x: &x |\n{'  ENV A=1' + chr(10) * 90_000}\nservices:\n"
+        + "".join(f"  s{i}: {{build: {{dockerfile_inline: *x}}}}\n# vllm" for i in range(900)),
+        None,
+        id="a Dockerfile in it, many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        "".join(
+            "--- {kind: Pod, apiVersion: v1, spec: {containers: "
+            f"[{{image: vllm, args: [m{i}]}}]}}}}\n"
+            for i in range(3_000)
+        ),
+        "more work in it than in any real one",
+        id="documents with a server each",
+    ),
+    pytest.param(
+        "a.yaml",
+        "".join(
+            f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: s{i}}}\n"
+            f"data: {{a.sh: vllm serve m{i}}}\n"
+            for i in range(4_000)
+        ),
+        "more work in it than in any real one",
+        id="ConfigMaps with a script each",
+    ),
+    pytest.param(
+        "a.yaml",
+        "services:\n"
         + "".join(f"  s{i}: {{extends: {{file: x{i}, service: vllm}}}}\n" for i in range(900)),
         None,
         id="extends of files",
@@ -585,3 +621,25 @@ def test_a_large_file_takes_little_memory(
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )
         assert done.stdout == message
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("vllm serve 'm", id="an open quote"),
+        pytest.param("vllm serve " + "${A:-{{" * 50_000, id="too long"),
+        pytest.param("vllm serve " + "\\\\'" * 100_000, id="long"),
+    ],
+)
+def test_a_command_that_cannot_be_split_is_unknown(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(
+        f"services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    command: >-\n      {command}\n"
+    )
+    review, work = counted(check, [str(tmp_path)])
+    [finding] = review.findings
+    assert (finding.verdict, finding.assessment.reason) == (
+        "unknown",
+        "its command cannot be split into words",
+    )
+    assert work < 3_000_000

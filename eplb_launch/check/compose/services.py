@@ -116,6 +116,7 @@ class _Service:
         self.layers = layers.layers
         self.problem = layers.problem
         self.broken = layers.broken
+        self.unsplit = ""  # why a command is none
         self.defaults = defaults  # of the .env file
         self.unread = [layers.problem] if layers.problem else []
 
@@ -176,6 +177,9 @@ class _Service:
         nothing = not words and (not image or images.is_vllm(image))
         if self.broken or (self.problem and nothing):
             return self.problem
+        texts = (node.text for _, node in map(self.get, ("entrypoint", "command")) if node)
+        if self.unsplit and (images.is_vllm(image) or any("vllm" in text for text in texts)):
+            return self.unsplit
         return misshapen({name: self.get(name)[1] for name in ("entrypoint", "command")}, image)
 
     def merged(self, name: str) -> list[tuple[Source, Node]]:
@@ -239,10 +243,10 @@ class _Service:
             source, content = inline
             # Behind so many empty lines, its lines are those of the compose file.
             text = "\n" * (content.line - 1) + self.text(content)
-            written = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
-            return dockerfiles.final(written, target, arguments)
-        file = self.source.near(path, dockerfiles.Dockerfile.form)
-        if file is None:
+            file: Source | None = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
+        else:
+            file = self.source.near(path, dockerfiles.Dockerfile.form)
+        if file is None or not self.source.spend(len(file.text)):
             self.unread.append("the Dockerfile that it is built from")
             return None
         return dockerfiles.final(file, target, arguments)
@@ -273,7 +277,8 @@ class _Service:
                 raise ValueError  # noqa: TRY301 - no program takes so much
             parts = shlex.split(text)
         except ValueError:
-            return (Word(UNKNOWN, source, node.line),)
+            self.unsplit = f"its {name} cannot be split into words"
+            return ()
         return tuple(Word(part, source, node.line, node.end) for part in parts)
 
     def environment(self, variables: Variables) -> None:
