@@ -51,10 +51,11 @@ e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ra
 ray: $(VENV)/.dev ## Test with real Ray only
 	$(BIN)/pytest -n0 -v tests/e2e/test_ray.py $(PYTEST)
 
-lint: $(VENV)/.dev ## Check style and types
+lint: $(VENV)/.dev ## Check style, types, and which way imports go
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 actionlint: $(VENV)/.dev ## Check the workflows of CI; opt-in, installs a program built by others
 	$(PIP) install --group actionlint
@@ -91,7 +92,8 @@ pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with
 	@$(PYTHON) tools/single_file.py dist
 
 release-given:
-	@$(if $(VLLM),:,echo "which release? VLLM=X.Y.Z" >&2; exit 2)
+	@expr "$(VLLM)" : '[0-9][0-9]*\.[0-9][0-9]*\.[0-9][0-9a-z.+]*$$' > /dev/null || \
+	  { echo "which release? VLLM=X.Y.Z" >&2; exit 2; }
 
 oracle: release-given $(VENV)/.dev $(REAL)/.installed ## Compare with real vLLM and keep rows: VLLM=X.Y.Z; ROWS=50000 keeps none
 	@$(ORACLE) release $(VLLM) $(ANSWERED) $(if $(ROWS),--rows $(ROWS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import os
 import shlex
 import signal
@@ -19,6 +20,7 @@ from eplb_launch.assessment import assess
 from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import fail, run
 from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS, cap_options, check_version
+from eplb_launch.model import printable
 from eplb_launch.render.env import FORMATS
 
 if TYPE_CHECKING:
@@ -76,8 +78,8 @@ class Group(typer.core.TyperGroup):
         """Return the sub-command that `args` name, or fail with the corrected command line."""
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             for name in difflib.get_close_matches(args[0], SUB_COMMANDS, 1):
-                words = [*_before(ctx, args), name, *args[1:]]
-                ctx.fail(f"{args[0]!r} is no sub-command. Did you mean: {_shown(ctx, words)}")
+                shown = _shown([*_before(ctx, args), name, *args[1:]], ctx.obj or [])
+                ctx.fail(f"{args[0]!r} is no sub-command. Did you mean: {shown}")
             _dashes_missing(ctx, args)
         return super().resolve_command(ctx, args)
 
@@ -88,14 +90,16 @@ def _before(ctx: typer.Context, args: list[str]) -> list[str]:
     return words[: len(words) - len(args)]
 
 
-def _shown(ctx: typer.Context, words: list[str]) -> str:
-    command = ["--", *ctx.obj] if ctx.obj else []
-    return shlex.join([PROGRAM, *words, *command])
+def _shown(words: list[str], command: list[str]) -> str:
+    """Return a command line with "--" in it; of the command no options, which may be secrets."""
+    plain = [*itertools.takewhile(lambda word: word[:1] != "-" and "=" not in word, command)]
+    shown = shlex.join([PROGRAM, *words, *(["--", *plain] if command else [])])
+    return printable(shown) + " ..." * (plain != command)
 
 
 def _dashes_missing(ctx: typer.Context, args: list[str]) -> NoReturn:
     """Fail where `args` are the command, or its first words."""
-    corrected = _shown(ctx, [*_before(ctx, args), "--", *args])
+    corrected = _shown(_before(ctx, args), [*args, *(["--", *ctx.obj] if ctx.obj else [])])
     ctx.fail(f'"--" is missing before the command. The right form is: {corrected}')
 
 
@@ -332,10 +336,10 @@ def _seconds(text: str) -> float | None:
 
 
 CHECK_EPILOG = """
-Check reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles, shell scripts
-and other YAML that starts vLLM. In folders, files are chosen by name. Exit status: 0 if all is ok,
-1 if a server is exposed (with --strict also if one is unknown), else 125 if a file could not be
-read, 2 for a usage error.
+Check reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles,
+shell scripts, and all else that has an entry point of vLLM in it. Exit status: 0 if all is ok, 1 if
+a server is exposed (with --strict also if one is unknown), else 125 if a file could not be read, 2
+for a usage error.
 """
 STYLES = ("text", "json", "github", "sarif")
 
@@ -357,6 +361,10 @@ def check(
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="List also lines that have an entry point and no server."),
     ] = False,
     vllm_version: Annotated[
         str | None,
@@ -383,12 +391,16 @@ def check(
     style = "json" if as_json else format_ or "text"
     if style not in STYLES:
         ctx.fail(f"--format is one of {_listed(STYLES)}, not {style!r}")
-    version = vllm_version or (ctx.parent.params["vllm_version"] if ctx.parent else None)
+    options = ctx.parent.params if ctx.parent else {}
+    version = vllm_version or options.get("vllm_version")
     _checked(ctx, version, None, None)
     from eplb_launch.check.command import run as run_check
 
-    strict = _strict(ctx, strict=strict)
-    raise typer.Exit(run_check(paths, style=style, strict=strict, vllm_version=version))
+    strict = strict or bool(options.get("strict"))
+    verbose = verbose or bool(options.get("verbose"))
+    raise typer.Exit(
+        run_check(paths, style=style, strict=strict, vllm_version=version, verbose=verbose)
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ import os
 
 from eplb_launch.command import look
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import check_cap
+from eplb_launch.launch_options import check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -107,9 +107,13 @@ def plan(
     warning of the plan, not an error.
     """
     check_cap(max_ctas, sms)
+    check_version(vllm_version)
     if isinstance(command, (str, bytes)):
         raise TypeError("a command is a sequence of words, not one string")
     words = tuple(command)
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str):
+            raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
     server, idle = look(words, environ)
     if server is None:
         reason = "no vLLM server seen in the command"
