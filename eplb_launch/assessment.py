@@ -15,8 +15,7 @@ from eplb_launch.nccl.conf import CONF_FILE
 from eplb_launch.nccl.variables import MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
 from eplb_launch.vllm.arguments import RefusedError
-from eplb_launch.vllm.releases import CAP, RELEASES, VARIABLE, release_of, stays
-from eplb_launch.vllm.rules import judge
+from eplb_launch.vllm.releases import CAP, RELEASES, VARIABLE, judge, release_of, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from eplb_launch.vllm.releases import (
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
+    judge,
     release_of,
     stays,
 )
-from eplb_launch.vllm.rules import judge
 from eplb_launch.vllm.settings import Setting, resolve
 
 TYPE_CHECKING = False
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
     from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
-    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.releases import Verdict
 
 _GPUS = "/proc/driver/nvidia/gpus"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eplb_launch.nccl.cap import Row
     from eplb_launch.nccl.grids import Fit
     from eplb_launch.plans import Plan
-    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.releases import Verdict
     from eplb_launch.vllm.settings import Setting
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
