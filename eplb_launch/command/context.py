@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
+    from eplb_launch.command.scripts import Scripts
     from eplb_launch.command.wrappers import Row
 
     Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
 
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
-ROOM = 2_000_000
+ROOM = 1_000_000
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -115,6 +116,9 @@ class Context:
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
+        self.scripts: Scripts | None = above.scripts if above else None  # None: none is read
+        self.level: int = above.level if above else 0  # scripts, one in another
+        self.script: str = above.script if above else ""  # the innermost one
 
     def branch(self) -> Context:
         """Return a context that goes on from here and leaves this one as it is."""
@@ -215,6 +219,7 @@ class Context:
             self.elsewhere,
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
+            script=self.script,
         )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
+from eplb_launch.model import cut
 from eplb_launch.nccl.cap import calls_beside
 from eplb_launch.nccl.checks import OVERWRITTEN
 from eplb_launch.terminal import print_text
@@ -57,6 +58,7 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
             "entry": server.entry,
             "program": server.program,
             "prefixes": [prefix.name for prefix in server.prefixes],
+            "script": server.script or None,
             "elsewhere": server.elsewhere or None,
             "complete": server.complete,
         },
@@ -197,8 +199,9 @@ def _facts(plan: Plan, found: Assessment) -> Table:
         table.add_row("Server", "none to be seen in the command")
         return table
     behind = ", ".join(prefix.name for prefix in server.prefixes)
+    inside = f" in {cut(server.script)}" if server.script else ""
     entry = server.entry or "not found by name; the whole command was read"
-    table.add_row("Server", Text(entry + (f" (behind {behind})" if behind else "")))
+    table.add_row("Server", Text(entry + inside + (f" (behind {behind})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", Text(f"{version} ({plan.vllm_source})"))
     if plan.verdicts:
