@@ -10,7 +10,8 @@ from eplb_launch.check import docker_run as engines
 from eplb_launch.check.model import OK_STATES, Fix
 from eplb_launch.check.tasks import Limit
 from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
-from eplb_launch.command.entrypoints import UNKNOWN, VLLM
+from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.assessment import Assessment
     from eplb_launch.check.tasks import Task
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
@@ -53,7 +54,8 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
         started = run.entry or " ".join(program)
         return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
     found: list[Fix] = []
-    if program or not task.only_arguments:  # else it is the image's, which nothing tells
+    # Else it is the image's, which nothing tells.
+    if task.place.wraps and (program or not task.only_arguments):
         found.append(_wrapped(task, server, program))
     if task.takes_away:
         return tuple(found)

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import scripts
-from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.files import Given
+from eplb_launch.model import UNKNOWN
 from eplb_launch.plans import plan
 from eplb_launch.vllm.releases import CAP
 

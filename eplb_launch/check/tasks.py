@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check import images
 from eplb_launch.check.yaml_tree import LIST, TEXT
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ class Place(Record):
     last_wins: bool = False  # what is added there counts, whatever was set before
     fragments: bool = False  # options without a program may stand there, half of a command
     templated: bool = False  # somebody puts in something for `${NAME}` in a word
+    wraps: bool = True  # the launcher can be put before the server there
 
 
 class Task(Record):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN, VLLM, Server, Wrapper
+from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.model import UNKNOWN, Server, Wrapper
 from eplb_launch.vllm.releases import VARIABLE
 
 TYPE_CHECKING = False
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.scripts import Scripts
     from eplb_launch.command.wrappers import Row
+    from eplb_launch.files import Files
 
     Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
 
@@ -116,7 +118,9 @@ class Context:
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
-        self.scripts: Scripts | None = above.scripts if above else None  # None: none is read
+        # Through which files scripts are read, and where the command is started; then those read.
+        self.files: tuple[Files, str | None] | None = above.files if above else None
+        self.reading: list[Scripts] = above.reading if above else []
         self.level: int = above.level if above else 0  # scripts, one in another
         self.script: str = above.script if above else ""  # the innermost one
 
@@ -134,6 +138,16 @@ class Context:
         self.depth += 1
         self.complete = self.complete and self.gap <= at
         self.gap = -1
+
+    def scripts(self) -> Scripts | None:
+        """Return the scripts of this host; None where none is to be read."""
+        if self.files is None or self.elsewhere:
+            return None
+        if not self.reading:
+            from eplb_launch.command.scripts import Scripts
+
+            self.reading.append(Scripts(*self.files))
+        return self.reading[0]
 
     def passed(self) -> tuple[Wrapper, ...]:
         """Return all the programs on the way, the outermost first."""

@@ -12,28 +12,28 @@ from eplb_launch.command.entrypoints import (
     IDLE,
     NOTHING,
     OTHER,
-    UNKNOWN,
     VLLM,
     entry_at,
-    is_python,
     module_entry,
     python_target,
     script_entry,
 )
 from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.model import UNKNOWN, is_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eplb_launch.command.context import Said
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.command.wrappers import Row
     from eplb_launch.files import Files
+    from eplb_launch.model import Server
 
 DEPTH = 16  # shell strings inside shell strings
 # Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.
-MARKS = ("--enable-eplb", "--eplb-config", "--all2all-backend", "--data-parallel-size", "-dp")
+_OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
+MARKS = (*_OF_EPLB, "--data-parallel-size", "-dp")
 _VALUED = (
     *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
     *("replaces", "hosts", "spreads"),
@@ -49,12 +49,9 @@ def find(
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
     context = Context(environ)
-    if files is not None:
-        from eplb_launch.command.scripts import Scripts
-
-        context.scripts = Scripts(files, directory)
+    context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
-    unread = context.scripts.unread if context.scripts else ()
+    unread = context.reading[0].unread if context.reading else ()
     return server, server is None and context.idle[0], unread
 
 
@@ -75,7 +72,7 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
     while trail.look_ahead(marked=marked):
         if trail.follow(trail.end):
             return trail.server
-    if not marked or trail.server is not None:
+    if trail.server is not None or not marked or _is_other(words[first:]):
         return trail.server
     # An option can stand first: `docker run IMAGE --enable-eplb` leaves the program to the image.
     start = first + (not words[first].startswith("-"))
@@ -164,10 +161,8 @@ class _Trail:
 
     def _look_at_program(self, index: int) -> bool | None:
         """As _look, for a program that nobody knows: it may be a script of a shell."""
-        scripts = self.context.scripts
-        if scripts is None or self.context.elsewhere:
-            return False
-        words = scripts.interpreter(self.words[index], self.context)
+        scripts = self.context.scripts()
+        words = scripts.interpreter(self.words[index], self.context) if scripts else ()
         if not words:
             return False
         self.words = [*self.words[:index], *words, *self.words[index + 1 :]]
@@ -180,9 +175,8 @@ class _Trail:
         """As _look, for a shell with a script, which is the word at `at`."""
         context = self.context
         self.first, self.end = at, at + 1
-        text = None
-        if context.scripts is not None and not context.elsewhere:
-            text = context.scripts.text(self.words[at], context)
+        scripts = context.scripts()
+        text = scripts.text(self.words[at], context) if scripts else None
         if text is None:
             return False
         self.context = context.branch()
@@ -420,9 +414,25 @@ def _is_value(words: Sequence[str], index: int) -> bool:
 
 def _is_mark(word: str) -> bool:
     """Whether a word is one of the options that only vLLM has."""
-    if not word.startswith("-"):
+    return word.startswith("-") and _name(word) in MARKS
+
+
+def _name(option: str) -> str:
+    return option.partition("=")[0].partition(".")[0].replace("_", "-")
+
+
+def _is_other(words: Sequence[str]) -> bool:
+    """Whether a program that is not known is another one: a proxy with --data-parallel-size.
+
+    It has an option that no vLLM has, and none of EPLB's.
+    """
+    names = [_name(word) for word in words if word.startswith("--") and UNKNOWN not in word]
+    if any(name in _OF_EPLB for name in names):
         return False
-    return word.partition("=")[0].partition(".")[0].replace("_", "-") in MARKS
+    from eplb_launch.vllm.options import OPTIONS
+
+    known = [f" {' '.join(options.split())}" for _, _, options in OPTIONS]
+    return any(all(f" {name}" not in row for row in known) for name in names)
 
 
 def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 
-from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.files import NotRegularError, is_regular
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

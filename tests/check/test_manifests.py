@@ -111,6 +111,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "environment", "command: [vllm, serve]"),
         ("exposed", "no-limit", "args: [added"),
         ("unknown", "release-not-known", "command: [vllm, serve, patch"),
+        ("exposed", "no-limit", "command: --model m"),
     ],
     "26-not-words.yaml": [
         ("unknown", "not-a-command", "args: [[m"),

@@ -11,9 +11,9 @@ from eplb_launch.command.shell.state import TooMuch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.command.shell.lexer import Token, Word
     from eplb_launch.command.shell.state import State
+    from eplb_launch.model import Server
 
 BLOCKS = 256  # blocks inside blocks
 BODIES = 8  # definitions of one function

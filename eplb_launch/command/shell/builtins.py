@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.command.shell.expand import elements, expand, value
 from eplb_launch.command.shell.lexer import NAME, TEXT, Array, is_name, literal
 from eplb_launch.command.shell.state import ABSENT, DIRECTORY, GAP, PARAMETERS
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.command.shell.arithmetic import compute
 from eplb_launch.command.shell.lexer import ARITHMETIC, NAME, PARAMETER, TEXT, literal, parts
 from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

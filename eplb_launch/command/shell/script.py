@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import NOTHING, UNKNOWN, VLLM
+from eplb_launch.command.entrypoints import NOTHING, VLLM
 from eplb_launch.command.find import MARKS, search
 from eplb_launch.command.shell.blocks import Blocks
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
@@ -10,13 +10,14 @@ from eplb_launch.command.shell.expand import elements, expand, settle
 from eplb_launch.command.shell.lexer import COMMAND, Array, literal, tokens
 from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS, State, TooMuch
 from eplb_launch.command.wrappers import PREFIXES, READERS
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from eplb_launch.command.context import Context
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.command.shell.builtins import Item
     from eplb_launch.command.shell.state import Field
+    from eplb_launch.model import Server
 
 SOURCED = 16  # files and commands to name
 SERVERS = 64  # servers to look at in one script
@@ -192,11 +193,12 @@ class _Follower(Blocks):
     def source(self, words: list[Field]) -> bool:
         """Follow a file that is sourced; False where it is not read."""
         state, way = self.state, self.state.way
-        if len(words) < 2 or way.scripts is None or words[1][0].endswith("/activate"):
+        scripts = way.scripts()
+        if len(words) < 2 or scripts is None or words[1][0].endswith("/activate"):
             return False
         here = way.branch()
         here.directory = state.directory()
-        text = way.scripts.text(words[1][0], here, sourced=True)
+        text = scripts.text(words[1][0], here, sourced=True)
         if text is None:
             return False
         state.charge(2 * len(text))
