@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eplb_launch import __version__, terminal
+from eplb_launch import __version__, model, terminal
 from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check import sarif
 from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS
@@ -69,7 +69,7 @@ def _counts(review: Review) -> dict[str, int]:
 def printable(line: str) -> str:
     """Return a line without what a terminal would act on."""
     line = line.replace(UNREADABLE, "?")
-    return "\t".join(map(terminal.printable, line.split("\t")))
+    return "\t".join(map(model.printable, line.split("\t")))
 
 
 def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
