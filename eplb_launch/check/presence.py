@@ -49,11 +49,13 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
     Only what is sure is said: an image as it was published, without a mount that may hold programs
     and without a step that installs one.
     """
-    found = launcher_of(server.prefixes)
+    run = docker_run.run_of(server)
+    names = [prefix.name for prefix in server.prefixes]
+    inside = 1 + max(at for at, name in enumerate(names) if name == run.engine) if run else 0
+    found = launcher_of(server.prefixes[inside:])
     if not found:
         return None
     path = next((word for word in found if NAME in word.replace("_", "-")), NAME)
-    run = docker_run.run_of(server)
     image, bare = (run.image, run.bare) if run is not None else (task.image, task.bare)
     if bare and not any(path.startswith(mount.rstrip("/") + "/") for mount in task.mounts):
         if any(images.BRINGS.search(word.text) for word in task.words):

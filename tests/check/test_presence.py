@@ -93,6 +93,11 @@ CASES: dict[str, tuple[str, str, bool]] = {
         f"docker run -v ./bin:/usr/local/bin {STOCK} eplb-launch -- vllm serve m {EPLB}\n",
         False,
     ),
+    "the launcher before docker run": (
+        "a.sh",
+        f"eplb-launch -- docker run -e NCCL_MAX_CTAS {STOCK} vllm serve m {EPLB}\n",
+        False,
+    ),
     "a unit with the whole path": (
         "v.service",
         unit("/opt/vllm/bin/eplb-launch -- /opt/vllm/bin/vllm"),
