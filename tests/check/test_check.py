@@ -215,7 +215,8 @@ FIXES = [
     ),
     pytest.param(
         "compose.yaml",
-        f"services:\n  v:\n    image: registry.example.com/vllm-openai:v0.16.0\n    command: [m, {QUOTED}]\n",
+        "services:\n  v:\n    image: registry.example.com/vllm-openai:v0.16.0\n"
+        f"    command: [m, {QUOTED}]\n",
         'entrypoint: ["eplb-launch", "--", "vllm", "serve"]',
         id="compose",
     ),
