@@ -215,8 +215,7 @@ FIXES = [
     ),
     pytest.param(
         "compose.yaml",
-        "services:\n  v:\n    image: registry.example.com/vllm-openai:v0.16.0\n"
-        f"    command: [m, {QUOTED}]\n",
+        f"services:\n  v:\n    image: me/vllm-openai:v0.16.0\n    command: [m, {QUOTED}]\n",
         'entrypoint: ["eplb-launch", "--", "vllm", "serve"]',
         id="compose",
     ),
