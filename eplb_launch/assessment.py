@@ -183,7 +183,7 @@ def _not_capped(  # noqa: PLR0911 - one reason after the other
 ) -> Assessment:
     """Return the assessment where a rule holds, or may hold, and there is no cap."""
     if plan.server is None:
-        if NO_SERVER in plan.warnings:
+        if any(warning.code == NO_SERVER.code for warning in plan.warnings):
             return Assessment(UNKNOWN, NO_SERVER.code, plan.reason)
         return Assessment(NOT_NEEDED, "no-engine", plan.reason)
     if changed:

@@ -127,6 +127,7 @@ class Server(Record):
     # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
     # depends on the value.
     hands_on: bool | None = True
+    script: str = ""  # the file that it is in, if it is in one
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -46,6 +46,13 @@ NO_SERVER = PlanWarning(
 )
 
 
+def no_server(unread: Sequence[str]) -> PlanWarning:
+    """Return the warning that none was seen, with the scripts that were not read."""
+    said = [text if text.isprintable() else ascii(text) for text in unread]
+    message = "; ".join((NO_SERVER.message, *map(cut, said)))
+    return NO_SERVER.replace(message=message)
+
+
 class Plan(Record):
     """What the launcher decides for one command. It runs nothing by itself."""
 
@@ -110,14 +117,14 @@ def plan(
     if isinstance(command, (str, bytes)):
         raise TypeError("a command is a sequence of words, not one string")
     words = tuple(command)
-    server, idle = look(words, environ)
+    server, idle, unread = look(words, environ, files, directory)
     if server is None:
         reason = "no vLLM server seen in the command"
         if idle:
             reason = "the vLLM command starts no engine"
         decided = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
         decided = decided.replace(release=release_of(vllm_version))
-        return decided if idle else decided.replace(warnings=(NO_SERVER,))
+        return decided if idle and not unread else decided.replace(warnings=(no_server(unread),))
 
     def decide(server: Server) -> Plan:
         if directory is not None:
@@ -131,6 +138,7 @@ def plan(
             files=files,
             max_ctas=max_ctas,
             sms=sms,
+            base=directory,
         )
 
     decided = decide(server)
@@ -152,8 +160,9 @@ def _decide(
     files: Files,
     max_ctas: int | Literal["fit"],
     sms: int | None,
+    base: str | None,
 ) -> Plan:
-    """Decide for one server of a command."""
+    """Decide for one server of a command, which was started in the directory `base`."""
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, files=files
     )
@@ -182,7 +191,7 @@ def _decide(
     else:
         from eplb_launch.nccl.checks import advise
 
-        decided = advise(decided, environ, cap=cap, files=files)
+        decided = advise(decided, environ, cap=cap, files=files, directory=base)
     if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
         return decided
     from eplb_launch.nccl import cap as fitting
