@@ -72,8 +72,8 @@ PLACEMENT = frozenset(
         *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
     )
 )
-# All that may abbreviate one of them, or another option that begins alike. "-" is a word.
-_BEGINNINGS = frozenset(name[:end] for name in OPTIONS for end in range(2, len(name)))
+# Their names, each behind a blank: to see whether a word may abbreviate one.
+_NAMES = "".join(f" {name}" for name in OPTIONS)
 
 
 class Given(Record):
@@ -125,7 +125,7 @@ def read(
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
     if any(word[:1] == UNKNOWN for word in words):
-        from eplb_launch.vllm.unknown_words import may_be_options
+        from eplb_launch.vllm.options import may_be_options
 
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
         complete = complete and not may_be_options(words, release, takes_model=takes_model)
@@ -416,7 +416,7 @@ def _option(written: str, release: Release) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
         return written if release.has(OPTIONS[written][2]) else None
-    if written not in _BEGINNINGS:
+    if f" {written}" not in _NAMES:
         return None
     from eplb_launch.vllm.options import options
 

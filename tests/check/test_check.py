@@ -167,7 +167,7 @@ kind: Pod
 spec:
   containers:
   - name: v
-    image: vllm/vllm-openai:v0.16.0
+    image: registry.example.com/vllm-openai:v0.16.0
 {}
 """
 QUOTED = ", ".join(f'"{word}"' for word in ARGS.split())
@@ -200,7 +200,7 @@ FIXES = [
     ),
     pytest.param(
         "compose.yaml",
-        f"services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    command: [m, {QUOTED}]\n",
+        f"services:\n  v:\n    image: me/vllm-openai:v0.16.0\n    command: [m, {QUOTED}]\n",
         'entrypoint: ["eplb-launch", "--", "vllm", "serve"]',
         id="compose",
     ),
@@ -218,19 +218,21 @@ FIXES = [
     ),
     pytest.param(
         "p.yaml",
-        POD.format(f"    args: [vllm, serve, m, {QUOTED}]").replace("vllm/vllm-openai", "own"),
+        POD.format(f"    args: [vllm, serve, m, {QUOTED}]").replace(
+            "registry.example.com/vllm-openai", "own"
+        ),
         '"eplb-launch", "--",',
         id="args of an entry point that is not known",
     ),
     pytest.param(
         "a.service",
         f"[Service]\nExecStart=/opt/bin/{EXPOSED}",
-        "eplb-launch -- /opt/bin/vllm serve …",
+        "/opt/bin/eplb-launch -- /opt/bin/vllm serve …",
         id="systemd",
     ),
     pytest.param(
         "Dockerfile",
-        f'FROM vllm/vllm-openai:v0.16.0\nCMD ["m", {QUOTED}]\n',
+        f'FROM registry.example.com/vllm-openai:v0.16.0\nCMD ["m", {QUOTED}]\n',
         'ENTRYPOINT ["eplb-launch", "--", "vllm", "serve"]',
         id="Dockerfile",
     ),

@@ -69,7 +69,7 @@ def test_the_json_of_a_server() -> None:
             **dict.fromkeys(("state", "cause", "reason", "value", "by")),
             "unread": [],
         },
-        "server": dict.fromkeys(("entry", "program", "prefixes", "elsewhere", "complete"))
+        "server": dict.fromkeys(("entry", "program", "prefixes", "script", "elsewhere", "complete"))
         | {"prefixes": [None]},
         "release": dict.fromkeys(("version", "source", "own_rule")),
         "settings": [dict.fromkeys(("name", "value", "known", "source", "given"))],

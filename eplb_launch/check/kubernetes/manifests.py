@@ -144,6 +144,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         environment.unread.append("the object that it is a patch of")
     if missing:
         environment.unread.append(missing)
+    mounts = tuple(m.string("mountPath") for m in node.list("volumeMounts")[:MAX_ENTRIES])
     task = Task(
         PLACE,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
@@ -162,6 +163,8 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         own_entry=own_entry,
         only_arguments=not command,
         limit=environment.limit,
+        bare=images.is_bare(image, mounts),
+        mounts=mounts,
         entry=f"- name: {VARIABLE}\n  value: '{CAP}'" if node.list("env") else "",
     )
     if words or unreadable:
