@@ -416,7 +416,7 @@ def _option(written: str, release: Release) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
         return written if release.has(OPTIONS[written][2]) else None
-    if f" {written}" not in _NAMES:
+    if written == "-" or f" {written}" not in _NAMES:  # "-" is a word
         return None
     from eplb_launch.vllm.options import options
 
