@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 class Row(Record):
-    """A kind of trouble."""
-
     code: str
     find: Callable[[Case], Iterator[Fields]]
     message: str
