@@ -205,7 +205,7 @@ def _decide(
 
 
 def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
-    """Whether there is nothing that `hazards` would have to look at: it costs start-up time."""
+    """Whether there is nothing that `checks` would have to look at: it costs start-up time."""
     if server.prefixes or cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return False
     from eplb_launch.nccl.conf import nothing_set

@@ -35,7 +35,6 @@ class Environ:
         opaque: bool = False,
         looked_at: set[str] | None = None,
     ) -> None:
-        """Begin with no changes to `base`."""
         self.base = base
         self.changes: dict[str, str | None] = {}  # None: taken out
         self.handed: dict[str, Environ] = {}  # changes that are what another environment has
@@ -72,7 +71,6 @@ class Environ:
             self.handed[name] = before
 
     def unset(self, name: str) -> None:
-        """Take `name` out."""
         self.changes[name] = None
         self.handed.pop(name, None)
 

@@ -382,7 +382,6 @@ OTHERS: Mapping[str, tuple[str, object]] = {
 
 
 def _others(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
-    """Return what OTHERS names."""
     found: dict[str, Given] = {}
     for index, (word, source) in enumerate(pairs):
         name, equals, value = word.partition("=")
