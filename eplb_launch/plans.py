@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 
 from eplb_launch.command import look
+from eplb_launch.command.entrypoints import OWN_OPTIONS
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import check_cap
+from eplb_launch.launch_options import check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -19,10 +20,10 @@ from eplb_launch.vllm.releases import (
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
+    judge,
     release_of,
     stays,
 )
-from eplb_launch.vllm.rules import judge
 from eplb_launch.vllm.settings import Setting, resolve
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
     from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
-    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.releases import Verdict
 
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -44,6 +45,13 @@ NO_SERVER = PlanWarning(
     "no vLLM server seen in the command; nothing set",
     "put eplb-launch in front of `vllm serve` itself",
 )
+
+
+def no_server(unread: Sequence[str]) -> PlanWarning:
+    """Return the warning that none was seen, with the scripts that were not read."""
+    said = [text if text.isprintable() else ascii(text) for text in unread]
+    message = "; ".join((NO_SERVER.message, *map(cut, said)))
+    return NO_SERVER.replace(message=message)
 
 
 class Plan(Record):
@@ -107,17 +115,21 @@ def plan(
     warning of the plan, not an error.
     """
     check_cap(max_ctas, sms)
+    check_version(vllm_version)
     if isinstance(command, (str, bytes)):
         raise TypeError("a command is a sequence of words, not one string")
     words = tuple(command)
-    server, idle = look(words, environ)
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str):
+            raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
+    server, idle, unread = look(words, environ, files, directory)
     if server is None:
         reason = "no vLLM server seen in the command"
         if idle:
             reason = "the vLLM command starts no engine"
         decided = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
         decided = decided.replace(release=release_of(vllm_version))
-        return decided if idle else decided.replace(warnings=(NO_SERVER,))
+        return decided if idle and not unread else decided.replace(warnings=(no_server(unread),))
 
     def decide(server: Server) -> Plan:
         if directory is not None:
@@ -131,6 +143,7 @@ def plan(
             files=files,
             max_ctas=max_ctas,
             sms=sms,
+            base=directory,
         )
 
     decided = decide(server)
@@ -152,8 +165,9 @@ def _decide(
     files: Files,
     max_ctas: int | Literal["fit"],
     sms: int | None,
+    base: str | None,
 ) -> Plan:
-    """Decide for one server of a command."""
+    """Decide for one server of a command, which was started in the directory `base`."""
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, files=files
     )
@@ -182,7 +196,7 @@ def _decide(
     else:
         from eplb_launch.nccl.checks import advise
 
-        decided = advise(decided, environ, cap=cap, files=files)
+        decided = advise(decided, environ, cap=cap, files=files, directory=base)
     if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
         return decided
     from eplb_launch.nccl import cap as fitting
@@ -191,7 +205,7 @@ def _decide(
 
 
 def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
-    """Whether there is nothing that `hazards` would have to look at: it costs start-up time."""
+    """Whether there is nothing that `checks` would have to look at: it costs start-up time."""
     if server.prefixes or cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return False
     from eplb_launch.nccl.conf import nothing_set
@@ -216,6 +230,8 @@ def _installed(
     """Return the release that will run, how it was found, and the setting "nixl"."""
     if vllm_version is not None and nixl is not None:
         found = Installed(None, "", None)
+    elif server.release:
+        found = Installed(server.release, "the package that the command asks for", None)
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
@@ -261,6 +277,7 @@ def settings_of(
         server.positions,
         release,
         serve=server.entry == "vllm serve",
+        own=OWN_OPTIONS.get(server.entry, ()),
         load_config=load_config,
     )
     if not server.complete:

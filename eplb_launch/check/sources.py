@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # The largest bundles of manifests have some 5 MB.
 MAX_BYTES = 8 * 1024 * 1024
+# What kubectl prints of a large cluster: of a List in JSON, items are read one by one.
+MAX_INPUT = 128 * 1024 * 1024
 MAX_TEXT = 1024 * 1024  # of a script, a unit, a Dockerfile
 
 YAML = "YAML"
@@ -72,8 +74,6 @@ class Reach:
 
 
 class Source(Record):
-    """A file."""
-
     path: str  # as given, or found below a folder that was given; "<stdin>"
     kind: str = ""  # the `form` of a kind; "" if its name does not say it
     text: str = ""
@@ -83,7 +83,6 @@ class Source(Record):
 
     @property
     def directory(self) -> str:
-        """Where it is."""
         return os.path.dirname(self.path)
 
     def spend(self, work: int) -> bool:
@@ -157,25 +156,39 @@ def read(
             return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
 
+<<<<<<< HEAD
 def standard_input(reach: Reach) -> Source:
     """Return what stdin has."""
+=======
+def standard_input() -> Source:
+>>>>>>> origin/main
     path = "<stdin>"
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
+<<<<<<< HEAD
         return _source(path, "", sys.stdin.buffer).replace(reach=reach)
+=======
+        return _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
+>>>>>>> origin/main
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
 
 
-def _source(path: str, kind: str, file: object, *, only_hinted: bool = False) -> Source:
-    content = b""
-    while len(content) <= MAX_BYTES:
-        piece = file.read(MAX_BYTES + 1 - len(content))  # type: ignore[attr-defined]
+def _source(
+    path: str, kind: str, file: object, *, only_hinted: bool = False, most: int = MAX_BYTES
+) -> Source:
+    pieces = bytearray()
+    while len(pieces) <= most:
+        piece = file.read(most + 1 - len(pieces))  # type: ignore[attr-defined]
         if not piece:
             break
-        content += piece
-    most = MAX_BYTES if kind in (YAML, "") else MAX_TEXT
+        pieces += piece
+    content = bytes(pieces)
+    if kind not in (YAML, ""):
+        most = MAX_TEXT
+    elif not content.startswith(b"{"):
+        most = MAX_BYTES
     if len(content) > most:
         told = not only_hinted or _hinted(content, file)
         problem = f"larger than {most >> 20} MB: not read" if told else ""

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
     from eplb_launch.check.sources import Source
 
-PLACE = Place("in a drop-in", FORMATS["systemd"](VALUES).rstrip("\n"), line=True, last_wins=True)
+PLACE = Place(
+    "in a drop-in",
+    FORMATS["systemd"](VALUES).rstrip("\n"),
+    line=True,
+    last_wins=True,
+    absolute=True,
+)
 _EXEC = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _ESCAPES = {
@@ -30,8 +36,6 @@ _ESCAPES = {
 
 
 class Setting(Record):
-    """A line of a unit."""
-
     name: str
     value: str
     source: Source
@@ -59,7 +63,6 @@ class Unit(Kind):
         return first in ("[Unit]", "[Service]", "[Install]")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        """Yield the units, with what they start."""
         for unit in units.units(self.sources, ".service"):
             yield unit[0], tasks(unit)
 

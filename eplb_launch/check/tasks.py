@@ -47,7 +47,6 @@ class TooMuch(Exception):  # noqa: N818
     """More of something than any real deployment has, and where."""
 
     def __init__(self, line: int, message: str) -> None:
-        """Say what there is too much of, at a line."""
         super().__init__(message)
         self.line = line
 
@@ -96,7 +95,6 @@ class Variables:
     """The environment of a command, while it is put together."""
 
     def __init__(self, known: Mapping[str, str] | None = None, limit: Limit | None = None) -> None:
-        """Begin with what is set already."""
         self.known = dict(known or {})
         self.limit = limit
         self.unread: list[str] = []  # what sets more, and could not be read
@@ -120,6 +118,8 @@ class Place(Record):
     last_wins: bool = False  # what is added there counts, whatever was set before
     fragments: bool = False  # options without a program may stand there, half of a command
     templated: bool = False  # somebody puts in something for `${NAME}` in a word
+    image: bool = False  # it is a step of a build
+    absolute: bool = False  # a program is best named by its path
     wraps: bool = True  # the launcher can be put before the server there
 
 
@@ -148,6 +148,8 @@ class Task(Record):
     limit: Limit | None = None  # what `environ` has the variable from
     otherwise: Task | None = None  # with all UNKNOWN that whoever starts it may change
     workers_without: bool = False  # other pods, that may be its Ray workers, do not set it
+    bare: bool = False  # the image is as it was published, and nothing adds a program to it
+    mounts: tuple[str, ...] = ()  # what is put into it, by its paths there
     entry: str = ""  # what would set it among the variables that the file sets already
 
 

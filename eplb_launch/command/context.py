@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
+    from eplb_launch.command.scripts import Scripts
     from eplb_launch.command.wrappers import Row
+    from eplb_launch.files import Files
 
     Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
 
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
-ROOM = 2_000_000
+ROOM = 1_000_000
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -33,7 +35,6 @@ class Environ:
         opaque: bool = False,
         looked_at: set[str] | None = None,
     ) -> None:
-        """Begin with no changes to `base`."""
         self.base = base
         self.changes: dict[str, str | None] = {}  # None: taken out
         self.handed: dict[str, Environ] = {}  # changes that are what another environment has
@@ -70,7 +71,6 @@ class Environ:
             self.handed[name] = before
 
     def unset(self, name: str) -> None:
-        """Take `name` out."""
         self.changes[name] = None
         self.handed.pop(name, None)
 
@@ -116,6 +116,12 @@ class Context:
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
+        # Through which files scripts are read, and where the command is started; then those read.
+        self.files: tuple[Files, str | None] | None = above.files if above else None
+        self.reading: list[Scripts] = above.reading if above else []
+        self.level: int = above.level if above else 0  # scripts, one in another
+        self.script: str = above.script if above else ""  # the innermost one
+        self.release: str = above.release if above else ""  # of vLLM, that the command asks for
 
     def branch(self) -> Context:
         """Return a context that goes on from here and leaves this one as it is."""
@@ -131,6 +137,16 @@ class Context:
         self.depth += 1
         self.complete = self.complete and self.gap <= at
         self.gap = -1
+
+    def scripts(self) -> Scripts | None:
+        """Return the scripts of this host; None where none is to be read."""
+        if self.files is None or self.elsewhere:
+            return None
+        if not self.reading:
+            from eplb_launch.command.scripts import Scripts
+
+            self.reading.append(Scripts(*self.files))
+        return self.reading[0]
 
     def passed(self) -> tuple[Wrapper, ...]:
         """Return all the programs on the way, the outermost first."""
@@ -163,6 +179,9 @@ class Context:
             self._apply(said, row)
             if "elsewhere" in row:
                 self.elsewhere = self.elsewhere or name
+        for kind, _, value in said:
+            if kind == "requires":
+                self.require(value)
         self.wrappers.append(Wrapper(name, words, position, drops, sets))
 
     def _apply(self, said: Sequence[Said], row: Row) -> None:
@@ -199,6 +218,12 @@ class Context:
         else:
             self.directory = f"{self.directory.rstrip('/')}/{directory}"
 
+    def require(self, text: str) -> None:
+        """Note a package that the command is to have."""
+        name, version = requirement(text)
+        if name in VLLM[:1] and version:
+            self.release = version
+
     def server(
         self, words: Sequence[str], positions: Sequence[int], found: tuple[str, int], program: str
     ) -> Server:
@@ -216,7 +241,23 @@ class Context:
             self.elsewhere,
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
+            script=self.script,
+            release=self.release,
         )
+
+
+def requirement(text: str) -> tuple[str, str]:
+    """Return the name of a package, and its version where that is said: `vllm@0.16.0`.
+
+    PEP 508; docs.astral.sh/uv/guides/tools: NAME@VERSION.
+    """
+    at = next((i for i, char in enumerate(text) if char in "@=<>!~[; "), len(text))
+    name, rest = text[:at], text[at:]
+    if rest.startswith("["):
+        rest = rest.partition("]")[2]
+    version = rest.strip().removeprefix("==").removeprefix("@").strip()
+    known = rest.lstrip()[:1] in ("@", "=") and version[:1].isdecimal() and "," not in version
+    return name, version if known and not version.endswith("*") else ""
 
 
 def _unread(words: Sequence[str], found: tuple[str, int]) -> bool:

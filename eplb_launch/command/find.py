@@ -7,11 +7,13 @@ vLLM's own options. On the way it is noted what each program does to the environ
 
 from __future__ import annotations
 
-from eplb_launch.command.context import Context
+from eplb_launch.command.context import Context, requirement
 from eplb_launch.command.entrypoints import (
+    HINTS,
     IDLE,
     NOTHING,
     OTHER,
+    SWEEPS,
     VLLM,
     entry_at,
     module_entry,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.context import Said
     from eplb_launch.command.wrappers import Row
+    from eplb_launch.files import Files
     from eplb_launch.model import Server
 
 DEPTH = 16  # shell strings inside shell strings
@@ -35,19 +38,26 @@ _OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
 MARKS = (*_OF_EPLB, "--data-parallel-size", "-dp")
 _VALUED = (
     *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
-    *("replaces", "hosts", "spreads"),
+    *("replaces", "hosts", "spreads", "params", "requires"),
 )
+# Whose value is a command for sure, in whatever program; of others it may be a text.
+_COMMAND_OPTIONS = frozenset(("--", "-c", "-e", "-x", "--cmd", "--command", "--exec", "--run"))
+_LIKE_POSIX = frozenset("$`()*?[]{}~;&|<>\n")  # what fish and tcsh may not read as sh does
 _PAIRS = "pairs", "assigns"
 _BARE = "flags", "clears", "keeps", "module", "refuses"
 _kinds: dict[int, dict[str, str]] = {}
 
 
-def find(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Server | None, bool]:
+def find(
+    command: Sequence[str], environ: Mapping[str, str], files: Files | None, directory: str | None
+) -> tuple[Server | None, bool, Sequence[str]]:
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
     context = Context(environ)
+    context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
-    return server, server is None and context.idle[0]
+    unread = context.reading[0].unread if context.reading else ()
+    return server, server is None and context.idle[0], unread
 
 
 def search(words: Sequence[str], positions: Sequence[int], context: Context) -> Server | None:
@@ -67,8 +77,8 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
     while trail.look_ahead(marked=marked):
         if trail.follow(trail.end):
             return trail.server
-    if not marked or _is_other(words[first:]):
-        return None
+    if trail.server is not None or not marked or _is_other(words[first:]):
+        return trail.server
     # An option can stand first: `docker run IMAGE --enable-eplb` leaves the program to the image.
     start = first + (not words[first].startswith("-"))
     return context.server(words, positions, ("", start), "".join(words[first:start]))
@@ -108,12 +118,16 @@ class _Trail:
         """Whether a server may start at `index`, behind a program that is not known."""
         words = self.words
         name = words[index].rpartition("/")[2]
+        before = words[index - 1]
+        if _is_command(words[index]):
+            text = before.startswith("-") and before not in _COMMAND_OPTIONS
+            return not text or any(mark in words[index] for mark in MARKS)
         if name in VLLM:
             found = entry_at(words, index)
             if found is None or found == NOTHING:
                 return False
             # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
-            option = words[index - 1].startswith("-") and words[index - 1] != "--"
+            option = before.startswith("-") and before != "--"
             return marked or not option or max(len(words) - 1, self.context.gap) >= found[1]
         return name in PREFIXES or name in SHELLS or is_python(name)
 
@@ -123,6 +137,8 @@ class _Trail:
         name = words[index].rpartition("/")[2]
         self.end = index + 1
         found = None
+        if index and _is_command(words[index]) and self._look_at_string(index):
+            return True
         if name in READERS:
             found = OTHER
         elif UNKNOWN in name and words[self.end : self.end + 1] == ["serve"]:
@@ -138,17 +154,56 @@ class _Trail:
         row = PREFIXES.get(name)
         # Of `vllm bench sweep`, what its --serve-cmd starts is looked at next, if it has one.
         self.context.idle[0] = name in VLLM
-        return self._step(row, name, index, index + 1) if row is not None else False
+        if row is None:
+            return self._look_at_program(index)
+        return self._step(row, name, index, index + 1)
 
     def _look_at_shell(self, index: int, name: str) -> bool:
         """As _look, for a shell."""
         words = self.words
-        at = shell_string(words, index)
+        at, is_file = shell_string(words, index)
         if not at:
             return False
+        if is_file:
+            return self._look_at_script(index, at, name)
         self._pass("sh", index, at + 1)
         self.context.sourced += _sourced(words[index:at], name, self.context)
         return self._run(words[at], at, at + 1, name)
+
+    def _look_at_string(self, index: int) -> bool:
+        """As _look, for a word that may be a whole command: `doas -- wrapper "vllm serve m"`."""
+        self._run(self.words[index], index, index + 1, "sh")
+        return self.server is not None and bool(self.server.entry)
+
+    def _look_at_program(self, index: int) -> bool | None:
+        """As _look, for a program that nobody knows: it may be a script of a shell."""
+        scripts = self.context.scripts()
+        words = scripts.interpreter(self.words[index], self.context) if scripts else ()
+        if not words:
+            return False
+        self.words = [*self.words[:index], *words, *self.words[index + 1 :]]
+        places = [self.positions[index]] * len(words)
+        self.positions = [*self.positions[:index], *places, *self.positions[index + 1 :]]
+        self.end = index
+        return None
+
+    def _look_at_script(self, index: int, at: int, shell: str) -> bool:
+        """As _look, for a shell with a script, which is the word at `at`."""
+        context = self.context
+        self.first, self.end = at, at + 1
+        scripts = context.scripts()
+        text = scripts.text(self.words[at], context) if scripts else None
+        if text is None:
+            return False
+        self.context = context.branch()
+        self._pass(self.words[at].rpartition("/")[2], index, at + 1)
+        self.context.sourced += _sourced(self.words[index:at], shell, self.context)
+        self.context.level += 1
+        self.context.script = self.words[at]
+        self._run(text, at, at, shell)
+        # Else a server may be among the words of the script.
+        self.context = context
+        return self.server is not None and bool(self.server.entry)
 
     def _look_at_python(self, index: int) -> bool | None:
         """As _look, for a Python interpreter."""
@@ -158,6 +213,7 @@ class _Trail:
         if module:
             self.end = start
             found = module_entry(words, module, start)
+            self.context.idle[0] = module in SWEEPS
             if found is None and module in MODULE_PREFIXES:
                 return self._step(MODULE_PREFIXES[module], module, index, start)
         elif UNKNOWN not in words[index]:
@@ -183,9 +239,23 @@ class _Trail:
             self.server = search(started, places, self.context)
             return True
         if step.string is not None:
-            return self._run(step.string, step.at, end, "sh")
+            if "foreign" in last and not _LIKE_POSIX.isdisjoint(step.string):
+                self.context.complete = False
+            self._run(step.string, step.at, end, "sh")
+            self._sweep(step.said, step.at)
+            return True
+        if end < len(words) and "appends" in last:
+            # What stands for each item, and after ":::" the items.
+            stop = words.index(":::", end) if ":::" in words[end:] else len(words)
+            behind = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
+            self.words, self.positions = [*words[:end], *behind], self.positions[:stop]
+            words = self.words
         if end < len(words) and "joins" in last:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
+        if end < len(words) and "package" in last:
+            name, _ = requirement(words[end])
+            self.context.require(words[end])
+            self.words = words = [*words[:end], name, *words[end + 1 :]]
         found = None
         if end < len(words) and step.module:
             found = module_entry(words, words[end], end + 1)
@@ -193,6 +263,16 @@ class _Trail:
             index = end
             found = script_entry(words, index)
         return None if found is None else self._found(found, index)
+
+    def _sweep(self, said: Sequence[Said], at: int) -> None:
+        """Note what files of parameters change of the server."""
+        for kind, _, path in said:
+            if kind == "params" and self.server is not None:
+                from eplb_launch.command.sweep import swept
+
+                scripts = self.context.scripts()
+                text = scripts.text(path, self.context) if scripts else None
+                self.server = swept(self.server, text, self.positions[at])
 
     def _found(self, found: tuple[str, int], index: int) -> bool:
         """Settle for an entry point whose program is at `index`."""
@@ -373,6 +453,11 @@ def _is_value(words: Sequence[str], index: int) -> bool:
     return not (name in PREFIXES or name in SHELLS or is_python(name))
 
 
+def _is_command(word: str) -> bool:
+    """Whether a word may be a whole command, for a program that has it executed."""
+    return " " in word.strip() and any(hint in word for hint in HINTS)
+
+
 def _is_mark(word: str) -> bool:
     """Whether a word is one of the options that only vLLM has."""
     return word.startswith("-") and _name(word) in MARKS
@@ -392,7 +477,7 @@ def _is_other(words: Sequence[str]) -> bool:
         return False
     from eplb_launch.vllm.options import OPTIONS
 
-    known = [f" {' '.join(options.split())}" for _, _, options in OPTIONS]
+    known = [f" {' '.join(options.split())}" for options in OPTIONS.values()]
     return any(all(f" {name}" not in row for row in known) for name in names)
 
 
@@ -405,10 +490,13 @@ def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, .
     return (file,) if file and file != UNKNOWN else ()
 
 
-def shell_string(words: Sequence[str], index: int) -> int:
-    """Return where the command string of the shell at `index` stands; 0 if it is given none."""
+def shell_string(words: Sequence[str], index: int) -> tuple[int, bool]:
+    """Return where the script of the shell at `index` stands, and whether it is a file.
+
+    0 if it is given none, and reads its input.
+    """
     i = index + 1
-    string = False
+    string = stdin = False
     while i < len(words):
         word = words[i]
         if len(word) < 2 or word[0] not in "-+":
@@ -420,5 +508,6 @@ def shell_string(words: Sequence[str], index: int) -> int:
             i += word in ("--rcfile", "--init-file")
         else:
             string = string or (word[0] == "-" and "c" in word)
+            stdin = stdin or (word[0] == "-" and "s" in word)
             i += word.count("o") + word.count("O")  # the name of a shell option: -euo pipefail
-    return i if string and i < len(words) else 0
+    return (i if i < len(words) and (string or not stdin) else 0), not string

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eplb_launch.nccl.cap import Row
     from eplb_launch.nccl.grids import Fit
     from eplb_launch.plans import Plan
-    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.releases import Verdict
     from eplb_launch.vllm.settings import Setting
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
@@ -58,6 +58,7 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
             "entry": server.entry,
             "program": server.program,
             "prefixes": [prefix.name for prefix in server.prefixes],
+            "script": server.script or None,
             "elsewhere": server.elsewhere or None,
             "complete": server.complete,
         },
@@ -109,7 +110,6 @@ def _row_as_dict(row: Row) -> dict[str, Any]:
 
 
 def setting_as_dict(setting: Setting) -> dict[str, Any]:
-    """Return a setting as JSON-ready values."""
     return {
         "name": setting.name,
         "value": setting.value if setting.known else None,
@@ -120,7 +120,6 @@ def setting_as_dict(setting: Setting) -> dict[str, Any]:
 
 
 def warning_as_dict(warning: PlanWarning) -> dict[str, str]:
-    """Return a warning as JSON-ready values."""
     return {
         "code": warning.code,
         "message": warning.message,
@@ -203,8 +202,9 @@ def _facts(plan: Plan, found: Assessment) -> Table:
         table.add_row("Server", "none to be seen in the command")
         return table
     behind = ", ".join(prefix.name for prefix in server.prefixes)
+    inside = f" in {cut(server.script)}" if server.script else ""
     entry = server.entry or "not found by name; the whole command was read"
-    table.add_row("Server", _text(entry + (f" (behind {cut(behind)})" if behind else "")))
+    table.add_row("Server", _text(entry + inside + (f" (behind {cut(behind)})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", _text(f"{version} ({cut(plan.vllm_source)})"))
     if plan.verdicts:

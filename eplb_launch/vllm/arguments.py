@@ -72,8 +72,8 @@ PLACEMENT = frozenset(
         *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
     )
 )
-# All that may abbreviate one of them, or another option that begins alike. "-" is a word.
-_BEGINNINGS = frozenset(name[:end] for name in OPTIONS for end in range(2, len(name)))
+# Their names, each behind a blank: to see whether a word may abbreviate one.
+_NAMES = "".join(f" {name}" for name in OPTIONS)
 
 
 class Given(Record):
@@ -110,22 +110,25 @@ def read(
     *,
     serve: bool,
     load_config: Callable[[str], Mapping[object, Any] | None],
+    own: Sequence[str] = (),
 ) -> Reading:
     """Return what the arguments give.
 
     `words` are the arguments and `positions` where each stands in the command; `serve` says
-    whether they follow `vllm serve`. `load_config` returns the content of a --config file, given
-    its name, or None where it cannot be known. Raises RefusedError where vLLM would refuse the
-    arguments.
+    whether they follow `vllm serve`; `own` are options that `vllm serve` has not. `load_config`
+    returns the content of a --config file, given its name, or None where it cannot be known.
+    Raises RefusedError where vLLM would refuse the arguments.
     """
     pairs: list[Word] = list(zip(words, positions, strict=True))
+    if own:
+        pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in own]
     if serve:
         pairs = _move_model(pairs, release)
     complete = True
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
     if any(word[:1] == UNKNOWN for word in words):
-        from eplb_launch.vllm.unknown_words import may_be_options
+        from eplb_launch.vllm.options import may_be_options
 
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
         complete = complete and not may_be_options(words, release, takes_model=takes_model)
@@ -379,7 +382,6 @@ OTHERS: Mapping[str, tuple[str, object]] = {
 
 
 def _others(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
-    """Return what OTHERS names."""
     found: dict[str, Given] = {}
     for index, (word, source) in enumerate(pairs):
         name, equals, value = word.partition("=")
@@ -416,7 +418,7 @@ def _option(written: str, release: Release) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
         return written if release.has(OPTIONS[written][2]) else None
-    if written not in _BEGINNINGS:
+    if written == "-" or f" {written}" not in _NAMES:  # "-" is a word
         return None
     from eplb_launch.vllm.options import options
 

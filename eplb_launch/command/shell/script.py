@@ -78,6 +78,7 @@ class _Follower(Blocks):
             return
         self.pending = ""
         state, position = self.state, self.position
+        state.charge(32)
         first = 0
         while first < len(words) and assigned(words[first]):
             first += 1
@@ -119,6 +120,8 @@ class _Follower(Blocks):
             fields, words = fields[1:], words[1:]
         name = words[0][0]
         self.sure = name in SURE
+        if name in ("source", ".") and self.source(words):
+            return
         if name in ("env", "eval", "source", "."):
             self.note_sourced(name, fields, given)
         if name in BUILTINS:
@@ -186,6 +189,28 @@ class _Follower(Blocks):
             state.put(PARAMETERS, parameters)
         self.maybe -= maybe
         state.doubt(temporary)
+
+    def source(self, words: list[Field]) -> bool:
+        """Follow a file that is sourced; False where it is not read."""
+        state, way = self.state, self.state.way
+        scripts = way.scripts()
+        if len(words) < 2 or scripts is None or words[1][0].endswith("/activate"):
+            return False
+        here = way.branch()
+        here.directory = state.directory()
+        text = scripts.text(words[1][0], here, sourced=True)
+        if text is None:
+            return False
+        state.charge(2 * len(text))
+        before = way.level, way.script, state.parameters()
+        way.level, way.script = way.level + 1, words[1][0]
+        if words[2:]:
+            state.put(PARAMETERS, words[2:])
+        self.walk(tokens(text), 0, None)
+        way.level, way.script = before[:2]
+        if words[2:]:
+            state.put(PARAMETERS, before[2])
+        return True
 
     def look(
         self, fields: list[Field], words: list[Field], gap: int, assignments: list[Item]
