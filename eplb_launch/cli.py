@@ -366,12 +366,9 @@ def check(
         bool,
         typer.Option("--verbose", help="List also lines that have an entry point and no server."),
     ] = False,
-<<<<<<< HEAD
     follow: Annotated[
         bool, typer.Option("--follow", help="Read what the files name also outside of PATH.")
     ] = False,
-    vllm_version: VllmVersion = None,
-=======
     vllm_version: Annotated[
         str | None,
         typer.Option(
@@ -379,7 +376,6 @@ def check(
             help="Take this as the vLLM release of all servers, whatever their images say.",
         ),
     ] = None,
->>>>>>> origin/main
 ) -> None:
     """Review the servers that deployment files start.
 

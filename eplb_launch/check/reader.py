@@ -49,18 +49,12 @@ MAX_FILES = 100_000
 _SKIPPED = frozenset(
     (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
 )
-<<<<<<< HEAD
-=======
-# Of one document. An alias makes many of one.
-_MAX_TASKS = 1_000
-_MAX_WORDS = 100_000
 MANY = 1 << 20  # characters of JSON of which each item is read by itself
 _LIST = re.compile(
     r'\{\s*(?:"(?:apiVersion|kind)":\s*"[^"]*",\s*|"metadata":\s*\{[^{}]*\},\s*)*"items":\s*\[\s*'
 )
 _NEXT = re.compile(r"\s*,\s*(?=\{)")
 _ITEMS = (*HINTS, *LEADS, '"ConfigMap"', "ServingRuntime")
->>>>>>> origin/main
 
 
 def gather(paths: Sequence[str], reach: Reach) -> Iterator[Source]:

@@ -25,9 +25,9 @@ YAML = "YAML"
 HINTS = (*command.HINTS, "eplb")
 
 
-# What may be done for one file of a review, beyond reading it: about characters. Of what it names,
-# each time; a command counts as so many, and a word of it.
-ROOM = 8_000_000
+# What may be done for each character of a file, beyond reading it: in characters of what it
+# names, each time; a command counts as so many, and a word of it. No file is less than 1 MB.
+ROOM = 8
 OF_A_COMMAND = 8_000
 OF_A_WORD = 80
 
@@ -65,13 +65,6 @@ class Reach:
             at = os.path.dirname(at)
         return True
 
-    def spend(self, path: str, work: int) -> bool:
-        """Take so much of what may be done for a file; False, and it is said, if none is left."""
-        self.left[path] = self.left.get(path, ROOM) - work
-        if self.left[path] < 0:
-            self.said[path, TOO_MUCH] = None
-        return self.left[path] >= 0
-
 
 class Source(Record):
     path: str  # as given, or found below a folder that was given; "<stdin>"
@@ -86,8 +79,12 @@ class Source(Record):
         return os.path.dirname(self.path)
 
     def spend(self, work: int) -> bool:
-        """Take so much of what may be done for this file; False if there is none left."""
-        return self.reach.spend(self.path, work)
+        """Take so much of what may be done for it; False, and it is said, if none is left."""
+        left = self.reach.left
+        left[self.path] = left.get(self.path, ROOM * max(len(self.text), MAX_TEXT)) - work
+        if left[self.path] < 0:
+            self.reach.said[self.path, TOO_MUCH] = None
+        return left[self.path] >= 0
 
     def near(self, path: str, kind: str, *, guessed: bool = False) -> Source | None:
         """Return a file that this one names; None if there is none, or if it cannot be read.
@@ -156,21 +153,13 @@ def read(
             return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
 
-<<<<<<< HEAD
 def standard_input(reach: Reach) -> Source:
-    """Return what stdin has."""
-=======
-def standard_input() -> Source:
->>>>>>> origin/main
     path = "<stdin>"
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
-<<<<<<< HEAD
-        return _source(path, "", sys.stdin.buffer).replace(reach=reach)
-=======
-        return _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
->>>>>>> origin/main
+        found = _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
+        return found.replace(reach=reach)
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
 
