@@ -34,7 +34,6 @@ class Decisions:
     """The Plans for the commands of one container after the other."""
 
     def __init__(self) -> None:
-        """Begin with none, and with no files."""
         self.files = Given({})
         self.known: dict[object, Plan | None] = {}
         self.scripts: dict[str, Script | None] = {}
@@ -73,7 +72,6 @@ class Decisions:
         return self.known[key]
 
     def read(self, script: str) -> Script | None:
-        """Return what `scripts.read` does."""
         if script not in self.scripts:
             if len(self.scripts) >= _MAX_SCRIPTS:
                 self.scripts.clear()
