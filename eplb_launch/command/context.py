@@ -215,6 +215,7 @@ class Context:
             self.elsewhere,
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
+            place=positions[max(start - 1, 0)] if positions else 0,
         )
 
 

@@ -1,208 +1,591 @@
-"""Follow a shell script to the vLLM server that it starts, without running it."""
+"""Follow a shell script to the vLLM servers that it starts, without running it.
+
+What a script does for sure is followed in its state. What it may do (a branch, a loop, the right
+side of `&&`) is followed in a branch of the state, and where branches meet, there are alternatives.
+A command is followed once for each way through the alternatives of what it reads.
+"""
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import NOTHING, UNKNOWN, VLLM
+from eplb_launch.command.entrypoints import HINTS, NOTHING, UNKNOWN, VLLM
 from eplb_launch.command.find import MARKS, search
-from eplb_launch.command.shell.blocks import Blocks
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
-from eplb_launch.command.shell.lexer import COMMAND, Array, literal, tokens
-from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS, State, TooMuch
-from eplb_launch.command.wrappers import PREFIXES, READERS
+from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
+from eplb_launch.command.shell.state import (
+    ABSENT,
+    FUNCTION,
+    GAP,
+    LOCAL,
+    MOST,
+    PARAMETERS,
+    Place,
+    Shell,
+    State,
+    TooMuch,
+)
+from eplb_launch.command.shell.syntax import Node, parse
+from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eplb_launch.command.context import Context
     from eplb_launch.command.entrypoints import Server
-    from eplb_launch.command.shell.builtins import Item
-    from eplb_launch.command.shell.state import Field
+    from eplb_launch.command.shell.state import Arm, Field, Guard
+    from eplb_launch.command.shell.syntax import Item
 
 SOURCED = 16  # files and commands to name
-SERVERS = 64  # servers to look at in one script
-CALLS = 64  # functions called and strings evaluated
-DEPTH = 16  # of these, one inside another
+SERVERS = 256  # to look at in one script
+LEVELS = 80  # commands, functions and strings inside of each other
+UNROLLED = 64  # turns of loops inside of each other
+LOOKED_AT = 32  # of the words of an array
+NAMED = 8  # of what cannot be known
+ROOM = 32  # for each character of a script
 # Commands that hardly ever fail, so that what follows them after `&&` is run.
 SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DECLARE))
+ENDS = frozenset(("exit", "return"))
+# They run what they are given as input.
+INPUTS = SHELLS | {"sbatch", "ssh"}
 
 
 def run(script: str, position: int, shell: str, words: list[Field], way: Context) -> Server | None:
-    """Return the server that a script starts.
+    """Return the server that a script starts; all others are among its `others`.
 
     `position` is where the script stands in the command; `words` are its `$0`, `$1` and so on. Of
     several servers it is the last one that takes the shell's place (`exec`), else the last one.
     """
-    state = State(way, shell, words[0][0] if words else shell, words[1:])
-    follower = _Follower(state, position)
+    found = Shell(way, shell, position)
+    state = State(found)
+    state.variables["0"] = words[0][0] if words else shell
+    state.variables[PARAMETERS] = list(words[1:])
+    way.room[0] += ROOM * len(script) if way.depth == 1 else 0
+    follower = _Follower(found)
     try:
-        follower.walk(tokens(script), 0, None)
+        follower.text(script, state)
+        follower.not_called(state)
     except TooMuch:
         follower.partly = True
-        if not follower.found and any(mark in script for mark in MARKS):
-            # There is a server in what was not followed, of which nothing is known.
-            return way.server((), (), NOTHING, "").replace(complete=False)
-    except _Stop:
-        pass
-    return follower.choice()
+    return follower.choice(script)
 
 
-class _Stop(Exception):  # noqa: N818
-    """Nothing after this point is run."""
-
-
-class _Follower(Blocks):
+class _Follower:
     """A script that is being followed."""
 
-    def __init__(self, state: State, position: int) -> None:
-        """Begin with the variables in `state`; the script stands at `position`."""
-        super().__init__(state)
-        self.position = position
-        self.calls = 0
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.way = shell.way
+        self.source = ""
+        self.found: list[tuple[Server, bool]] = []  # each with whether `exec` starts it
+        self.nets: list[tuple[frozenset[str], Server]] = []  # what is put into variables
+        self.used: set[str] = set()  # variables that servers were started with, or that are shown
+        self.homes: dict[int, tuple[int, str]] = {}  # of functions: the script that they are in
+        self.called: set[int] = set()  # functions
+        self.returns: list[Arm] | None = None  # of the function that is being followed
+        self.frame: State | None = None  # its state
+        self.sure = False  # the command before succeeded
+        self.probing = False  # a loop, for what it changes
+        self.turns = 1  # of the loops around, as far as they are followed one by one
+        self.level = 0
         self.partly = False  # the rest was too much to follow
 
-    def choice(self) -> Server | None:
+    def choice(self, script: str) -> Server | None:
         """Return the server to report."""
+        started = list(self.found)
+        for names, server in self.nets:
+            if self.used.isdisjoint(names):
+                self.add(server, execs=False)
         found = [pair for pair in self.found if pair[0].entry] or self.found[-1:]
         if not found:
+            if self.partly and (_stands(script) or any(mark in script for mark in MARKS)):
+                # There is a server in what was not followed, of which nothing is known.
+                return self.way.server((), (), NOTHING, "").replace(complete=False)
             return None
-        server = ([server for server, execs in found if execs] or [found[-1][0]])[-1]
-        same = (server.entry, server.words, server.environ)
-        others = [o for o, _ in found if (o.entry, o.words, o.environ) != same]
+        mains = [pair for pair in started if pair in found] or found
+        server = ([server for server, execs in mains if execs] or [mains[-1][0]])[-1]
+        others = [other for other, _ in found if other is not server]
         complete = server.complete and not self.partly
         return server.replace(others=(*server.others, *others), complete=complete)
 
-    def command(self, words: list[Item]) -> None:
-        """Do what a simple command does to the shell, or look for a server in it."""
-        if not words or self.skipping:
+    def add(self, server: Server, *, execs: bool) -> None:
+        """Keep a server."""
+        if self.probing:
             return
-        self.pending = ""
-        state, position = self.state, self.position
+        others = server.others
+        for one in (server.replace(others=()) if others else server, *others):
+            same = (one.entry, one.words, one.environ, _offset(one.place))
+            if not any(
+                (o.entry, o.words, o.environ, _offset(o.place)) == same and e == execs
+                for o, e in self.found[-MOST:]
+            ):
+                self.found.append((one, execs))
+        if len(self.found) > SERVERS:
+            raise TooMuch
+
+    # Scripts and what is in them
+
+    def text(self, script: str, state: State, position: int | None = None) -> None:
+        """Follow a script in a state."""
+        before = self.source, self.shell.position
+        state.charge(16 * len(script))
+        self.source = script
+        if position is not None:
+            self.shell.position = position
+        self.node(parse(script), state)
+        self.source, self.shell.position = before
+
+    def node(self, node: Node, state: State) -> None:
+        """Follow a command."""
+        state.charge(4)
+        self.level += 1
+        if self.level > LEVELS or node.kind == "deep":
+            self.partly = True
+            if node.kind != "deep":
+                raise TooMuch
+        else:
+            self.inputs(node, state)
+            self.kinds[node.kind](self, node, state)
+        self.level -= 1
+
+    def parts(self, node: Node, state: State) -> None:
+        """Follow the only part of a command."""
+        for part in node.parts:
+            self.node(part, state)
+
+    def commands(self, node: Node, state: State) -> None:
+        """Follow a list of commands."""
+        at = 0
+        while at < len(node.parts) and not state.ended:
+            end = at
+            while node.operators[end] in ("&&", "||") and end + 1 < len(node.parts):
+                end += 1
+            here = state.branch() if node.operators[end] == "&" else state
+            if end == at:
+                self.node(node.parts[at], here)
+            else:
+                self.chain(node, at, end, here)
+            at = end + 1
+
+    def chain(self, node: Node, at: int, end: int, state: State) -> None:
+        """Follow commands that are connected by `&&` and `||`."""
+        self.node(node.parts[at], state)
+        if state.ended:
+            return
+        after: State | None = state.branch()  # where the command before has succeeded
+        failed: list[Arm] = [] if self.sure else [({}, {})]
+        for number in range(at + 1, end + 1):
+            if node.operators[number - 1] == "&&":
+                if after is None:
+                    continue
+            elif failed:
+                succeeded = [] if after is None else [after.changes(state)]
+                after = state.branch()
+                after.join(failed)
+                self.node(node.parts[number], after)
+                failed = [] if self.sure or after.ended else [_copy(after.changes(state))]
+                succeeded += [] if after.ended else [after.changes(state)]
+                after = None
+                if succeeded:
+                    after = state.branch()
+                    after.join(succeeded)
+                continue
+            else:
+                continue
+            self.node(node.parts[number], after)
+            if after.ended:
+                after = None
+            elif not self.sure:
+                arm = _copy(after.changes(state))
+                failed += [] if failed and failed[-1] == arm else [arm]
+        arms = [*([] if after is None else [after.changes(state)]), *failed]
+        state.join([arm for i, arm in enumerate(arms) if arm not in arms[:i][-MOST:]])
+        self.sure = self.sure and not failed
+
+    def pipe(self, node: Node, state: State) -> None:
+        """Follow a pipeline: what its commands do has no effect on this shell."""
+        for part in node.parts:
+            here = state.branch()
+            self.node(part, here)
+            if part is node.parts[-1] and self.shell.kind in ("zsh", "ksh", "mksh"):
+                state.join([here.changes(state)])
+        self.sure = False
+
+    def branches(self, node: Node, state: State) -> None:
+        """Follow `if`."""
+        arms: list[Arm] = []
+        for number, part in enumerate(node.parts):
+            if number == 0:
+                self.node(part, state)
+                if state.ended:
+                    return
+                continue
+            here = state.branch()
+            self.node(part, here)
+            if number % 2 == 0 and number + 1 < len(node.parts):  # the condition of `elif`
+                if here.variables:
+                    state.join([here.changes(state), ({}, {})])
+            elif not here.ended:
+                arms.append(here.changes(state))
+        if len(node.parts) % 2 == 0:  # no else
+            arms.append(({}, {}))
+        state.join(arms)
+        self.sure = False
+
+    def case(self, node: Node, state: State) -> None:
+        """Follow `case`."""
+        for item in node.items:
+            self.substitutions(item, state)
+        arms: list[Arm] = [] if node.every else [({}, {})]
+        for part in node.parts:
+            here = state.branch()
+            self.node(part, here)
+            if not here.ended:
+                arms.append(here.changes(state))
+        state.join(arms)
+        self.sure = False
+
+    def subshell(self, node: Node, state: State) -> None:
+        """Follow `(..)`."""
+        self.parts(node, state.branch())
+        self.sure = False
+
+    def function(self, node: Node, state: State) -> None:
+        """Keep a function for when it is called."""
+        self.homes[id(node)] = self.shell.position, self.source
+        state.variables[node.names[0] + FUNCTION] = node
+        self.sure = True
+
+    def for_loop(self, node: Node, state: State) -> None:
+        """Follow `for`: turn by turn where its words are known."""
+        for item in node.items:
+            self.substitutions(item, state)
+        fields = [
+            field
+            for item in node.items
+            if isinstance(item, Word)
+            for field in expand(item, state, self.shell.place(item))
+        ]
+        if node.every:
+            fields = list(state.parameters())
+        self.used |= self.shell.read
+        texts = [text for text, _ in elements(fields)]
+        known = not any(UNKNOWN in text for text in texts)
+        turns = self.turns * max(1, len(texts))
+        if known and len(texts) <= MOST and turns <= UNROLLED and not _leaves(node):
+            before, self.turns = self.turns, turns
+            for text in texts:
+                state.put(node.names[0] or "_", text)
+                for part in node.parts:
+                    if not state.ended:
+                        self.node(part, state)
+            self.turns = before
+        else:
+            for name in node.names:
+                if name:
+                    state.doubt((name,))
+            self.loop(node, state)
+        self.sure = False
+
+    def loop(self, node: Node, state: State) -> None:
+        """Follow a loop of which it is not known how often it is run."""
+        state.doubt(name for name in node.names if name)
+        body = node.parts[-1:] if node.kind == "for" else node.parts
+        if not self.probing:
+            self.probing = True
+            probe = state.branch()
+            for part in body:
+                self.node(part, probe)
+            self.probing = False
+            self.widen(state, probe)
+        here = state.branch()
+        for part in body:
+            if not here.ended:
+                self.node(part, here)
+        if not here.ended:
+            self.widen(state, here)
+        self.sure = False
+
+    def widen(self, state: State, turn: State) -> None:
+        """Keep of what a loop changes what stays as it was: how a value begins."""
+        variables, environ = turn.changes(state)
+        if not variables and not environ:
+            return
+        before = {name: state.stored(name) for name in variables}
+        state.join([(variables, environ), ({}, {})])
+        for name, old in before.items():
+            new = variables[name]
+            if name + FUNCTION in variables or new is old or new == old:
+                continue
+            if name.endswith(FUNCTION) or isinstance(new, Node):
+                continue
+            if isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old:
+                kept = [field for field in old if field[0] != GAP]
+                state.variables[name] = [*kept, (GAP, 0)]
+            elif isinstance(old, list) or isinstance(new, list):
+                state.variables[name] = [(GAP, 0)]
+            elif isinstance(old, str) and isinstance(new, str) and new.startswith(old + " "):
+                state.variables[name] = old.rstrip(" " + UNKNOWN) + " " + UNKNOWN
+            elif name[0] != "-":
+                state.variables[name] = UNKNOWN
+        for name in environ:
+            if state.environ[name] is not environ[name]:
+                state.environ[name] = UNKNOWN
+
+    def substitutions(self, item: Item, state: State) -> None:
+        """Follow the commands in the `$(..)` of a word."""
+        words = item.words if isinstance(item, Array) else [item]
+        for word in words:
+            for kind, text, quoted in word:
+                if kind == COMMAND:
+                    self.inside(text, word, state)
+                elif kind == PARAMETER and ("$(" in text or "`" in text):
+                    rest = text.partition(":")[2] or text
+                    for inner, command, _ in parts(rest, quoted=quoted):
+                        if inner == COMMAND:
+                            self.inside(command, word, state)
+
+    def inside(self, text: str, word: Word, state: State) -> None:
+        """Follow the command of a `$(..)` that stands in a word."""
+        state.charge(len(text))
+        at = self.source.find(text, word.at)
+        position = self.shell.place(word)
+        if isinstance(position, Place) and word.at <= at < word.end:
+            offset = position.offset + at - word.at
+            position = Place(position, offset, offset + len(text), exact=True)
+        self.text(text, state.branch(), position)
+
+    # Simple commands
+
+    def simple(self, node: Node, state: State) -> None:
+        """Follow a simple command, on each way through what it reads."""
+        for item in node.items:
+            self.substitutions(item, state)
+        shell = self.shell
+        if not shell.forked:
+            self.command(node, state)
+            return
+        outer = shell.choices, shell.agenda, shell.room
+        agenda: list[Guard] = [shell.choices]
+        room = MOST - 1
+        arms: list[tuple[Arm, Guard]] = []
+        while agenda:
+            shell.choices, shell.agenda, shell.room = dict(agenda.pop(0)), agenda, room
+            here = state.branch()
+            self.command(node, here)
+            room = shell.room
+            if not here.ended:
+                arms.append((here.changes(state), shell.choices))
+        shell.choices, shell.agenda, shell.room = outer
+        state.join([arm for arm, _ in arms], [guard for _, guard in arms])
+
+    def command(self, node: Node, state: State) -> None:
+        """Do what a simple command does to the shell, or look for a server in it."""
+        shell = self.shell
+        words = node.items
+        shell.blamed, shell.read = [], set()
         first = 0
         while first < len(words) and assigned(words[first]):
             first += 1
         rest = words[first:]
-        if rest and isinstance(rest[0], list) and literal(rest[0]) in DECLARE:
-            self.note_sourced(rest[0][0][1], [], rest)
-            declare(rest, state, position)
+        if rest and isinstance(rest[0], Word) and literal(rest[0]) in DECLARE:
+            self.note_sourced(literal(rest[0]), [], rest)
+            self.assignments(rest[1:], state, lambda: declare(rest, state))
             self.sure = True
             return
         fields = [
             field
             for word in rest
-            if not isinstance(word, Array)
-            for field in expand(word, state, position)
+            if isinstance(word, Word)
+            for field in expand(word, state, shell.place(word))
         ]
         found, gap = settle(fields)
         if found:
-            self.execute(fields, found, gap, words[:first], rest)
+            self.execute(node, fields, found, gap, words[:first], rest, state)
             return
-        for item in words[:first]:
-            assign(item, state, position)
-        self.sure = not any(
-            kind == COMMAND for item in words if isinstance(item, list) for kind, _, _ in item
+        self.assignments(
+            words[:first], state, lambda: [assign(item, state) for item in words[:first]]
         )
+        self.sure = not any(
+            kind == COMMAND for item in words if isinstance(item, Word) for kind, _, _ in item
+        )
+
+    def assignments(self, items: list[Item], state: State, assigns: Callable[[], object]) -> None:
+        """Do assignments, and keep in mind what they are made of."""
+        shell = self.shell
+        shell.blamed, shell.read = [], set()
+        assigns()
+        for item in items:
+            name = assigned(item)
+            if not name:
+                continue
+            shell.origins[name] = tuple(dict.fromkeys(shell.blamed))
+            if not shell.origins[name]:
+                del shell.origins[name]
+            value = state.variables.get(name)
+            if isinstance(value, str) and _hints(value):
+                self.used |= shell.read - {name}
+                self.net(frozenset((name,)), [("sh", 0), ("-c", 0), (value, shell.place(item))], state)
+            elif isinstance(value, list) and any(_hints(text) for text, _ in value[:LOOKED_AT]):
+                self.used |= shell.read - {name}
+                self.net(frozenset((name,)), value, state)
+
+    def net(self, names: frozenset[str], fields: list[Field], state: State) -> None:
+        """Keep what stands in variables and may be started unseen."""
+        if self.probing:
+            return
+        way = self.way_to(state)
+        texts, gap = settle(fields)
+        way.gap = gap
+        server = search([text for text, _ in texts], [at for _, at in texts], way)
+        if server is not None and server.entry:
+            self.nets.append((names, server.replace(complete=False)))
 
     def execute(
         self,
+        node: Node,
         fields: list[Field],
         words: list[Field],
         gap: int,
         assignments: list[Item],
         given: list[Item],
+        state: State,
     ) -> None:
         """Do what a command with a name does.
 
         `words` are `fields` without those not known, `given` is what they were expanded from.
         """
-        if words[0][0] in ("command", "builtin") and words[1:] and words[1][0] in BUILTINS:
+        while words[1:] and (
+            (words[0][0] in ("command", "builtin") and words[1][0] in BUILTINS)
+            or (words[0][0] == "time" and self.is_function(words[1][0], state))
+        ):
             fields, words = fields[1:], words[1:]
         name = words[0][0]
         self.sure = name in SURE
         if name in ("env", "eval", "source", "."):
             self.note_sourced(name, fields, given)
-        if name in BUILTINS:
-            if [text for text, _ in words[:2]] == ["unset", "-f"]:
-                self.undefine(words[2:])
-            BUILTINS[name](fields, self.state)
-        elif name in self.functions or name == "eval":
-            self.call(name, fields, assignments)
-        elif name not in READERS:
-            self.look(fields, words, gap, assignments)
-            if name == "exit" or (name == "exec" and len(words) > 1):
-                if self.certain():
-                    raise _Stop
-                self.sure = False
+        if name == "trap":
+            self.used |= self.shell.read
+            self.text(words[1][0] if words[1:] else "", state.branch(), words[0][1])
+        elif name in BUILTINS:
+            BUILTINS[name](fields, state)
+            if name == "set" and any(_hints(text) for text, _ in words[1:]):
+                self.used |= self.shell.read - {PARAMETERS}
+                self.net(frozenset((PARAMETERS,)), state.parameters(), state)
+        elif name == "eval":
+            text = " ".join([text for text, _ in words[1:]])
+            if text.lstrip()[:1] == UNKNOWN:
+                state.lose_sight()
+            state.charge(2 * len(text))
+            self.used |= self.shell.read
+            self.with_assignments(assignments, state, lambda: self.text(text, state, _inexact(words[-1][1])))
+        elif self.is_function(name, state):
+            self.used |= self.shell.read
+            self.call(name, fields, assignments, state)
+        elif name in ENDS or (name == "exec" and len(words) > 1):
+            if name == "exec":
+                self.look(node, fields, words, gap, assignments, state)
+            elif name == "return" and self.returns is not None and self.frame is not None:
+                self.returns.append(_copy(state.changes(self.frame)))
+            state.ended = True
+        elif name in READERS:
+            self.used |= self.shell.read
+        else:
+            self.look(node, fields, words, gap, assignments, state)
+
+    def is_function(self, name: str, state: State) -> bool:
+        """Whether a function has this name, or may have it."""
+        return bool(name) and isinstance(state.known(name + FUNCTION), Node)
+
+    def with_assignments(self, items: list[Item], state: State, does: Callable[[], object]) -> None:
+        """Do something with variables that are set for as long as it takes."""
+        names = [assigned(item) for item in items]
+        before = {name: state.stored(name) for name in names}
+        for item in items:
+            assign(item, state, export=True)
+        does()
+        for name in before:
+            state.doubt((name,))
 
     def note_sourced(self, name: str, fields: list[Field], given: list[Item]) -> None:
         """Note what sets variables here: a file, the command of `eval "$(..)"`, `export $(..)`."""
         found = [
             f"$({text.strip()})"
             for item in given
-            if isinstance(item, list)
+            if isinstance(item, Word)
             for at, (kind, text, _) in enumerate(item)
             if kind == COMMAND and (not at or name == "eval")
         ]
         if not found and name in ("source", "."):
             found = [UNKNOWN if text in (GAP, ABSENT) else text for text, _ in fields[1:2]]
-        way = self.state.way
-        if found and len(way.sourced) < SOURCED:
-            way.sourced += (found[0],)
+        if found and len(self.way.sourced) < SOURCED:
+            self.way.sourced += (found[0],)
 
-    def undefine(self, names: list[Field]) -> None:
-        """Drop functions."""
-        for name, _ in names:
-            self.functions.pop(name, None)
-
-    def call(self, name: str, fields: list[Field], assignments: list[Item]) -> None:
-        """Follow a function, or a string that is evaluated."""
-        state = self.state
-        self.calls += 1
-        if self.calls > CALLS or self.depth >= DEPTH:
-            self.partly = True
-            state.lose_sight()
+    def call(self, name: str, fields: list[Field], assignments: list[Item], state: State) -> None:
+        """Follow a function."""
+        node = state.known(name + FUNCTION)
+        if not isinstance(node, Node):
             return
-        mark = state.mark()
+        self.called.add(id(node))
+        outer = self.frame, self.returns, self.shell.position, self.source
+        self.frame = frame = state.branch()
+        self.returns = returns = []
+        self.shell.position, self.source = self.homes[id(node)]
         for item in assignments:
-            assign(item, state, self.position, export=True)
-        temporary = state.changed(mark)
-        maybe = not self.certain()
-        self.maybe += maybe
-        if name == "eval":
-            text = " ".join([text for text, _ in settle(fields)[0][1:]])
-            if text.lstrip()[:1] == UNKNOWN:
-                state.lose_sight()
-            state.charge(2 * len(text))
-            self.walk(tokens(text), 0, None)
-        else:
-            parameters = state.parameters()
-            state.put(PARAMETERS, elements(fields[1:]))
-            state.locals = {}
-            for body in list(self.functions[name]):
-                self.walk(*body)
-                if name in self.unsure:
-                    state.forget(mark)
-            state.doubt(state.locals)
-            state.put(PARAMETERS, parameters)
-        self.maybe -= maybe
-        state.doubt(temporary)
+            assign(item, frame, export=True)
+        own = {assigned(item) for item in assignments}
+        frame.variables[PARAMETERS] = elements(fields[1:])
+        self.parts(node, frame)
+        self.frame, self.returns, self.shell.position, self.source = outer
+        arms = [*([] if frame.ended else [frame.changes(state)]), *returns]
+        state.join([_without(arm, own) for arm in arms])
+
+    def not_called(self, state: State) -> None:
+        """Follow the functions that nothing has called: what does may be out of sight."""
+        for name, node in list(state.variables.items()):
+            if isinstance(node, Node) and id(node) not in self.called:
+                state.ended = False
+                self.call(name[: -len(FUNCTION)], [(name, 0), (GAP, 0)], [], state.branch())
+
+    def way_to(self, state: State) -> Context:
+        """Return what a command gets that is started here."""
+        way = self.way.branch()
+        way.directory = state.directory()
+        way.environ.changes.update(state.handed_on())
+        return way
 
     def look(
-        self, fields: list[Field], words: list[Field], gap: int, assignments: list[Item]
+        self,
+        node: Node,
+        fields: list[Field],
+        words: list[Field],
+        gap: int,
+        assignments: list[Item],
+        state: State,
     ) -> None:
         """Look for a server in a command; `words` are `fields` without those not known."""
-        state = self.state
-        way = state.way.branch()
+        given = [document for document in node.redirections if document.operator[:2] == "<<"]
+        names = [text.rpartition("/")[2] for text, _ in words]
+        if given and not INPUTS.isdisjoint(names):
+            fields, words = _with_input(fields, given[-1].text, given[-1].at, self.shell), words
+            words, gap = settle(fields)
+        name = names[0]
+        state.charge(len(words))
+        if gap < 0 and name not in PREFIXES and name not in SHELLS and "." not in name:
+            if not any(_hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words):
+                self.way.idle[0] = False
+                return
+        way = self.way_to(state)
         way.gap = gap
-        way.directory = state.directory()
+        blamed = list(self.shell.blamed)
         for item in assignments:
-            mark = state.mark()
-            assign(item, state, self.position)
-            value = state.variables[assigned(item)]
-            state.restore(mark)
+            here = state.branch()
+            assign(item, here)
+            value = here.variables[assigned(item)]
             if isinstance(value, str):
-                way.environ.changes[assigned(item)] = UNKNOWN if value == ABSENT else value
+                unknown = value == ABSENT or "\1" in value
+                way.environ.changes[assigned(item)] = UNKNOWN if unknown else value
         server = search([text for text, _ in words], [at for _, at in words], way.branch())
-        name = words[0][0].rpartition("/")[2]
         if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
             one = elements(fields)
@@ -210,6 +593,80 @@ class _Follower(Blocks):
             texts = [UNKNOWN if text == GAP else text for text, _ in one]
             server = search(texts, [at for _, at in one], way) or server
         if server is not None:
-            self.found.append((server, words[0][0] == "exec"))
-            if len(self.found) > SERVERS:
-                raise TooMuch
+            self.used |= self.shell.read
+            unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
+            self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
+
+    def inputs(self, node: Node, state: State) -> None:
+        """Follow what stands in here-documents as the shell's own commands: `$(..)`."""
+
+    kinds = {
+        "simple": simple,
+        "list": commands,
+        "pipe": pipe,
+        "if": branches,
+        "case": case,
+        "(": subshell,
+        "{": parts,
+        "function": function,
+        "for": for_loop,
+        "while": loop,
+    }
+
+
+def _with_input(fields: list[Field], text: str, at: int, shell: Shell) -> list[Field]:
+    """Return a command with the script that it reads as one that it is given."""
+    position = shell.position
+    exact = not isinstance(position, Place) or position.exact
+    offset = at + (position.offset if isinstance(position, Place) else 0)
+    place = Place(position, offset, offset + len(text), exact=True) if exact else position
+    last = fields[-1][0].rpartition("/")[2]
+    if last in SHELLS or last == "-s":
+        return [*(field for field in fields if field[0] != "-s"), ("-c", place), (text, place)]
+    return [*fields, ("sh", place), ("-c", place), (text, place)]
+
+
+def _copy(arm: Arm) -> Arm:
+    return dict(arm[0]), dict(arm[1])
+
+
+def _without(arm: Arm, names: set[str]) -> Arm:
+    """Return what a function leaves behind of what it changes."""
+    own = names | {name[len(LOCAL) :] for name in arm[0] if name.startswith(LOCAL)} | {PARAMETERS}
+    return (
+        {
+            name: value
+            for name, value in arm[0].items()
+            if name not in own and name[1:] not in own and not name.startswith(LOCAL)
+        },
+        {name: value for name, value in arm[1].items() if name not in own},
+    )
+
+
+def _inexact(position: int) -> int:
+    return Place(position, position.offset, position.end) if isinstance(position, Place) else position
+
+
+def _offset(position: int) -> int:
+    return position.offset if isinstance(position, Place) else -1
+
+
+def _leaves(node: Node) -> bool:
+    """Whether a loop may end before its last turn."""
+    todo = [node]
+    while todo:
+        at = todo.pop()
+        todo += at.parts
+        first = at.items[0] if at.kind == "simple" and at.items else None
+        if isinstance(first, Word) and literal(first) in ("break", "continue"):
+            return True
+    return False
+
+
+def _hints(text: str) -> bool:
+    return any(hint in text for hint in HINTS)
+
+
+def _stands(text: str) -> bool:
+    """Whether the words of an entry point stand in a text."""
+    return _hints(text) and ("serve" in text or "-m" in text)
