@@ -117,6 +117,6 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 # Real vLLM for CPUs, 3.4 GB: only the opt-in targets need it.
-$(REAL)/.installed: tests/vllm/install.py
-	$(PYTHON) tests/vllm/install.py $(REAL)
+$(REAL)/.installed: tests/e2e/install_vllm.py
+	$(PYTHON) tests/e2e/install_vllm.py $(REAL)
 	@touch $@

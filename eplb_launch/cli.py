@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import io
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from eplb_launch import __version__, plan
+from eplb_launch import __version__, plan, terminal
 from eplb_launch.assessment import assess
 from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import fail, run
@@ -186,7 +185,7 @@ def explain(
     decided = cap.explain(_plan(ctx, vllm_version, max_ctas, sms))
     found = assess(decided)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(decided, found), indent=2))
+        typer.echo(terminal.json_text(report.as_dict(decided, found)))
     else:
         report.show(decided, found)
     if _strict(ctx, strict=strict) and found.warnings:
@@ -267,9 +266,10 @@ def ps(
 
 
 CHECK_EPILOG = """
-Reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles and shell scripts; of a
-folder, what its names tell to be one. Exit status: 0 if all is ok, 1 if a server is exposed (with
---strict also if one is unknown), else 125 if a file could not be read, 2 for a usage error.
+Reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles, shell scripts and
+other YAML that starts vLLM; of a folder, what its names tell to be one. Exit status: 0 if all is
+ok, 1 if a server is exposed (with --strict also if one is unknown), else 125 if a file could not be
+read, 2 for a usage error.
 """
 
 

@@ -18,7 +18,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import NoReturn
+    from typing import NoReturn, TextIO
 
 # Set to SIG_IGN by CPython at its start.
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
@@ -28,6 +28,10 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
 PATH_MAX = 4096  # linux/limits.h
+PIPE_BUF = 4096  # linux/limits.h: pipe(7)
+# Of st_mode, without importing stat: linux/stat.h.
+S_IFMT, S_IFIFO, S_IFREG = 0o170000, 0o010000, 0o100000
+AT_EXECFN = 31  # linux/auxvec.h
 # execvp(3) without a PATH (glibc's confstr(_CS_PATH)).
 DEFAULT_PATH = b"/bin:/usr/bin"
 # Errors that make execvp(3) go on to the next directory of PATH.
@@ -39,15 +43,53 @@ COERCED_LC_CTYPE = frozenset((b"C.UTF-8", b"C.utf8", b"UTF-8"))
 
 
 def say(line: str) -> None:
-    """Write one line to stderr with our name in front, or nothing where stderr is closed."""
-    text = "eplb-launch: " + line.replace("\n", "\\n").replace("\r", "\\r") + "\n"
+    """Write one line to stderr with our name in front; nothing where it is closed, or full."""
+    from eplb_launch.terminal import printable
+
+    text = f"eplb-launch: {printable(line)}\n"
     try:
         # None where descriptor 2 was closed: it may be some other file by now.
         if sys.stderr is not None:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-    except (OSError, ValueError):
-        pass  # a closed pipe or a full one is no reason not to start the server
+            _write(sys.stderr, text)
+    except Exception:  # noqa: BLE001, S110 - also what a module named `select` may raise
+        pass  # a line that cannot be written is no reason not to start the server
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write a line, or lose it: never wait for who reads there.
+
+    The flag that keeps a write from waiting belongs to the open file, which the command inherits
+    and others may share, and is not ours to change. A pipe can be opened once more, with a flag of
+    our own; it takes so many bytes whole or not at all. A terminal or a socket cannot: whether it
+    has room is asked for before, and only another writer at the same moment could take that.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, ValueError):  # in memory
+        stream.write(text)
+        stream.flush()
+        return
+    content = text.encode(stream.encoding, "backslashreplace")
+    if len(content) > PIPE_BUF:
+        content = content[: PIPE_BUF - 4] + b"...\n"
+    kind = os.fstat(descriptor).st_mode & S_IFMT
+    if kind == S_IFIFO:
+        try:
+            own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            pass  # no /proc, or a pipe of another user
+        else:
+            try:
+                os.write(own, content)
+            finally:
+                os.close(own)
+            return
+    if kind != S_IFREG:
+        from select import select
+
+        if not select([], [descriptor], [], 0)[1]:
+            return
+    os.write(descriptor, content)
 
 
 def become(command: Sequence[str | bytes], environment: Mapping[str, str]) -> NoReturn:
@@ -103,10 +145,7 @@ def _as_bytes(command: Sequence[str | bytes]) -> list[bytes]:
     """
     count = len(command)
     if sys.getfilesystemencoding() != "utf-8" and sys.orig_argv[-count:] == list(command):
-        try:
-            words = _read("/proc/self/cmdline").split(b"\0")[:-1]
-        except OSError:
-            words = []  # no /proc
+        words, _ = _as_exec_gave_it()
         if len(words) == len(sys.orig_argv):
             return words[-count:]
     return [os.fsencode(word) for word in command]
@@ -114,15 +153,42 @@ def _as_bytes(command: Sequence[str | bytes]) -> list[bytes]:
 
 def _restore_lc_ctype() -> None:
     """Put `LC_CTYPE` back as the kernel handed it to us."""
-    try:
-        initial = _read("/proc/self/environ").split(b"\0")
-    except OSError:
-        return  # no /proc: who set it cannot be told
+    words, initial = _as_exec_gave_it()
+    if not words:
+        return  # who set it cannot be told
     for entry in initial:
         if entry.startswith(b"LC_CTYPE="):
             os.putenv(b"LC_CTYPE", entry[len(b"LC_CTYPE=") :])
             return
     os.unsetenv(b"LC_CTYPE")
+
+
+def _as_exec_gave_it() -> tuple[list[bytes], list[bytes]]:
+    """Return our words and our environment as they were at our start; two times nothing if unknown.
+
+    Where /proc is not mounted, they are still where exec(2) put them, whatever has been set since:
+    one after the other, and behind them the name of the file that AT_EXECFN points to.
+    """
+    try:
+        return _entries(_read("/proc/self/cmdline")), _entries(_read("/proc/self/environ"))
+    except OSError:
+        pass
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        libc.getauxval.restype = ctypes.c_ulong
+        end = libc.getauxval(ctypes.c_ulong(AT_EXECFN))
+        start = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
+        found = _entries(ctypes.string_at(start, end - start)) if start and end > start else []
+    except Exception:  # noqa: BLE001 - a Python or a C library without them
+        return [], []
+    count = len(sys.orig_argv)
+    return found[:count], found[count:]
+
+
+def _entries(block: bytes) -> list[bytes]:
+    return block.split(b"\0")[:-1]
 
 
 def _exec(argv: list[bytes], search_path: bytes | None) -> NoReturn:

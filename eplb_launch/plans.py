@@ -230,7 +230,8 @@ def _installed(
         setting = Setting("nixl", found.nixl, source, known=found.nixl is not None)
     if vllm_version is not None:
         return vllm_version, "given", setting
-    return found.version, found.source, setting
+    # The name of a folder says it, and may say anything.
+    return found.version and cut(found.version), found.source, setting
 
 
 def _look_up(server: Server, files: Files) -> Installed:

@@ -11,7 +11,8 @@ import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from test_ps import HAZARD, SCRIPT, House, seen
+from conftest import SCRIPT
+from house import HAZARD, House, seen
 
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 from eplb_launch.check.command import check

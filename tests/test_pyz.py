@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import glob
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -184,6 +187,45 @@ def test_it_says_what_it_leaves_out(pyz: str, words: list[str], status: int, say
     assert done.returncode == status
     assert says in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+OLD = sorted(
+    found
+    for minor in range(6, 10)
+    for found in (
+        *glob.glob(os.path.expanduser(f"~/.pyenv/versions/3.{minor}.*/bin/python3.{minor}")),
+        *filter(None, [shutil.which(f"python3.{minor}", path="/usr/bin:/usr/local/bin")]),
+    )
+)
+
+
+@pytest.mark.parametrize("python", OLD or [None])
+def test_an_older_python_says_so_and_starts_the_command(
+    pyz: str, server: Path, python: str | None
+) -> None:
+    if python is None:
+        pytest.skip("no Python older than 3.10 is here")
+    environ = {"PATH": f"{server}:/usr/bin:/bin"}
+
+    def run(*words: str) -> tuple[int, str, str]:
+        command = [python, pyz, *words]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.split("\n")[0], done.stderr
+
+    release = os.path.basename(python).replace("python", "Python ")
+    line = (
+        f"eplb-launch: warning: cannot be loaded ({release}: it needs 3.10 or newer), nothing set\n"
+    )
+    assert run("--quiet", "--", "vllm", "a b") == (0, "a b", line)
+    assert run("--strict", "--", "vllm") == (125, "", line)
+    assert run("--version") == (125, "", line)
+    missing = "eplb-launch: 'nosuch': No such file or directory\n"
+    assert run("--", "nosuch") == (127, "", line + missing)
+
+
+def test_the_entry_file_can_be_read_by_an_older_python(pyz: str) -> None:
+    with zipfile.ZipFile(pyz) as archive:
+        ast.parse(archive.read("__main__.py"), feature_version=(3, 6))
 
 
 def test_a_command_that_is_not_there(pyz: str) -> None:

@@ -19,7 +19,7 @@ PACKAGE = os.path.join(os.path.dirname(HERE), "eplb_launch")
 NAME = "eplb-launch.pyz"
 SHEBANG = b"#!/usr/bin/env python3\n"
 # What a launch does not need: sub-commands, and what is for Python programs.
-LEFT_OUT = frozenset(("check", "cli.py", "override.py", "ps", "render", "terminal.py"))
+LEFT_OUT = frozenset(("check", "cli.py", "override.py", "ps", "render"))
 
 
 def build() -> bytes:

@@ -156,7 +156,7 @@ class _Judge:
             if name:
                 reason = f"it starts {name}, which is not among the files that are checked"
                 yield self.finding(path, line, Assessment(UNKNOWN, "script-not-read", reason))
-        else:
+        elif decided.server.entry or not images.is_other(task.image):
             found_all = self.servers(decided, decided.server, path, line)
             worst = min(found_all, key=lambda finding: finding.rank)
             # Options without a program are half a command, of which nothing follows.

@@ -53,7 +53,8 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
         started = run.entry or " ".join(program)
         return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
     found: list[Fix] = []
-    if program or not task.only_arguments:  # else it is the image's, which nothing tells
+    # Else it is the image's, which nothing tells.
+    if task.place.wraps and (program or not task.only_arguments):
         found.append(_wrapped(task, server, program))
     if task.takes_away:
         return tuple(found)

@@ -30,6 +30,9 @@ _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vl
 # Who publishes images under vLLM's names with versions of their own.
 _OTHERS = ("lmcache",)
 
+# What is in front of an engine, beside it, or another one: its options may be called like vLLM's.
+_OTHER = re.compile(r"sglang|trtllm|tensorrt|router|routing|sidecar|proxy|gateway|scheduler|-epp\b")
+
 
 def split(image: str) -> tuple[str, str]:
     """Return the last part of an image's repository and its tag; "" where there is none."""
@@ -55,6 +58,11 @@ def version(image: str) -> tuple[str | None, str]:
 def is_vllm(image: str) -> bool:
     """Whether an image has vLLM in it, by its name."""
     return "vllm" in split(image)[0]
+
+
+def is_other(image: str) -> bool:
+    """Whether an image is one of something else, by its name: a program in it is not vLLM."""
+    return not is_vllm(image) and _OTHER.search(split(image)[0]) is not None
 
 
 def entry_point(image: str) -> tuple[str, ...]:

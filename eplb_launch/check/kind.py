@@ -6,6 +6,7 @@ Which files it takes, what those start, and (by the Place of its tasks) how a fi
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from eplb_launch.command.entrypoints import HINTS as ENTRY_POINTS
@@ -21,10 +22,26 @@ if TYPE_CHECKING:
 # Without one of these, a document starts no server that could be judged.
 HINTS = (
     *ENTRY_POINTS,
-    *("dynamo", "huggingface", "eplb", "data-parallel", "data_parallel", "${{", "$("),
+    *(
+        "vLLM",
+        "VLLM",
+        "dynamo",
+        "huggingface",
+        "eplb",
+        "data-parallel",
+        "data_parallel",
+        "${{",
+        "$(",
+    ),
 )
 # With one of these, what it starts may be said in another file, or its variables there.
 LEADS = ("VLLM_", "NCCL_", "configMap")
+# What starts an engine, as it stands in a script, in a list of words, or in lines of such a list.
+_NEXT = r"[\"']?[,\s\\]+(?:-\s+)?[\"']?"
+ENTRY_POINT = re.compile(
+    rf"(?<![\w.-])(?:vllm(?:-omni)?{_NEXT}(?:serve|run-batch)(?![\w-])"
+    rf"|-m{_NEXT}(?:vllm\.entrypoints\.[\w.]+|dynamo\.vllm|huggingfaceserver)(?![\w-]))"
+)
 
 
 class Kind:

@@ -13,6 +13,7 @@ from eplb_launch.check import sources
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.compose.services import Compose
 from eplb_launch.check.dockerfile import Dockerfile
+from eplb_launch.check.fields import Fields
 from eplb_launch.check.kubernetes.manifests import Kubernetes
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.shell_files import Script
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from eplb_launch.check.yaml_tree import Node
 
 # The first that takes a file has it.
-KINDS: tuple[type[Kind], ...] = (Dockerfile, Unit, Script, Compose, Kubernetes)
+KINDS: tuple[type[Kind], ...] = (
+    Dockerfile,
+    Unit,
+    Script,
+    Compose,
+    Kubernetes,
+    Fields,
+)
 
 MAX_FILES = 100_000
 _SKIPPED = frozenset(

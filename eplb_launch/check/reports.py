@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from eplb_launch import __version__
+from eplb_launch import __version__, terminal
 from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check import sarif
 from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS
@@ -70,7 +69,7 @@ def _counts(review: Review) -> dict[str, int]:
 def printable(line: str) -> str:
     """Return a line without what a terminal would act on."""
     line = line.replace(UNREADABLE, "?")
-    return "".join(c if c.isprintable() or c in "\t…" else f"\\x{ord(c):02x}" for c in line)
+    return "\t".join(map(terminal.printable, line.split("\t")))
 
 
 def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
 
 def as_json(review: Review, *, strict: bool) -> str:
     """For a program."""
-    return json.dumps(as_dict(review, strict=strict), indent=2) + "\n"
+    return terminal.json_text(as_dict(review, strict=strict)) + "\n"
 
 
 def github(review: Review, *, strict: bool) -> str:
@@ -147,7 +146,7 @@ def _property(value: str) -> str:
 
 def as_sarif(review: Review, *, strict: bool) -> str:
     """For a code scanner."""
-    return json.dumps(sarif.log(review, strict=strict), indent=2) + "\n"
+    return terminal.json_text(sarif.log(review, strict=strict)) + "\n"
 
 
 STYLES: Mapping[str, Callable[..., str]] = {

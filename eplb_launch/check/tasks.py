@@ -121,6 +121,7 @@ class Place(Record):
     last_wins: bool = False  # what is added there counts, whatever was set before
     fragments: bool = False  # options without a program may stand there, half of a command
     templated: bool = False  # somebody puts in something for `${NAME}` in a word
+    wraps: bool = True  # the launcher can be put before the server there
 
 
 class Task(Record):

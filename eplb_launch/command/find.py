@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 DEPTH = 16  # shell strings inside shell strings
 # Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.
-MARKS = ("--enable-eplb", "--eplb-config", "--all2all-backend", "--data-parallel-size", "-dp")
+_OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
+MARKS = (*_OF_EPLB, "--data-parallel-size", "-dp")
 _VALUED = (
     *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
     *("replaces", "hosts", "spreads"),
@@ -67,7 +68,7 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
     while trail.look_ahead(marked=marked):
         if trail.follow(trail.end):
             return trail.server
-    if not marked:
+    if not marked or _is_other(words[first:]):
         return None
     # An option can stand first: `docker run IMAGE --enable-eplb` leaves the program to the image.
     start = first + (not words[first].startswith("-"))
@@ -375,9 +376,25 @@ def _is_value(words: Sequence[str], index: int) -> bool:
 
 def _is_mark(word: str) -> bool:
     """Whether a word is one of the options that only vLLM has."""
-    if not word.startswith("-"):
+    return word.startswith("-") and _name(word) in MARKS
+
+
+def _name(option: str) -> str:
+    return option.partition("=")[0].partition(".")[0].replace("_", "-")
+
+
+def _is_other(words: Sequence[str]) -> bool:
+    """Whether a program that is not known is another one: a proxy with --data-parallel-size.
+
+    It has an option that no vLLM has, and none of EPLB's.
+    """
+    names = [_name(word) for word in words if word.startswith("--") and UNKNOWN not in word]
+    if any(name in _OF_EPLB for name in names):
         return False
-    return word.partition("=")[0].partition(".")[0].replace("_", "-") in MARKS
+    from eplb_launch.vllm.options import OPTIONS
+
+    known = [f" {' '.join(options.split())}" for _, _, options in OPTIONS]
+    return any(all(f" {name}" not in row for row in known) for name in names)
 
 
 def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, ...]:

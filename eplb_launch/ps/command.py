@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 
 from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
@@ -26,7 +25,7 @@ from eplb_launch.ps.rows import no_server, row
 from eplb_launch.ps.servers import GONE, belongs_to, group
 from eplb_launch.ps.table import as_dict, table
 from eplb_launch.ps.view import TOO_MUCH, GiveUpError
-from eplb_launch.terminal import colour, print_text, width
+from eplb_launch.terminal import colour, json_text, print_text, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def run(
     rows = look(pids)
     hidden = not pids and others_hidden()
     if as_json:
-        print_text(json.dumps(as_dict(rows, hidden=hidden), indent=2))
+        print_text(json_text(as_dict(rows, hidden=hidden)))
     elif rows or not hidden:
         print_text(table(rows, width=width(), colour=colour(), processes=processes))
     warn(rows)

@@ -10,6 +10,7 @@ from eplb_launch import __version__
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 from eplb_launch.ps.processes import ROLES
 from eplb_launch.render.explain import setting_as_dict, warning_as_dict
+from eplb_launch.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,7 +121,7 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
     texts = [f"{row.verdict}{by}: {found.reason}.{_MORE.get(found.cause, '')}"]
     texts += [f"warning: {warning.message}; {warning.remedy}." for warning in found.warnings]
     texts += [f"note: {note.message}; {note.remedy}." for note in row.notes]
-    marks = "".join(f"[{notes.setdefault(_printable(text), len(notes) + 1)}]" for text in texts)
+    marks = "".join(f"[{notes.setdefault(printable(text), len(notes) + 1)}]" for text in texts)
     at = f" at {found.value}" if found.value is not None else ""
     current = row.current if row.current is not None else "-"
     first = (
@@ -135,9 +136,9 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
         f"{name}={row.settings[name].shown}" for name in found.deciding if name in row.settings
     )
     return (
-        *(_cut(_printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),
-        _printable(f"{row.verdict}{at} {marks}"),
-        _printable(settings),
+        *(_cut(printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),
+        printable(f"{row.verdict}{at} {marks}"),
+        printable(settings),
     )
 
 
@@ -163,10 +164,10 @@ def _processes(row: Row) -> Iterator[str]:
     if group is None:
         return
     for process in group.starters:
-        yield _printable(f"{' ' * _INDENT}{process.pid} {process.name} (above the server)")
+        yield printable(f"{' ' * _INDENT}{process.pid} {process.name} (above the server)")
     for process in group.members:
         if process.title:
-            yield _printable(f"{' ' * _INDENT}{process.pid} {process.title.text}")
+            yield printable(f"{' ' * _INDENT}{process.pid} {process.title.text}")
 
 
 def _wrapped(text: str, width: int | None, first: int, rest: int) -> list[str]:
@@ -184,10 +185,3 @@ def _wrapped(text: str, width: int | None, first: int, rest: int) -> list[str]:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 2]}.."
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would act on: other people's processes say what stands here."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
+from eplb_launch.model import cut
 from eplb_launch.nccl.cap import calls_beside
 from eplb_launch.nccl.checks import OVERWRITTEN
-from eplb_launch.terminal import print_text
+from eplb_launch.terminal import print_text, printable
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -167,8 +168,13 @@ def show(plan: Plan, found: Assessment) -> None:
     print_text("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
+def _text(text: str, style: str = "") -> Text:
+    """Return what a command or a file may have said, as it can be shown."""
+    return Text(printable(text), style=style)
+
+
 def _sections(plan: Plan, found: Assessment) -> Iterator[RenderableType]:
-    yield Text(sentence(plan, found), style="bold")
+    yield _text(sentence(plan, found), style="bold")
     yield Text()
     yield _facts(plan, found)
     if plan.settings:
@@ -198,21 +204,21 @@ def _facts(plan: Plan, found: Assessment) -> Table:
         return table
     behind = ", ".join(prefix.name for prefix in server.prefixes)
     entry = server.entry or "not found by name; the whole command was read"
-    table.add_row("Server", Text(entry + (f" (behind {behind})" if behind else "")))
+    table.add_row("Server", _text(entry + (f" (behind {cut(behind)})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
-    table.add_row("Release", Text(f"{version} ({plan.vllm_source})"))
+    table.add_row("Release", _text(f"{version} ({cut(plan.vllm_source)})"))
     if plan.verdicts:
         table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
-    value = "" if plan.current is None else f"{plan.current!r}, "
-    table.add_row(VARIABLE, Text(value + outcome(plan, found)))
-    table.add_row("Then it is", Text(_then(found)))
+    value = "" if plan.current is None else f"{cut(plan.current)!r}, "
+    table.add_row(VARIABLE, _text(value + outcome(plan, found)))
+    table.add_row("Then it is", _text(_then(found)))
     if plan.ctas is not None:
         table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
     return table
 
 
 def _then(found: Assessment) -> str:
-    at = "" if found.value is None else f" at {found.value} by {found.by}"
+    at = "" if found.value is None else f" at {cut(found.value)} by {found.by}"
     cause = "" if found.by or found.state == found.cause.replace("-", " ") else f" ({found.cause})"
     return f"{found.state}{at}{cause}"
 
@@ -224,7 +230,7 @@ def _settings(settings: Any) -> Table:
     table.add_column("From", overflow="fold")
     for setting in settings:
         style = "" if setting.given else "dim"
-        table.add_row(setting.name, Text(setting.shown), Text(setting.source), style=style)
+        table.add_row(setting.name, _text(setting.shown), _text(cut(setting.source)), style=style)
     return table
 
 
@@ -246,11 +252,11 @@ def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
             "nothing" if fit.cap is None else str(fit.cap),
             calls_beside(fit) or _safe(fit),
         )
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(_text, cells))
     yield table
     for row in rows:
         if row.remedies:
-            yield Text(f"  {row.fit.sms} SMs: {' or '.join(row.remedies)} makes room beside these")
+            yield _text(f"  {row.fit.sms} SMs: {' or '.join(row.remedies)} makes room beside these")
 
 
 def _safe(fit: Fit) -> str:
@@ -272,13 +278,13 @@ def _rule(verdict: Verdict) -> Iterator[RenderableType]:
     table = Table.grid(padding=(0, 2))
     for condition in verdict.conditions:
         holds, colour = _HOLDS[condition.holds]
-        table.add_row(Text(holds, style=colour), Text(condition.text))
+        table.add_row(Text(holds, style=colour), _text(condition.text))
     yield Padding(table, (0, 0, 0, 2))
 
 
 def _advice(entry: PlanWarning) -> RenderableType:
-    text = Text.assemble((entry.code, "bold yellow"), f": {entry.message}")
-    remedy = Text(f"→ {entry.remedy}")
+    text = Text.assemble((entry.code, "bold yellow"), f": {printable(entry.message)}")
+    remedy = _text(f"→ {entry.remedy}")
     if entry.source:
         remedy.append(f" ({entry.source})", style="dim")
     return Padding(Group(text, Padding(remedy, (0, 0, 0, 2))), (0, 0, 0, 2))

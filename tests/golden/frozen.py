@@ -104,7 +104,7 @@ class Machine:
         files: list[tuple[Any, str, Any]] = [
             (module, "open", self._opened) for module in (builtins, io)
         ]
-        # The kernel looks below another root and with other rights: tests/test_ps_view.py.
+        # The kernel looks below another root and with other rights: tests/ps/test_view.py.
         looks = [(ps_command, "results", _results), (processes, "View", FrozenView)]
         return [*found, *files, *looks, (pwd, "getpwuid", _getpwuid)]
 

@@ -61,7 +61,7 @@ def differences(row: dict[str, Any], version: str, folder: Path) -> list[str]:
     found = [
         f"warning {warning.code}: {warning.message}"
         for warning in decided.warnings
-        # What comes after vLLM's decision, in NCCL and on the way to Ray's workers: test_warnings.
+        # What comes after vLLM's decision, in NCCL and on the way to Ray's workers: test_checks.
         if not warning.code.startswith("value-") and warning.code != "ray-workers"
     ]
     right = right_value(row, version)

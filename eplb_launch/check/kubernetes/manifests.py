@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images, shell_files
+from eplb_launch.check import fields, images, shell_files
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes import kserve, ray
 from eplb_launch.check.kubernetes.config_maps import ConfigMaps
-from eplb_launch.check.kubernetes.containers import LISTS, containers, is_object, objects, script
+from eplb_launch.check.kubernetes.containers import (
+    LISTS,
+    containers,
+    is_object,
+    objects,
+    script,
+)
 from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
 from eplb_launch.check.kubernetes.ray_pods import Clusters
 from eplb_launch.check.shell_files import Script
@@ -81,7 +87,10 @@ class Kubernetes(Kind):
             yield source, tasks(source, node, maps, self.runtimes)
 
     def leftover(self) -> Iterator[Task]:
-        """Yield the scripts in ConfigMaps."""
+        """Yield what fields of their own start, and the scripts in ConfigMaps."""
+        for source, node in self.objects:
+            own = {id(found.node): _has_words(found.node) for found in containers(node)}
+            yield from fields.tasks(source, node, own)
         for name, key, file in self.maps.files():
             first = file.text.partition("\n")[0]
             is_script = Script.is_named(key) or (first[:2] == "#!" and Script.looks(first, ""))
@@ -180,6 +189,10 @@ def _of_script(text: Node, command: tuple[Word, ...], source: Source) -> tuple[W
     if program not in SHELLS:
         return ()
     return (*(Word(w, source, text.line) for w in (program, "-c")), word(text, source))
+
+
+def _has_words(node: Node) -> bool:
+    return any(node.get(name) is not None for name in ("command", "args", "script", "source"))
 
 
 def _words(node: Node | None, source: Source, environ: Mapping[str, str]) -> tuple[Word, ...]:

@@ -14,7 +14,7 @@ from eplb_launch.check.command import check
 if TYPE_CHECKING:
     from pathlib import Path
 
-DATA = os.path.join(os.path.dirname(__file__), "data", "manifests")
+DATA = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data", "manifests")
 
 # The file that is checked; for each server, in order: its verdict, the cause, and a text of the
 # line that is reported. Where there is a file in front of the text, the line is in that one.
@@ -111,6 +111,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("ok", "environment", "command: [vllm, serve]"),
         ("exposed", "no-limit", "args: [added"),
         ("unknown", "release-not-known", "command: [vllm, serve, patch"),
+        ("exposed", "no-limit", "command: --model m"),
     ],
     "26-not-words.yaml": [
         ("unknown", "not-a-command", "args: [[m"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,31 +143,21 @@ def test_the_variable_arrives_in_odd_conditions(
     assert ended.environ() == [path, b"NCCL_MAX_CTAS=8"]
 
 
-def test_the_line_may_wait_for_a_full_pipe(
-    start: Starter,
-    path: bytes,
-) -> None:
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    try:
-        while True:
-            os.write(writer, b"." * 4096)
-    except BlockingIOError:
-        os.set_blocking(writer, True)
-    name, _, value = path.decode().partition("=")
-    command = [*start.forms["script"], *RELEASE, "--", *SERVE]
-    process = subprocess.Popen(command, env={name: value}, stderr=writer, cwd="/")
-    os.close(writer)
-    with open(reader, "rb") as file:
-        assert file.read().lstrip(b".") == LINE
-    assert process.wait() == 0
-
-
 SHADOWED = (
     *("argparse", "ast", "collections", "contextlib", "copyreg", "dataclasses", "enum"),
     *("fnmatch", "functools", "glob", "importlib_metadata", "inspect", "json", "keyword"),
     *("locale", "logging", "operator", "pathlib", "platform", "psutil", "random", "re", "reprlib"),
-    *("shlex", "shutil", "signal", "string", "subprocess", "tempfile", "textwrap", "threading"),
+    *(
+        "select",
+        "shlex",
+        "shutil",
+        "signal",
+        "string",
+        "subprocess",
+        "tempfile",
+        "textwrap",
+        "threading",
+    ),
     *("token", "tokenize", "typer", "types", "typing", "typing_extensions", "warnings", "weakref"),
     *("yaml", "zipfile"),
 )

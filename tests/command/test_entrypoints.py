@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from eplb_launch.command.entrypoints import UNKNOWN, Argument, Server, find_server, look
 
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
 
 def server_in(line: str, **environ: str) -> Server | None:
     """Return the server in a command line, whose quotes are a shell's."""
@@ -646,7 +648,7 @@ print(*sorted(set(sys.modules) - before))
 def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", LOADED, *words],
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=True,

@@ -5,7 +5,6 @@ Other tests and other people run servers on the same machine: each test asks for
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -14,15 +13,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import traceback
-import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import SCRIPT
+from house import HAZARD, SOURCE, House, seen
 
 from eplb_launch.ps import processes
 from eplb_launch.ps.apart import results
@@ -30,19 +29,12 @@ from eplb_launch.ps.command import look, run
 from eplb_launch.ps.processes import command_of, look_closer, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from eplb_launch.ps.processes import Process
-    from eplb_launch.ps.rows import Row
 
-SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
-SOURCE = Path(__file__).with_name("stand_in_server.py").read_text()
 NOBODY = 65534
 
-HAZARD = (
-    "serve m --data-parallel-size 8 --enable-eplb --eplb-config.use_async true "
-    "--all2all-backend deepep_low_latency"
-)
 TREE: dict[str, Any] = {
     "VLLM::DPCoordinator": {},
     "VLLM::APIServer_0": {},
@@ -53,71 +45,6 @@ TREE: dict[str, Any] = {
 COUNTS = {"EngineCore": 2, "Worker": 4, "APIServer": 2, "DPCoordinator": 1}
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become another user")
-
-
-class House:
-    """A virtual environment with a stand-in for vLLM, and the processes started from it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        venv.create(root, symlinks=True, with_pip=False)
-        self.packages = next((root / "lib").glob("python3.*/site-packages"))
-        import setproctitle
-
-        (self.packages / "tests.pth").write_text(f"{Path(setproctitle.__file__).parent.parent}\n")
-        self.vllm = root / "bin" / "vllm"
-        self.vllm.write_text(f"#!{root}/bin/python\n{SOURCE}")
-        self.vllm.chmod(0o755)
-        self.release: Path | None = None
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def install(self, version: str | None) -> None:
-        """Install a release of vLLM, as far as its name goes."""
-        if self.release:
-            self.release.rmdir()
-        self.release = self.packages / f"vllm-{version}.dist-info" if version else None
-        if self.release:
-            self.release.mkdir()
-
-    def start(
-        self,
-        arguments: str | Sequence[str] = HAZARD,
-        *,
-        environ: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        program: Sequence[str] | None = None,
-        executable: str | None = None,
-        **options: Any,
-    ) -> int:
-        """Start a stand-in and wait until all of its processes are there; return its pid."""
-        words = shlex.split(arguments) if isinstance(arguments, str) else arguments
-        process = subprocess.Popen(
-            [*(program or [str(self.vllm)]), *words],
-            executable=executable,
-            env={
-                "PATH": f"{self.root}/bin:/usr/local/bin:/usr/bin:/bin",
-                "STAND_IN": json.dumps(options),
-                **(environ or {}),
-            },
-            cwd=cwd or self.root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        return process.pid
-
-    def end(self) -> None:
-        """End all that was started, orphans too: they are in the same process group."""
-        for process in self.started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
-        self.started.clear()
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +59,6 @@ def house(built: House) -> Iterator[House]:
     built.install("0.16.0")
     yield built
     built.end()
-
-
-def seen(pid: int) -> Row:
-    """Return the one row for a pid."""
-    (row,) = look([pid])
-    return row
 
 
 def verdict(pid: int) -> tuple[str, str, str | None, str | None]:

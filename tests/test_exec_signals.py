@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -67,39 +66,6 @@ def running(command: list[str], stderr: int) -> Iterator[subprocess.Popen[bytes]
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.fixture
-def full_pipe() -> Iterator[int]:
-    """Return the write end of a pipe that takes no more."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    try:
-        while True:
-            os.write(writer, b"." * 4096)
-    except BlockingIOError:
-        os.set_blocking(writer, True)
-    yield writer
-    os.close(writer)
-    with open(reader, "rb") as file:
-        assert not file.read().strip(b".")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("form", ["script", "module", "function"])
-def test_a_signal_ends_a_launcher_that_waits_to_print(
-    start: Starter,
-    full_pipe: int,
-    wait_for_first_line: Callable[[int], None],
-    form: str,
-    number: signal.Signals,
-) -> None:
-    call = "from eplb_launch.exec import become; become(['/nonexistent'], {})"
-    forms = {**start.forms, "function": [sys.executable, "-c", call]}
-    with running([*forms[form], "--", "/nonexistent"], stderr=full_pipe) as process:
-        wait_for_first_line(process.pid)
-        process.send_signal(number)
-        assert process.wait() == -number
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -84,7 +84,7 @@ def test_the_truth_table_of_the_plan(current: str | None, version: str) -> None:
         decided = plan(command(*case), environ, vllm_version=version, nixl=False)
         after = {**environ, **decided.environment}
         assert after.get("NCCL_MAX_CTAS") == expected(*case, current), case
-        # What NCCL makes of the value is said: test_warnings.
+        # What NCCL makes of the value is said: test_checks.
         assert all(warning.code.startswith("value-") for warning in decided.warnings)
 
 

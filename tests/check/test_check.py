@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
-HERE = os.path.dirname(__file__)
-REPOSITORY = os.path.dirname(HERE)
-DATA = os.path.join(HERE, "data", "manifests")
+TESTS = os.path.dirname(os.path.dirname(__file__))
+REPOSITORY = os.path.dirname(TESTS)
+DATA = os.path.join(TESTS, "data", "manifests")
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 
 ARGS = "-dp 8 --enable-eplb --eplb-config.use_async=true --all2all-backend=deepep_low_latency"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from eplb_launch.nccl.grids import PIECES, Tokens, fit, grid, remedies, tokens
 
-HERE = Path(__file__).parent
-RESULTS = sorted((HERE.parent / "benchmarks" / "results").glob("deepep-*.json"))
-with (HERE / "data" / "deepep" / "hangs.csv").open() as file:
+TESTS = Path(__file__).parents[1]
+RESULTS = sorted((TESTS.parent / "benchmarks" / "results").glob("deepep-*.json"))
+with (TESTS / "data" / "deepep" / "hangs.csv").open() as file:
     MEASURED = list(csv.DictReader(file))
 ANSWERS = [answer for path in RESULTS for answer in json.loads(path.read_text())["answers"]]
 SMS = 132  # of the H100s

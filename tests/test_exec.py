@@ -105,6 +105,14 @@ os.chmod(".", 0)
 for capability in (1, 2):
     libc.prctl(24, capability, 0, 0, 0)
 """
+# In mounts of our own, with an empty folder over it. Status 77 where that is not allowed.
+NO_PROC = """
+if libc.unshare(0x20000 if os.getuid() == 0 else 0x10020000) != 0:
+    os._exit(77)
+libc.mount(None, b"/", None, 0x44000, None)
+if libc.mount(b"none", b"/proc", b"tmpfs", 0, None) != 0 or os.listdir("/proc"):
+    os._exit(77)
+"""
 CONDITIONS: dict[str, str] = {
     "nothing special": "",
     "SIGINT ignored": "signal.signal(signal.SIGINT, signal.SIG_IGN)",
@@ -251,6 +259,21 @@ def test_the_environment_arrives_byte_for_byte(
     environ: list[bytes],
 ) -> None:
     assert alike([start.probe], environ).environ() == environ
+
+
+@pytest.mark.parametrize("form", ["script", "module"])
+@pytest.mark.parametrize(
+    "environ", [pytest.param(ENVIRONMENTS[name], id=name) for name in ENVIRONMENTS if "L" in name]
+)
+def test_the_environment_arrives_byte_for_byte_without_proc(
+    start: Starter, environ: list[bytes], form: str
+) -> None:
+    direct = start([b"/usr/bin/env", b"-0"], environ=environ, conditions=NO_PROC)
+    if direct.status == 77:
+        pytest.skip("nothing can be mounted here")
+    command = [*start.forms[form], "--quiet", "--", "/usr/bin/env", "-0"]
+    launched = start(command, environ=environ, conditions=NO_PROC)
+    assert (launched.status, launched.out, launched.err) == (0, direct.out, b"")
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS.values(), ids=CONDITIONS)

