@@ -123,41 +123,40 @@ def plan(
         decided = decided.replace(release=release_of(vllm_version))
         return decided if idle else decided.replace(warnings=(NO_SERVER,))
 
-    def decide(server: Server) -> Plan:
-        if directory is not None:
-            server = server.replace(directory=os.path.join(directory, server.directory or ""))
-        return _decide(
+    # A script may start several, or one of several: all of them get the same environment.
+    for found in (server, *server.others):
+        decided = plan_for(
+            found,
             words,
-            server,
             environ,
             vllm_version=vllm_version,
             nixl=nixl,
+            directory=directory,
             files=files,
             max_ctas=max_ctas,
             sms=sms,
         )
-
-    decided = decide(server)
-    # A script may start several, or one of several: all of them get the same environment.
-    for other in server.others if decided.verdict is None else ():
-        found = decide(other)
-        if found.verdict is not None:
-            return found
-    return decided
+        if decided.verdict is not None:
+            return decided
+        first = decided if found is server else first
+    return first
 
 
-def _decide(
-    words: tuple[str, ...],
+def plan_for(
     server: Server,
+    words: tuple[str, ...],
     environ: Mapping[str, str],
     *,
-    vllm_version: str | None,
-    nixl: bool | None,
-    files: Files,
-    max_ctas: int | Literal["fit"],
-    sms: int | None,
+    vllm_version: str | None = None,
+    nixl: bool | None = None,
+    directory: str | None = None,
+    files: Files = DISK,
+    max_ctas: int | Literal["fit"] = CAP,
+    sms: int | None = None,
 ) -> Plan:
-    """Decide for one server of a command."""
+    """Decide as `plan` does, for one server of a command."""
+    if directory is not None:
+        server = server.replace(directory=os.path.join(directory, server.directory or ""))
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, files=files
     )

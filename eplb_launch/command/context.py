@@ -203,6 +203,10 @@ class Context:
     ) -> Server:
         """Return the server that was found at the end of the way."""
         entry, start = found
+        at = max(start - 1, 0)
+        if program.rpartition("/")[2] in VLLM:
+            while at and words[at] != program:
+                at -= 1
         return Server(
             entry,
             tuple(words[start:]),
@@ -215,7 +219,7 @@ class Context:
             self.elsewhere,
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
-            place=positions[max(start - 1, 0)] if positions else 0,
+            place=positions[at] if positions else 0,
         )
 
 

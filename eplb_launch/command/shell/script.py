@@ -7,7 +7,7 @@ A command is followed once for each way through the alternatives of what it read
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import HINTS, NOTHING, UNKNOWN, VLLM
+from eplb_launch.command.entrypoints import HINTS, NOTHING, UNKNOWN, VLLM, entry_at
 from eplb_launch.command.find import MARKS, search
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.entrypoints import Server
+    from eplb_launch.command.shell.lexer import Redirection
     from eplb_launch.command.shell.state import Arm, Field, Guard
     from eplb_launch.command.shell.syntax import Item
 
@@ -89,6 +90,7 @@ class _Follower:
         self.turns = 1  # of the loops around, as far as they are followed one by one
         self.level = 0
         self.partly = False  # the rest was too much to follow
+        self.left: tuple[int, str, int] = (0, "", 0)  # where that is
 
     def choice(self, script: str) -> Server | None:
         """Return the server to report."""
@@ -96,21 +98,27 @@ class _Follower:
         for names, server in self.nets:
             if self.used.isdisjoint(names):
                 self.add(server, execs=False)
-        found = [pair for pair in self.found if pair[0].entry] or self.found[-1:]
-        if not found:
-            if self.partly and (_stands(script) or any(mark in script for mark in MARKS)):
-                # There is a server in what was not followed, of which nothing is known.
-                return self.way.server((), (), NOTHING, "").replace(complete=False)
+        if self.partly:
+            # What stands there is not followed: nothing is known of it.
+            position, source, at = self.left
+            if _stands(source[at:]) or (not self.found and any(mark in script for mark in MARKS)):
+                self.add(self.nothing_known(position, at, len(source)), execs=False)
+        if not self.found:
             return None
-        mains = [pair for pair in started if pair in found] or found
+        mains = [pair for pair in started if pair[0].entry] or started[-1:] or self.found[:1]
         server = ([server for server, execs in mains if execs] or [mains[-1][0]])[-1]
-        others = [other for other, _ in found if other is not server]
-        complete = server.complete and not self.partly
-        return server.replace(others=(*server.others, *others), complete=complete)
+        others = [other for other, _ in self.found if other is not server]
+        return server.replace(others=tuple(others))
+
+    def nothing_known(self, position: int, begin: int, end: int) -> Server:
+        """Return a server of which nothing is known but where it stands in the text."""
+        place = self.shell.place(Word((), begin, end)) if position == self.shell.position else position
+        found = self.way.server((), (), NOTHING, "")
+        return found.replace(complete=False, place=place)
 
     def add(self, server: Server, *, execs: bool) -> None:
         """Keep a server."""
-        if self.probing:
+        if self.probing or len(self.found) > SERVERS:
             return
         others = server.others
         for one in (server.replace(others=()) if others else server, *others):
@@ -120,8 +128,6 @@ class _Follower:
                 for o, e in self.found[-MOST:]
             ):
                 self.found.append((one, execs))
-        if len(self.found) > SERVERS:
-            raise TooMuch
 
     # Scripts and what is in them
 
@@ -139,12 +145,15 @@ class _Follower:
         """Follow a command."""
         state.charge(4)
         self.level += 1
+        if len(self.found) > SERVERS:
+            raise TooMuch
+        if not self.partly:
+            self.left = self.shell.position, self.source, node.at
         if self.level > LEVELS or node.kind == "deep":
             self.partly = True
             if node.kind != "deep":
                 raise TooMuch
         else:
-            self.inputs(node, state)
             self.kinds[node.kind](self, node, state)
         self.level -= 1
 
@@ -462,6 +471,8 @@ class _Follower:
             fields, words = fields[1:], words[1:]
         name = words[0][0]
         self.sure = name in SURE
+        if node.redirections and INPUTS.isdisjoint([text.rpartition("/")[2] for text, _ in words]):
+            self.documents(node, name.rpartition("/")[2], state)
         if name in ("env", "eval", "source", "."):
             self.note_sourced(name, fields, given)
         if name == "trap":
@@ -567,7 +578,7 @@ class _Follower:
         given = [document for document in node.redirections if document.operator[:2] == "<<"]
         names = [text.rpartition("/")[2] for text, _ in words]
         if given and not INPUTS.isdisjoint(names):
-            fields, words = _with_input(fields, given[-1].text, given[-1].at, self.shell), words
+            fields = _with_input(fields, given[-1], self.shell)
             words, gap = settle(fields)
         name = names[0]
         state.charge(len(words))
@@ -597,8 +608,23 @@ class _Follower:
             unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
             self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
 
-    def inputs(self, node: Node, state: State) -> None:
-        """Follow what stands in here-documents as the shell's own commands: `$(..)`."""
+    def documents(self, node: Node, name: str, state: State) -> None:
+        """Keep the here-documents of a command, unless it only shows them."""
+        writes = any(one.operator in (">", ">>", ">|", "&>") for one in node.redirections)
+        if self.probing or (name in (*READERS, ":", "true") and name != "tee" and not writes):
+            return
+        for one in node.redirections:
+            if one.operator not in ("<<", "<<-") or not _stands(one.text):
+                continue
+            text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
+            place = self.shell.place(Word((), one.at, one.at + len(text)))
+            if isinstance(place, Place):
+                place.exact = True
+            way = self.way_to(state)
+            server = search(["sh", "-c", text], [0, 0, place], way)
+            if server is None or not server.entry:
+                server = self.nothing_known(self.shell.position, one.at, one.at + len(text))
+            self.nets.append((frozenset(), server.replace(complete=False)))
 
     kinds = {
         "simple": simple,
@@ -614,15 +640,19 @@ class _Follower:
     }
 
 
-def _with_input(fields: list[Field], text: str, at: int, shell: Shell) -> list[Field]:
+def _with_input(fields: list[Field], document: Redirection, shell: Shell) -> list[Field]:
     """Return a command with the script that it reads as one that it is given."""
-    position = shell.position
-    exact = not isinstance(position, Place) or position.exact
-    offset = at + (position.offset if isinstance(position, Place) else 0)
-    place = Place(position, offset, offset + len(text), exact=True) if exact else position
-    last = fields[-1][0].rpartition("/")[2]
-    if last in SHELLS or last == "-s":
-        return [*(field for field in fields if field[0] != "-s"), ("-c", place), (text, place)]
+    text = document.text
+    place = shell.place(Word((), document.at, document.at + len(text)))
+    if isinstance(place, Place):
+        place.exact = isinstance(shell.position, Place) <= getattr(shell.position, "exact", True)
+    names = [word.rpartition("/")[2] for word, _ in fields]
+    if "ssh" in names:  # hands its words to a shell
+        end = next((i for i, name in enumerate(names) if name in SHELLS), len(fields))
+        return [*fields[:end], (text, place)]
+    if names[-1] in SHELLS or names[-1] in ("-s", "-"):
+        kept = [field for field in fields if field[0] not in ("-s", "-")]
+        return [*kept, ("-c", place), (text, place)]
     return [*fields, ("sh", place), ("-c", place), (text, place)]
 
 
@@ -668,5 +698,19 @@ def _hints(text: str) -> bool:
 
 
 def _stands(text: str) -> bool:
-    """Whether the words of an entry point stand in a text."""
-    return _hints(text) and ("serve" in text or "-m" in text)
+    """Whether the words of an entry point stand in a text, whatever it is written in."""
+    if not _hints(text):
+        return False
+    lines = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
+    words = "\n".join(lines).translate(_BLANKS).split()
+    for index, word in enumerate(words):
+        name = word.rpartition("/")[2]
+        if name in VLLM or (word == "-m" and _hints("".join(words[index + 1 : index + 2]))):
+            start = index if name in VLLM else index - 1
+            found = entry_at(["python3", *words[index:]], 0) if start < index else entry_at(words, index)
+            if found is not None and found != NOTHING:
+                return True
+    return False
+
+
+_BLANKS = {ord(char): " " for char in "\"'\\,[]{}()=;&|"}
