@@ -1,6 +1,7 @@
 # PYTHON is only used to make .venv; everything else happens in there.
 PYTHON ?= python3
 ROUNDS ?= 60
+SECONDS ?= 60
 PYTEST ?=
 
 VENV := .venv
@@ -19,7 +20,7 @@ ORACLE := PYTHONPATH=tests $(BIN)/python -m oracle
 ANSWERED := --python $(REAL)/bin/python --sources $(SOURCES)
 
 .DEFAULT_GOAL := help
-.PHONY: release-given help setup run test golden test-newest lock e2e ray oracle oracle-again oracle-new lint actionlint format bench hostile overhead build dist-test release-check pyz clean
+.PHONY: release-given help setup run test golden test-newest lock e2e ray oracle oracle-again oracle-new lint actionlint format bench hostile fuzz overhead build dist-test release-check pyz clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -68,6 +69,9 @@ bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figure
 
 hostile: $(VENV)/.installed ## Measure what others' processes can do to root's ps; BEFORE=FOLDER: beside that one
 	$(BIN)/python benchmarks/hostile.py $(if $(BEFORE),--before $(BEFORE))
+
+fuzz: $(VENV)/.dev ## Feed random bytes to each reader of them; SECONDS=300 of each, FUZZ='YAML unit' only these
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) $(FUZZ)
 
 overhead: $(VENV)/.installed ## Measure beside other launchers, into benchmarks/results and README.md
 	$(BIN)/python benchmarks/overhead.py --rounds $(ROUNDS)

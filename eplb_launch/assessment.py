@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import os
 
-from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
 from eplb_launch.files import DISK
 from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, VLLM, Record
+from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.nccl.conf import CONF_FILE
 from eplb_launch.nccl.variables import MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
@@ -22,9 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.files import Files
-    from eplb_launch.model import PlanWarning
+    from eplb_launch.model import PlanWarning, Server
     from eplb_launch.plans import Plan
     from eplb_launch.vllm.releases import Release
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Self, dataclass_transform
@@ -77,6 +78,68 @@ class Record:
         return f"{type(self).__name__}({shown})"
 
 
+# Stands inside an argument for text that cannot be known without running the command, such as
+# `$((GROUP * 8))`. A real argument never holds a NUL byte.
+UNKNOWN = "\0"
+# The same as the value of a variable that is one word for sure, and no option: a number, a host.
+ONE_WORD = "\0\1"
+
+
+class Argument(Record):
+    """One argument of the server, and where it stands."""
+
+    text: str  # with UNKNOWN for each part that cannot be known
+    position: int  # index in the command; for a word of a shell string, the index of that string
+
+    def __init__(self, text: str, position: int) -> None:
+        """As a Record does, but a command can have very many arguments."""
+        values = self.__dict__
+        values["text"] = text
+        values["position"] = position
+
+
+class Wrapper(Record):
+    """A program that stands between the launcher and the server, such as `numactl`."""
+
+    name: str  # basename, or "sh" for a shell string
+    words: tuple[str, ...]  # its own words: the name, its options and operands
+    position: int  # index of its first word in the command
+    drops: bool = False  # NCCL_MAX_CTAS does not get through it
+    sets: bool = False  # it sets NCCL_MAX_CTAS itself
+
+
+class Server(Record):
+    """The vLLM server in a command."""
+
+    entry: str  # "vllm serve", "vllm.entrypoints.openai.api_server", "dynamo.vllm"; "" for none
+    words: tuple[str, ...]  # what follows the sub-command or the module name
+    positions: Sequence[int]  # where each of them stands in the command
+    environ: Mapping[str, str]  # what the server will get, prefixes applied; may hold UNKNOWN
+    program: str  # the word that is executed: "vllm", "/opt/venv/bin/vllm", "python3.12"
+    prefixes: tuple[Wrapper, ...] = ()
+    directory: str | None = None  # where a prefix changes to; None: stays where it is
+    complete: bool = True  # False: an expansion that cannot be known may add arguments
+    elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
+    sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
+    others: tuple[Server, ...] = ()  # further servers that the same shell string starts
+    place: int = 0  # of the words that say what it is: a position; for a script a shell.state.Place
+    unknown: tuple[str, ...] = ()  # what of the shell's its words are that cannot be known: "$ARGS"
+    # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
+    # depends on the value.
+    hands_on: bool | None = True
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """What follows the sub-command or the module name. Not a field: there can be 100,000."""
+        return tuple(map(Argument, self.words, self.positions))
+
+
+def is_python(word: str) -> bool:
+    """Whether a word is a Python interpreter: `python3`, `/usr/bin/python3.12`, `python3.14t`."""
+    name = word.rpartition("/")[2]
+    return name.startswith("python") and not name[6:].strip("0123456789.dt")
+
+
 MOST_SHOWN = 200  # characters of anything that a command, a process or a file says
 
 
@@ -84,6 +147,9 @@ def cut(text: str) -> str:
     """Return no more of a text than is shown."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
+
+# The code of a note: on the GPUs that are there, the cap fits only while NCCL does not fill it.
+DOES_NOT_FIT = "cap-does-not-fit"
 
 # Who caps NCCL.
 LAUNCHER = "eplb-launch"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.command.entrypoints import UNKNOWN, look
+from eplb_launch.command import look
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import check_cap
-from eplb_launch.model import PlanWarning, Record, cut
+from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
 from eplb_launch.vllm.releases import (
@@ -30,16 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.files import Files
+    from eplb_launch.model import Server
     from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
     from eplb_launch.vllm.rules import Verdict
 
-# The code of a warning: the cap that was asked for does not exist.
-NOTHING_FITS = "max-ctas-nothing-fits"
-# The code of a note: on the GPUs that are there the cap fits only while NCCL does not fill it.
-DOES_NOT_FIT = "cap-does-not-fit"
 _GPUS = "/proc/driver/nvidia/gpus"
 
 
@@ -236,7 +232,7 @@ def _installed(
 def _look_up(server: Server, files: Files) -> Installed:
     environ = server.environ
     if server.prefixes:
-        from eplb_launch.vllm.python_env import NotKnownError, path_of
+        from eplb_launch.command.python_env import NotKnownError, path_of
 
         try:
             path = path_of(server, files)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.check.plan_cache import Decisions
     from eplb_launch.check.tasks import Task, Word
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
 

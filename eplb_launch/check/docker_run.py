@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import images
-from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.command.wrappers import PREFIXES
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
 
 ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
 _STARTS = ("create", "run")

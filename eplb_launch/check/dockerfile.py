@@ -26,8 +26,7 @@ from eplb_launch.check.tasks import (
     Variables,
     Word,
 )
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from eplb_launch.check import docker_run as engines
 from eplb_launch.check.model import OK_STATES, Fix
 from eplb_launch.check.tasks import Limit
 from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
-from eplb_launch.command.entrypoints import UNKNOWN, VLLM
+from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.assessment import Assessment
     from eplb_launch.check.tasks import Task
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")

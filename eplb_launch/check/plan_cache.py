@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.command.entrypoints import UNKNOWN, find_server
+from eplb_launch.command.entrypoints import find_server
 from eplb_launch.files import Given
+from eplb_launch.model import UNKNOWN
 from eplb_launch.plans import plan_for
 from eplb_launch.vllm.releases import CAP
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from eplb_launch.check.tasks import File, Task
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
 _MAX_FILE = 1 << 20

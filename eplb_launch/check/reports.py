@@ -8,7 +8,7 @@ from eplb_launch import __version__, terminal
 from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check import sarif
 from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS
-from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
+from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.render.explain import warning_as_dict
 
 if TYPE_CHECKING:

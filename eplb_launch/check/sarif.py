@@ -9,7 +9,7 @@ from urllib.parse import quote
 from eplb_launch import __version__
 from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check.model import OK_STATES
-from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
+from eplb_launch.model import UNKNOWN as UNREADABLE
 
 if TYPE_CHECKING:
     from eplb_launch.check.model import Finding, Review

@@ -12,8 +12,7 @@ from eplb_launch.check.kind import Kind
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
 from eplb_launch.check.templating import replace
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import VARIABLE
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check import images
 from eplb_launch.check.yaml_tree import LIST, TEXT
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:

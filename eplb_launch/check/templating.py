@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

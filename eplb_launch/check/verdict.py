@@ -9,16 +9,16 @@ from eplb_launch.assessment import EXPOSED, Assessment, assess
 from eplb_launch.check.docker_run import ENGINES
 from eplb_launch.check.kubernetes.pods import from_secrets_only
 from eplb_launch.check.model import OK_STATES
-from eplb_launch.command.entrypoints import UNKNOWN as UNREADABLE
 from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
+from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eplb_launch.check.tasks import Task
-    from eplb_launch.command.entrypoints import Server, Wrapper
     from eplb_launch.files import Files
+    from eplb_launch.model import Server, Wrapper
     from eplb_launch.plans import Plan
 
 # Where the variable set, or the command wrapped, would put it right.

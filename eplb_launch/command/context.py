@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN, VLLM, Server, Wrapper
+from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.model import UNKNOWN, Server, Wrapper
 from eplb_launch.vllm.releases import VARIABLE
 
 TYPE_CHECKING = False

@@ -12,23 +12,22 @@ from eplb_launch.command.entrypoints import (
     IDLE,
     NOTHING,
     OTHER,
-    UNKNOWN,
     VLLM,
     entry_at,
-    is_python,
     module_entry,
     python_target,
     script_entry,
 )
 from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.model import UNKNOWN, is_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eplb_launch.command.context import Said
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.command.wrappers import Row
+    from eplb_launch.model import Server
 
 DEPTH = 16  # shell strings inside shell strings
 # Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.

@@ -7,10 +7,9 @@ and the GPUs (`gpus`). Imported only for a command that can hang.
 from __future__ import annotations
 
 from eplb_launch.files import DISK
-from eplb_launch.model import PlanWarning, Record
+from eplb_launch.model import DOES_NOT_FIT, PlanWarning, Record
 from eplb_launch.nccl import grids
 from eplb_launch.nccl.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
-from eplb_launch.plans import DOES_NOT_FIT, NOTHING_FITS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 TYPE_CHECKING = False
@@ -76,7 +75,7 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
                 f"{experts.count} experts DeepEP's dispatch takes all of {gpu.sms} SMs"
             )
             remedy = "change --eplb-config.num_redundant_experts"
-            return CAP, (PlanWarning(NOTHING_FITS, message, remedy, grids.SOURCE),)
+            return CAP, (PlanWarning("max-ctas-nothing-fits", message, remedy, grids.SOURCE),)
     cap = min(one.cap or CAP for one in fits.values())
     if experts.count is None:
         message = (

@@ -6,7 +6,7 @@ Imported only for a command that can hang. A row of WARNINGS is said at launch a
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import find_server
+from eplb_launch.command import find_server
 from eplb_launch.files import DISK, Given
 from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning, Record
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
@@ -21,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from eplb_launch.command.entrypoints import Server, Wrapper
     from eplb_launch.files import Files
+    from eplb_launch.model import Server, Wrapper
     from eplb_launch.nccl.checks_values import Fields
     from eplb_launch.plans import Plan
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.nccl.checks_values import Case, Fields
 
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))

@@ -5,8 +5,7 @@ Each yields, for every case that it finds, the fields of the row's message.
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.nccl.variables import (
     MIN_P2P,
     MINIMA,
@@ -22,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.nccl.conf import Value
     from eplb_launch.plans import Plan
 

@@ -14,8 +14,7 @@ command and of a machine.
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP
 
 TYPE_CHECKING = False

@@ -9,8 +9,7 @@ Imported only for a command that can hang.
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import MAX_CHANNELS, VARIABLE, release_of
 
 TYPE_CHECKING = False

@@ -11,8 +11,7 @@ import re
 
 import psutil
 
-from eplb_launch.command.entrypoints import is_python
-from eplb_launch.model import Record
+from eplb_launch.model import Record, is_python
 from eplb_launch.ps.view import View
 from eplb_launch.vllm.installed import which
 

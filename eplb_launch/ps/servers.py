@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import functools
 
-from eplb_launch.command.entrypoints import HINTS, find_server, is_python
+from eplb_launch.command import find_server
+from eplb_launch.command.entrypoints import HINTS
 from eplb_launch.command.wrappers import SHELLS
-from eplb_launch.model import Record
+from eplb_launch.model import Record, is_python
 from eplb_launch.ps.processes import ROLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from eplb_launch.command.entrypoints import Server
+    from eplb_launch.model import Server
     from eplb_launch.ps.processes import Process
 
     Processes = Mapping[int, Process]

@@ -14,8 +14,7 @@ Nothing is known here of an option's meaning: see `settings`.
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.command.entrypoints import UNKNOWN, is_python
 from eplb_launch.files import DISK
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record, is_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ Source: `vllm/engine/arg_utils.py` (create_engine_config) and `vllm/config/paral
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record, cut
+from eplb_launch.model import UNKNOWN, Record, cut
 from eplb_launch.vllm.arguments import RefusedError
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ Imported only for a command that has such words.
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.options import options
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

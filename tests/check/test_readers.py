@@ -13,7 +13,7 @@ from eplb_launch.check.compose import interpolation
 from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import Node, Problem
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 from eplb_launch.render.env import systemd as written
 
 

@@ -231,7 +231,7 @@ def test_which_files_are_harmless() -> None:
 
 
 def test_docker_exec_and_others_are_no_run() -> None:
-    from eplb_launch.command.entrypoints import find_server
+    from eplb_launch.command import find_server
 
     for words in (["docker", "exec", "c", "vllm", "serve", "m"], ["ssh", "run", "vllm", "serve"]):
         server = find_server(words, {})

@@ -12,7 +12,8 @@ from conftest import calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eplb_launch.command.entrypoints import UNKNOWN, Argument, Server, find_server, look
+from eplb_launch.command import find_server, look
+from eplb_launch.model import UNKNOWN, Argument, Server
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -625,7 +626,7 @@ def test_long_commands_are_bounded_work(words: list[str]) -> None:
 LOADED = """
 import sys
 before = set(sys.modules)
-from eplb_launch.command.entrypoints import find_server
+from eplb_launch.command import find_server
 assert find_server(sys.argv[1:], {})
 print(*sorted(set(sys.modules) - before))
 """

@@ -12,7 +12,8 @@ from conftest import calls
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eplb_launch.command.entrypoints import UNKNOWN, Server, find_server
+from eplb_launch.command import find_server
+from eplb_launch.model import UNKNOWN, Server
 
 HERE = {"A": "a", "TWO": "x  y", "EMPTY": "", "DP": "8", "HOME": "/home/me"}
 

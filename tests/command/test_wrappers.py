@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from eplb_launch.command.entrypoints import UNKNOWN, Server, find_server
+from eplb_launch.command import find_server
 from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.model import UNKNOWN, Server
 
 HERE = {"A": "a", "B": "b"}
 

@@ -20,7 +20,7 @@ import pytest
 
 from eplb_launch import __version__
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, assess
-from eplb_launch.command.entrypoints import find_server
+from eplb_launch.command import find_server
 from eplb_launch.model import PlanWarning
 from eplb_launch.plans import Plan
 from eplb_launch.ps.processes import Facts, Process

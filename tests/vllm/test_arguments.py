@@ -11,7 +11,7 @@ from conftest import calls
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.arguments import JSON, OPTIONS, VALUE, Reading, RefusedError, read
 from eplb_launch.vllm.options import options
 from eplb_launch.vllm.releases import release_of

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.check import sources
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
-from eplb_launch.command.entrypoints import UNKNOWN
-from eplb_launch.model import Record
+from eplb_launch.model import UNKNOWN, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check.templating import replace
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,7 +15,7 @@ from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:

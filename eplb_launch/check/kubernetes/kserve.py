@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check.tasks import Word
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

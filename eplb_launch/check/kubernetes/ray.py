@@ -10,7 +10,7 @@ from eplb_launch.check.kubernetes.containers import containers
 from eplb_launch.check.kubernetes.pods import files, variables
 from eplb_launch.check.tasks import Place, Task, Variables, Word, word
 from eplb_launch.check.yaml_tree import MAP, TEXT
-from eplb_launch.command.entrypoints import UNKNOWN
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:

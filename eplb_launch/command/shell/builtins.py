@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import ONE_WORD, UNKNOWN
 from eplb_launch.command.shell.expand import elements, expand, value
 from eplb_launch.command.shell.lexer import TEXT, Array, is_name, literal
 from eplb_launch.command.shell.state import (
@@ -15,6 +14,7 @@ from eplb_launch.command.shell.state import (
     PARAMETERS,
 )
 from eplb_launch.command.shell.syntax import names_in
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

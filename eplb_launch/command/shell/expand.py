@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import ONE_WORD, UNKNOWN
 from eplb_launch.command.shell.lexer import (
     ARITHMETIC,
     COMMAND,
@@ -13,6 +12,7 @@ from eplb_launch.command.shell.lexer import (
     parts,
 )
 from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ A command is followed once for each way through the alternatives of what it read
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import HINTS, NOTHING, UNKNOWN, VLLM, entry_at
+from eplb_launch.command.entrypoints import HINTS, NOTHING, VLLM, entry_at
 from eplb_launch.command.find import MARKS, search
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
@@ -26,16 +26,17 @@ from eplb_launch.command.shell.state import (
 )
 from eplb_launch.command.shell.syntax import Node, parse
 from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eplb_launch.command.context import Context
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.command.shell.lexer import Redirection
     from eplb_launch.command.shell.state import Arm, Field, Guard
     from eplb_launch.command.shell.syntax import Item
+    from eplb_launch.model import Server
 
 SOURCED = 16  # files and commands to name
 SERVERS = 256  # to look at in one script

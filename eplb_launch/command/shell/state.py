@@ -6,7 +6,7 @@ alternatives, each with the branches that lead to it, so that those of several v
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import ONE_WORD, UNKNOWN
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

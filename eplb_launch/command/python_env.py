@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.command.entrypoints import UNKNOWN
 from eplb_launch.command.wrappers import PREFIXES
 from eplb_launch.files import DISK
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from eplb_launch.command.entrypoints import Server
     from eplb_launch.files import Files
+    from eplb_launch.model import Server
 
 
 class NotKnownError(LookupError):

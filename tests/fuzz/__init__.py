@@ -1,0 +1,1 @@
+"""Random bytes for each reader of what others have written: `python -m fuzz`, `make fuzz`."""
