@@ -119,10 +119,9 @@ def plan(
         decided = decided.replace(release=release_of(vllm_version))
         return decided if idle else decided.replace(warnings=(NO_SERVER,))
 
-    # A script may start several, or one of several: all of them get the same environment.
-    for found in (server, *server.others):
-        decided = plan_for(
-            found,
+    def decide(server: Server) -> Plan:
+        return plan_for(
+            server,
             words,
             environ,
             vllm_version=vllm_version,
@@ -132,10 +131,14 @@ def plan(
             max_ctas=max_ctas,
             sms=sms,
         )
-        if decided.verdict is not None:
-            return decided
-        first = decided if found is server else first
-    return first
+
+    decided = decide(server)
+    # A script may start several, or one of several: all of them get the same environment.
+    for other in server.others if decided.verdict is None else ():
+        found = decide(other)
+        if found.verdict is not None:
+            return found
+    return decided
 
 
 def plan_for(

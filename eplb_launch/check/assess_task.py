@@ -18,13 +18,12 @@ from eplb_launch.command.shell.state import Place
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from eplb_launch.check.plan_cache import Decisions
     from eplb_launch.check.tasks import Task, Word
     from eplb_launch.model import Server
     from eplb_launch.plans import Plan
-
 
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
@@ -124,7 +123,7 @@ class _Judge:
                 yield finding
 
     def hides(self, unread: Sequence[str]) -> bool:
-        """Whether what could not be read may set more. Nobody keeps settings of vLLM in a Secret."""
+        """Whether what could not be read may set more: nobody keeps settings in a Secret."""
         return bool(unread) and not from_secrets_only(tuple(unread))
 
     def place(self, server: Server, words: Sequence[str], at: int) -> tuple[str, int]:
@@ -136,15 +135,12 @@ class _Judge:
             return word.source.path, _line(word, 0)
         return word.source.path, _line(word, scripts.line_of(words[server.place], server.place))
 
-    def of_server(
-        self, server: Server, words: Sequence[str], path: str, line: int
-    ) -> Finding:
+    def of_server(self, server: Server, words: Sequence[str], path: str, line: int) -> Finding:
         """Return the finding of a server.
 
         What only the server tells is its image, what sets variables on the way to it, and the
         options of the launcher.
         """
-        task = self.task
         run = engines.run_of(server)
         version = None if run is None or self.version else images.version(run.image)[0]
         told = launcher_options(server.prefixes) or {}

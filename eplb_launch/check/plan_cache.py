@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.command.entrypoints import find_server
+from eplb_launch.command import find_server
 from eplb_launch.files import Given
 from eplb_launch.model import UNKNOWN
 from eplb_launch.plans import plan_for
@@ -25,7 +25,7 @@ _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
 _MAX_FILES = 100
 _MAX_DEPTH = 64  # folders, one inside another: makedirs and rmtree call themselves for each
-_MAX_PLANS = 256  # that are kept
+_MAX_PLANS = 512  # that are kept
 _MAX_COMMANDS = 64
 _NAME = re.compile(r"[\w.+-]+")
 
@@ -62,7 +62,7 @@ class Decisions:
                 self.found[key] = (server, *server.others) if server is not None else ()
         return self.found[key]
 
-    def plan(
+    def plan(  # noqa: PLR0917
         self,
         server: Server,
         words: Sequence[str],

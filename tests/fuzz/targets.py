@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from eplb_launch.assessment import assess
 from eplb_launch.check.command import check
 from eplb_launch.check.reports import STYLES
-from eplb_launch.command.entrypoints import find_server
+from eplb_launch.command import find_server
 from eplb_launch.files import Given
 from eplb_launch.nccl import cap
 from eplb_launch.nccl.conf import readings

@@ -65,10 +65,10 @@ def assign(item: Item, state: State, *, export: bool = False) -> None:
             known = [(GAP, position)]
         elif before is None or ABSENT in (before, text) or not state.spend(len(before)):
             known = UNKNOWN
-        elif before == UNKNOWN and text[:1] not in (" ", "\t", "\n"):
-            known = UNKNOWN
-        else:
+        elif before != UNKNOWN or text[:1] in (" ", "\t", "\n"):
             known = before + text
+        else:
+            known = UNKNOWN
     state.put(name, known, export=export)
 
 

@@ -31,6 +31,7 @@ from eplb_launch.model import UNKNOWN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import ClassVar
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.lexer import Redirection
@@ -39,15 +40,14 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
 
 SOURCED = 16  # files and commands to name
-SERVERS = 256  # to look at in one script
-LEVELS = 80  # commands, functions and strings inside of each other
+SERVERS = 100  # to look at in one script
+LEVELS = 150  # commands, functions and strings inside of each other
 UNROLLED = 64  # turns of loops inside of each other
 LOOKED_AT = 32  # of the words of an array
 NAMED = 8  # of what cannot be known
 ROOM = 32  # for each character of a script
 # Commands that hardly ever fail, so that what follows them after `&&` is run.
 SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DECLARE))
-ENDS = frozenset(("exit", "return"))
 # They run what they are given as input.
 INPUTS = SHELLS | {"sbatch", "ssh"}
 
@@ -82,7 +82,8 @@ class _Follower:
         self.found: list[tuple[Server, bool]] = []  # each with whether `exec` starts it
         self.nets: list[tuple[frozenset[str], Server]] = []  # what is put into variables
         self.used: set[str] = set()  # variables that servers were started with, or that are shown
-        self.homes: dict[int, tuple[int, str]] = {}  # of functions: the script that they are in
+        # All that are defined, each with the script that it is in.
+        self.functions: dict[int, tuple[Node, int, str]] = {}
         self.called: set[int] = set()  # functions
         self.returns: list[Arm] | None = None  # of the function that is being followed
         self.frame: State | None = None  # its state
@@ -113,7 +114,9 @@ class _Follower:
 
     def nothing_known(self, position: int, begin: int, end: int) -> Server:
         """Return a server of which nothing is known but where it stands in the text."""
-        place = self.shell.place(Word((), begin, end)) if position == self.shell.position else position
+        place = (
+            self.shell.place(Word((), begin, end)) if position == self.shell.position else position
+        )
         found = self.way.server((), (), NOTHING, "")
         return found.replace(complete=False, place=place)
 
@@ -262,7 +265,7 @@ class _Follower:
 
     def function(self, node: Node, state: State) -> None:
         """Keep a function for when it is called."""
-        self.homes[id(node)] = self.shell.position, self.source
+        self.functions[id(node)] = node, self.shell.position, self.source
         state.variables[node.names[0] + FUNCTION] = node
         self.sure = True
 
@@ -409,13 +412,17 @@ class _Follower:
             if isinstance(word, Word)
             for field in expand(word, state, shell.place(word))
         ]
-        found, gap = settle(fields)
-        if found:
-            self.execute(node, fields, found, gap, words[:first], rest, state)
+        command = _Command(node, fields, words[:first], state)
+        if command.words:
+            self.note_sourced(command.words[0][0], fields, rest)
+            self.execute(command)
             return
-        self.assignments(
-            words[:first], state, lambda: [assign(item, state) for item in words[:first]]
-        )
+
+        def assigns() -> None:
+            for item in words[:first]:
+                assign(item, state)
+
+        self.assignments(words[:first], state, assigns)
         self.sure = not any(
             kind == COMMAND for item in words if isinstance(item, Word) for kind, _, _ in item
         )
@@ -435,7 +442,9 @@ class _Follower:
             value = state.variables.get(name)
             if isinstance(value, str) and _hints(value):
                 self.used |= shell.read - {name}
-                self.net(frozenset((name,)), [("sh", 0), ("-c", 0), (value, shell.place(item))], state)
+                self.net(
+                    frozenset((name,)), [("sh", 0), ("-c", 0), (value, shell.place(item))], state
+                )
             elif isinstance(value, list) and any(_hints(text) for text, _ in value[:LOOKED_AT]):
                 self.used |= shell.read - {name}
                 self.net(frozenset((name,)), value, state)
@@ -451,76 +460,79 @@ class _Follower:
         if server is not None and server.entry:
             self.nets.append((names, server.replace(complete=False)))
 
-    def execute(
-        self,
-        node: Node,
-        fields: list[Field],
-        words: list[Field],
-        gap: int,
-        assignments: list[Item],
-        given: list[Item],
-        state: State,
-    ) -> None:
-        """Do what a command with a name does.
-
-        `words` are `fields` without those not known, `given` is what they were expanded from.
-        """
+    def execute(self, command: _Command) -> None:
+        """Do what a command with a name does."""
+        words, state = command.words, command.state
         while words[1:] and (
             (words[0][0] in ("command", "builtin") and words[1][0] in BUILTINS)
             or (words[0][0] == "time" and self.is_function(words[1][0], state))
         ):
-            fields, words = fields[1:], words[1:]
+            command.settle(command.fields[1:])
+            words = command.words
         name = words[0][0]
         self.sure = name in SURE
-        if node.redirections and INPUTS.isdisjoint([text.rpartition("/")[2] for text, _ in words]):
-            self.documents(node, name.rpartition("/")[2], state)
-        if name in ("env", "eval", "source", "."):
-            self.note_sourced(name, fields, given)
-        if name == "trap":
+        if command.node.redirections and not command.reads_script():
+            self.documents(command)
+        if name in self.own:
             self.used |= self.shell.read
-            self.text(words[1][0] if words[1:] else "", state.branch(), words[0][1])
+            self.own[name](self, command)
         elif name in BUILTINS:
-            BUILTINS[name](fields, state)
-            if name == "set" and any(_hints(text) for text, _ in words[1:]):
+            BUILTINS[name](command.fields, state)
+            if name == "let" and _stands(words[-1][0]):  # `((` that is no arithmetic
+                node = command.node
+                begin, end = node.at, node.items[-1].end
+                self.add(self.nothing_known(self.shell.position, begin, end), execs=False)
+            elif name == "set" and any(_hints(text) for text, _ in words[1:]):
                 self.used |= self.shell.read - {PARAMETERS}
                 self.net(frozenset((PARAMETERS,)), state.parameters(), state)
-        elif name == "eval":
-            text = " ".join([text for text, _ in words[1:]])
-            if text.lstrip()[:1] == UNKNOWN:
-                state.lose_sight()
-            state.charge(2 * len(text))
-            self.used |= self.shell.read
-            self.with_assignments(assignments, state, lambda: self.text(text, state, _inexact(words[-1][1])))
         elif self.is_function(name, state):
             self.used |= self.shell.read
-            self.call(name, fields, assignments, state)
-        elif name in ENDS or (name == "exec" and len(words) > 1):
-            if name == "exec":
-                self.look(node, fields, words, gap, assignments, state)
-            elif name == "return" and self.returns is not None and self.frame is not None:
-                self.returns.append(_copy(state.changes(self.frame)))
-            state.ended = True
+            function = state.known(name + FUNCTION)
+            if isinstance(function, Node):
+                self.call(function, command.fields, command.assignments, state)
         elif name in READERS:
             self.used |= self.shell.read
         else:
-            self.look(node, fields, words, gap, assignments, state)
+            self.look(command)
+
+    def trap(self, command: _Command) -> None:
+        """`trap COMMANDS SIGNALS`."""
+        words = command.words
+        if words[1:]:
+            self.text(words[1][0], command.state.branch(), _inexact(words[1][1]))
+
+    def evaluate(self, command: _Command) -> None:
+        """`eval WORDS`."""
+        state, words = command.state, command.words
+        text = " ".join([text for text, _ in words[1:]])
+        if text.lstrip()[:1] == UNKNOWN:
+            state.lose_sight()
+        state.charge(2 * len(text))
+        names = [assigned(item) for item in command.assignments]
+        for item in command.assignments:
+            assign(item, state, export=True)
+        self.text(text, state, _inexact(words[-1][1]))
+        state.doubt(names)
+
+    def ends(self, command: _Command) -> None:
+        """`exit`, `return`, `exec COMMAND`."""
+        name, state = command.words[0][0], command.state
+        if name == "exec" and len(command.words) == 1:
+            return
+        if name == "exec":
+            self.look(command)
+        elif name == "return" and self.returns is not None and self.frame is not None:
+            self.returns.append(_copy(state.changes(self.frame)))
+        state.ended = True
 
     def is_function(self, name: str, state: State) -> bool:
         """Whether a function has this name, or may have it."""
         return bool(name) and isinstance(state.known(name + FUNCTION), Node)
 
-    def with_assignments(self, items: list[Item], state: State, does: Callable[[], object]) -> None:
-        """Do something with variables that are set for as long as it takes."""
-        names = [assigned(item) for item in items]
-        before = {name: state.stored(name) for name in names}
-        for item in items:
-            assign(item, state, export=True)
-        does()
-        for name in before:
-            state.doubt((name,))
-
     def note_sourced(self, name: str, fields: list[Field], given: list[Item]) -> None:
         """Note what sets variables here: a file, the command of `eval "$(..)"`, `export $(..)`."""
+        if name not in ("env", "eval", "source", ".", *DECLARE):
+            return
         found = [
             f"$({text.strip()})"
             for item in given
@@ -533,31 +545,33 @@ class _Follower:
         if found and len(self.way.sourced) < SOURCED:
             self.way.sourced += (found[0],)
 
-    def call(self, name: str, fields: list[Field], assignments: list[Item], state: State) -> None:
-        """Follow a function."""
-        node = state.known(name + FUNCTION)
-        if not isinstance(node, Node):
-            return
+    def call(self, node: Node, fields: list[Field], before: list[Item], state: State) -> None:
+        """Follow a function, with the assignments `before` it."""
         self.called.add(id(node))
         outer = self.frame, self.returns, self.shell.position, self.source
         self.frame = frame = state.branch()
-        self.returns = returns = []
-        self.shell.position, self.source = self.homes[id(node)]
-        for item in assignments:
+        returns: list[Arm] = []
+        self.returns = returns
+        for item in before:
             assign(item, frame, export=True)
-        own = {assigned(item) for item in assignments}
         frame.variables[PARAMETERS] = elements(fields[1:])
+        _, self.shell.position, self.source = self.functions[id(node)]
         self.parts(node, frame)
         self.frame, self.returns, self.shell.position, self.source = outer
         arms = [*([] if frame.ended else [frame.changes(state)]), *returns]
+        own = {assigned(item) for item in before}
         state.join([_without(arm, own) for arm in arms])
 
     def not_called(self, state: State) -> None:
         """Follow the functions that nothing has called: what does may be out of sight."""
-        for name, node in list(state.variables.items()):
-            if isinstance(node, Node) and id(node) not in self.called:
-                state.ended = False
-                self.call(name[: -len(FUNCTION)], [(name, 0), (GAP, 0)], [], state.branch())
+        state.ended = False
+        seen = 0
+        while seen < len(self.functions):
+            nodes = list(self.functions.values())[seen:]
+            seen += len(nodes)
+            for node, _, _ in nodes:
+                if id(node) not in self.called:
+                    self.call(node, [("", 0), (GAP, 0)], [], state.branch())
 
     def way_to(self, state: State) -> Context:
         """Return what a command gets that is started here."""
@@ -566,31 +580,24 @@ class _Follower:
         way.environ.changes.update(state.handed_on())
         return way
 
-    def look(
-        self,
-        node: Node,
-        fields: list[Field],
-        words: list[Field],
-        gap: int,
-        assignments: list[Item],
-        state: State,
-    ) -> None:
-        """Look for a server in a command; `words` are `fields` without those not known."""
-        given = [document for document in node.redirections if document.operator[:2] == "<<"]
-        names = [text.rpartition("/")[2] for text, _ in words]
-        if given and not INPUTS.isdisjoint(names):
-            fields = _with_input(fields, given[-1], self.shell)
-            words, gap = settle(fields)
-        name = names[0]
+    def look(self, command: _Command) -> None:
+        """Look for a server in a command."""
+        state = command.state
+        if command.node.redirections and command.reads_script():
+            command.settle(_with_input(command, self.shell))
+        fields, words, gap = command.fields, command.words, command.gap
+        name = command.names[0]
         state.charge(len(words))
-        if gap < 0 and name not in PREFIXES and name not in SHELLS and "." not in name:
-            if not any(_hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words):
-                self.way.idle[0] = False
-                return
+        starts = gap >= 0 or name in PREFIXES or name in SHELLS or "." in name
+        if not starts and not any(
+            _hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words
+        ):
+            self.way.idle[0] = False
+            return
         way = self.way_to(state)
         way.gap = gap
         blamed = list(self.shell.blamed)
-        for item in assignments:
+        for item in command.assignments:
             here = state.branch()
             assign(item, here)
             value = here.variables[assigned(item)]
@@ -609,25 +616,32 @@ class _Follower:
             unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
             self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
 
-    def documents(self, node: Node, name: str, state: State) -> None:
+    def documents(self, command: _Command) -> None:
         """Keep the here-documents of a command, unless it only shows them."""
+        node, name = command.node, command.names[0]
         writes = any(one.operator in (">", ">>", ">|", "&>") for one in node.redirections)
-        if self.probing or (name in (*READERS, ":", "true") and name != "tee" and not writes):
+        shows = name in READERS or name in (":", "true")
+        if self.probing or (shows and name != "tee" and not writes):
             return
         for one in node.redirections:
             if one.operator not in ("<<", "<<-") or not _stands(one.text):
                 continue
             text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
-            place = self.shell.place(Word((), one.at, one.at + len(text)))
-            if isinstance(place, Place):
-                place.exact = True
-            way = self.way_to(state)
+            place = _text_place(one, self.shell)
+            way = self.way_to(command.state)
             server = search(["sh", "-c", text], [0, 0, place], way)
             if server is None or not server.entry:
                 server = self.nothing_known(self.shell.position, one.at, one.at + len(text))
             self.nets.append((frozenset(), server.replace(complete=False)))
 
-    kinds = {
+    own: ClassVar = {
+        "trap": trap,
+        "eval": evaluate,
+        "exec": ends,
+        "exit": ends,
+        "return": ends,
+    }
+    kinds: ClassVar = {
         "simple": simple,
         "list": commands,
         "pipe": pipe,
@@ -641,12 +655,35 @@ class _Follower:
     }
 
 
-def _with_input(fields: list[Field], document: Redirection, shell: Shell) -> list[Field]:
+class _Command:
+    """A simple command, expanded."""
+
+    def __init__(
+        self, node: Node, fields: list[Field], assignments: list[Item], state: State
+    ) -> None:
+        self.node = node
+        self.assignments = assignments  # before it
+        self.state = state
+        self.settle(fields)
+
+    def settle(self, fields: list[Field]) -> None:
+        """Take the words; of `words` those are left out that cannot be known."""
+        self.fields = fields
+        self.words, self.gap = settle(fields)
+        self.names = [text.rpartition("/")[2] for text, _ in self.words]
+
+    def reads_script(self) -> bool:
+        """Whether a here-document is a script that it runs."""
+        given = any(one.operator in ("<<", "<<-") for one in self.node.redirections)
+        return given and not INPUTS.isdisjoint(self.names)
+
+
+def _with_input(command: _Command, shell: Shell) -> list[Field]:
     """Return a command with the script that it reads as one that it is given."""
+    fields = command.fields
+    document = [one for one in command.node.redirections if one.operator in ("<<", "<<-")][-1]
     text = document.text
-    place = shell.place(Word((), document.at, document.at + len(text)))
-    if isinstance(place, Place):
-        place.exact = isinstance(shell.position, Place) <= getattr(shell.position, "exact", True)
+    place = _text_place(document, shell)
     names = [word.rpartition("/")[2] for word, _ in fields]
     if "ssh" in names:  # hands its words to a shell
         end = next((i for i, name in enumerate(names) if name in SHELLS), len(fields))
@@ -655,6 +692,15 @@ def _with_input(fields: list[Field], document: Redirection, shell: Shell) -> lis
         kept = [field for field in fields if field[0] not in ("-s", "-")]
         return [*kept, ("-c", place), (text, place)]
     return [*fields, ("sh", place), ("-c", place), (text, place)]
+
+
+def _text_place(document: Redirection, shell: Shell) -> int:
+    """Return the place of a here-document, which stands in the script as it is."""
+    place = shell.place(Word((), document.at, document.at + len(document.text)))
+    position = shell.position
+    if isinstance(place, Place) and (not isinstance(position, Place) or position.exact):
+        place.exact = True
+    return place
 
 
 def _copy(arm: Arm) -> Arm:
@@ -675,7 +721,9 @@ def _without(arm: Arm, names: set[str]) -> Arm:
 
 
 def _inexact(position: int) -> int:
-    return Place(position, position.offset, position.end) if isinstance(position, Place) else position
+    return (
+        Place(position, position.offset, position.end) if isinstance(position, Place) else position
+    )
 
 
 def _offset(position: int) -> int:
@@ -708,7 +756,11 @@ def _stands(text: str) -> bool:
         name = word.rpartition("/")[2]
         if name in VLLM or (word == "-m" and _hints("".join(words[index + 1 : index + 2]))):
             start = index if name in VLLM else index - 1
-            found = entry_at(["python3", *words[index:]], 0) if start < index else entry_at(words, index)
+            found = (
+                entry_at(["python3", *words[index:]], 0)
+                if start < index
+                else entry_at(words, index)
+            )
             if found is not None and found != NOTHING:
                 return True
     return False

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import TypeAlias
 
+    from typing_extensions import Self
+
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.syntax import Item, Node
 
@@ -41,17 +43,17 @@ LOCAL = "-l"  # and a name: it is the function's own
 FUNCTION = "()"  # behind the name of a function
 MOST = 8  # alternatives of a variable, and ways through one command
 # What the shell sets itself; the first ones are numbers.
-NUMBERS = frozenset(
-    """! $ ? BASHPID EPOCHSECONDS EUID LINENO OPTIND PPID RANDOM SECONDS SHLVL SRANDOM UID""".split()
-)
-OWN = NUMBERS | frozenset("BASH_VERSION EPOCHREALTIME OLDPWD PWD _ -".split())
+_NUMBERS = "! $ ? BASHPID EPOCHSECONDS EUID LINENO OPTIND PPID RANDOM SECONDS SHLVL SRANDOM UID"
+NUMBERS = frozenset(_NUMBERS.split())
+OWN = NUMBERS.union(("BASH_VERSION", "EPOCHREALTIME", "OLDPWD", "PWD", "_", "-"))
 # Numbers, names of hosts and addresses, as those who start a script set them: Slurm's sbatch(1),
 # LeaderWorkerSet, mpirun(1), torchrun, Kubernetes; none of them is an option.
 _ONE_WORD = ("SLURM_", "SLURMD_", "LWS_", "OMPI_", "PMI_", "PMIX_", "KUBERNETES_", "SGE_", "PBS_")
-_HOSTS = frozenset(
-    """GROUP_RANK HOSTNAME LOCAL_RANK LOCAL_WORLD_SIZE LOGNAME MASTER_ADDR MASTER_PORT NODE_RANK
-    POD_IP POD_NAME POD_NAMESPACE RANK USER WORLD_SIZE""".split()
-)
+_HOSTS = """
+    GROUP_RANK HOSTNAME LOCAL_RANK LOCAL_WORLD_SIZE LOGNAME MASTER_ADDR MASTER_PORT NODE_RANK
+    POD_IP POD_NAME POD_NAMESPACE RANK USER WORLD_SIZE
+"""
+_HOST = frozenset(_HOSTS.split())
 # Of these, alternatives are kept apart for a server. Others are unknown where they differ.
 _DECIDING = ("NCCL_", "RCCL_", "VLLM_", "SLURM_")
 
@@ -70,7 +72,7 @@ class Place(int):
     end: int
     exact: bool  # what is inside of it has its place there too
 
-    def __new__(cls, position: int, offset: int, end: int, *, exact: bool = False) -> Place:
+    def __new__(cls, position: int, offset: int, end: int, *, exact: bool = False) -> Self:
         """Take all three."""
         place = super().__new__(cls, position)
         place.offset, place.end, place.exact = offset, end, exact
@@ -191,18 +193,18 @@ class State:
                 return str(len(parameters))
             return parameters[number - 1][0] if number <= len(parameters) else None
         value = self.known(name)
-        if value == OUTSIDE:
+        if value == OUTSIDE or (value == UNSEEN and name in OWN):
             return self.outside(name)
-        if value == UNSEEN:
-            return self.outside(name) if name in OWN else UNKNOWN
-        return value if value is None or isinstance(value, (str, list)) else UNKNOWN
+        if value == UNSEEN or not (value is None or isinstance(value, (str, list))):
+            return UNKNOWN
+        return value
 
     def outside(self, name: str) -> Value:
         """Return the value of a variable that the script has not set."""
         if name in OWN:
             return ONE_WORD if name in NUMBERS else UNKNOWN
         value = self.shell.way.environ.get(name)
-        if value == UNKNOWN and (name.startswith(_ONE_WORD) or name in _HOSTS):
+        if value == UNKNOWN and (name.startswith(_ONE_WORD) or name in _HOST):
             return ONE_WORD
         return value
 
@@ -358,7 +360,7 @@ class State:
                     else (unseen if HIDDEN in arm[0] else before)
                     for arm in arms
                 ]
-                after[name] = self.either(values, guards)
+                after[name] = self.either(name, values, guards)
             found.append(after)
         if any(HIDDEN in variables for variables, _ in arms):
             found[0].pop(HIDDEN, None)
@@ -375,7 +377,7 @@ class State:
             state = state.above
         return self.shell.way.environ.get(name, look=False)
 
-    def either(self, values: Sequence[Stored], guards: Sequence[Guard]) -> Stored:
+    def either(self, name: str, values: Sequence[Stored], guards: Sequence[Guard]) -> Stored:
         """Return what a name is where branches meet."""
         first = values[0]
         if all(found == first for found in values):
@@ -388,7 +390,8 @@ class State:
                 cases.append((guard, found))
         self.shell.forked = True
         if len(cases) > MOST:
-            return joined([UNKNOWN if v in (OUTSIDE, UNSEEN) else v for _, v in cases])
+            outside = {OUTSIDE: self.outside(name), UNSEEN: UNKNOWN}
+            return joined([outside.get(v, v) if isinstance(v, str) else v for _, v in cases])
         return Either(cases)
 
 
