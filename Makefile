@@ -51,10 +51,11 @@ e2e: $(VENV)/.dev $(REAL)/.installed ## Test with real vLLM (3.4 GB) and real Ra
 ray: $(VENV)/.dev ## Test with real Ray only
 	$(BIN)/pytest -n0 -v tests/e2e/test_ray.py $(PYTEST)
 
-lint: $(VENV)/.dev ## Check style and types
+lint: $(VENV)/.dev ## Check style, types, and which way imports go
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 actionlint: $(VENV)/.dev ## Check the workflows of CI; opt-in, installs a program built by others
 	$(PIP) install --group actionlint

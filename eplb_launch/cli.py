@@ -266,10 +266,10 @@ def ps(
 
 
 CHECK_EPILOG = """
-Reads Kubernetes YAML of any kind, compose files, systemd units, Dockerfiles, shell scripts and
-other YAML that starts vLLM; of a folder, what its names tell to be one. Exit status: 0 if all is
-ok, 1 if a server is exposed (with --strict also if one is unknown), else 125 if a file could not be
-read, 2 for a usage error.
+Reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles, shell
+scripts, and all else that has an entry point of vLLM in it. Exit status: 0 if all is ok, 1 if a
+server is exposed (with --strict also if one is unknown), else 125 if a file could not be read, 2
+for a usage error.
 """
 
 
@@ -296,6 +296,9 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="A server that is unknown counts as exposed.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="List the lines with an entry point and no server.")
+    ] = False,
     vllm_version: VllmVersion = None,
 ) -> None:
     """Review the servers that deployment files start, before they hang.
@@ -313,7 +316,10 @@ def check(
     style = "json" if as_json else (format_ or CheckFormat.text).value
     version = vllm_version or options.get("vllm_version")
     strict = strict or bool(options.get("strict"))
-    raise typer.Exit(run_check(paths, style=style, strict=strict, vllm_version=version))
+    verbose = verbose or bool(options.get("verbose"))
+    raise typer.Exit(
+        run_check(paths, style=style, strict=strict, vllm_version=version, verbose=verbose)
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -44,10 +44,10 @@ COERCED_LC_CTYPE = frozenset((b"C.UTF-8", b"C.utf8", b"UTF-8"))
 
 def say(line: str) -> None:
     """Write one line to stderr with our name in front; nothing where it is closed, or full."""
-    from eplb_launch.terminal import printable
-
-    text = f"eplb-launch: {printable(line)}\n"
     try:
+        from eplb_launch.model import printable
+
+        text = f"eplb-launch: {printable(line)}\n"
         # None where descriptor 2 was closed: it may be some other file by now.
         if sys.stderr is not None:
             _write(sys.stderr, text)

@@ -148,6 +148,23 @@ def cut(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
+def printable(text: str) -> str:
+    """Return a line with everything escaped that who shows it would act on, line ends included.
+
+    That is a terminal, or the log of a workflow of GitHub, which reads commands in what is printed:
+    https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs.
+    """
+    if "##[" in text:
+        text = text.replace("##[", "#\\x23[")
+    if text.lstrip()[:2] == "::":
+        text = text.replace(":", "\\x3a", 1)
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
 # The code of a note: on the GPUs that are there, the cap fits only while NCCL does not fill it.
 DOES_NOT_FIT = "cap-does-not-fit"
 

@@ -1,7 +1,4 @@
-"""What stdout is, and how text gets there: nothing of others reaches a terminal as it is.
-
-Imports nothing that the interpreter has not loaded already: a launch that says something comes by.
-"""
+"""What stdout is, and how text gets there."""
 
 from __future__ import annotations
 
@@ -11,23 +8,6 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-def printable(text: str) -> str:
-    """Return a line with everything escaped that who shows it would act on, line ends included.
-
-    That is a terminal, or the log of a workflow of GitHub, which reads commands in what is printed:
-    https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs.
-    """
-    if "##[" in text:
-        text = text.replace("##[", "#\\x23[")
-    if text.lstrip()[:2] == "::":
-        text = text.replace(":", "\\x3a", 1)
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def json_text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import dataclasses
 import marshal
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
@@ -19,6 +20,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+Result = TypeVar("Result")
 
 HERE = os.path.dirname(__file__)
 # The command as it was installed, with the two ways to start it.
@@ -59,24 +62,19 @@ def pytest_report_header() -> str:
     return "probe: Python, for want of cc: blind to how SIGINT, SIGPIPE and SIGXFSZ are handed on"
 
 
-def calls(function: Callable[..., object], *arguments: object) -> int:
-    """Return how many functions a call calls: work that no other load of the machine changes.
+def counted(function: Callable[..., Result], *arguments: object) -> tuple[Result, int]:
+    """Return what a call returns, and how many functions it calls, which is the same anywhere.
 
     What a C function does counts as one; for that there is the time-out of pytest.
     """
-    counted = 0
+    profile = cProfile.Profile()
+    result = profile.runcall(function, *arguments)
+    return result, sum(entry.callcount for entry in profile.getstats())
 
-    def count(_frame: object, event: str, _argument: object) -> None:
-        nonlocal counted
-        counted += event in ("call", "c_call")
 
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        function(*arguments)
-    finally:
-        sys.setprofile(before)
-    return counted
+def calls(function: Callable[..., object], *arguments: object) -> int:
+    """Return how many functions a call calls."""
+    return counted(function, *arguments)[1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -250,7 +250,7 @@ def test_installed_its_other_commands_find_what_they_need(installed: Installed) 
     assert installed.launcher("env", *launch).stdout == "export NCCL_MAX_CTAS=8\n"
     json.loads(installed.launcher("ps", "--json", str(os.getpid())).stdout)
     examples = os.path.join(REPOSITORY, "examples")
-    assert " 0 exposed, 0 unknown" in installed.launcher("check", examples).stdout
+    assert " 0 exposed to the EPLB hang, 0 unknown" in installed.launcher("check", examples).stdout
 
 
 def test_installed_its_types_are_seen(installed: Installed, tmp_path: Path) -> None:

@@ -6,20 +6,26 @@ The server is a stand-in for vLLM of a known release. It is started by the launc
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
 
 import pytest
 from conftest import SCRIPT
 from house import HAZARD, House, seen
+from typer.testing import CliRunner
 
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 from eplb_launch.check.command import check
+from eplb_launch.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from typer.testing import Result
 
     from eplb_launch.assessment import Assessment
 
@@ -149,7 +155,7 @@ class Asked:
         self.command = shlex.split(f"{row.before} {house.vllm} {row.arguments}")
         self.environ = {"PATH": f"{house.root}/bin:/usr/bin:/bin", "HOME": "/", **row.environ}
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def launch(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [SCRIPT, *words, *shlex.split(self.row.options), "--", *self.command],
             env={**self.environ, "STAND_IN": "{}"},
@@ -159,9 +165,11 @@ class Asked:
             check=False,
         )
 
-    def explain(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run("explain", "--json").stdout)
-        return found
+    def ask(self, *words: str) -> Result:
+        """Run a sub-command in this process."""
+        options = [*words, *shlex.split(self.row.options)]
+        with mock.patch.dict(os.environ, self.environ, clear=True):
+            return CliRunner().invoke(app, options, obj=self.command)
 
     def started(self, *program: str) -> Assessment:
         words = [*program, *self.command]
@@ -179,12 +187,12 @@ class Asked:
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_all_agree_on_a_server(house: House, row: Row, tmp_path: Path) -> None:
     asked = Asked(house, row)
-    explained = asked.explain()
+    explained = json.loads(asked.ask("explain", "--json").stdout)
     found = explained["assessment"]
     assert (found["state"], found["cause"], found["value"]) == row.launched
     assert explained["set"] == ({CAP: row.sets} if row.sets else {})
     assert bool(explained["warnings"]) == row.warns
-    assert asked.run("env").stdout == (f"export {CAP}={row.sets}\n" if row.sets else "")
+    assert asked.ask("env").stdout == (f"export {CAP}={row.sets}\n" if row.sets else "")
     # What runs, and what a file says that is to run.
     assert short(asked.started()) == row.bare
     assert asked.checked(tmp_path) == row.bare
@@ -199,11 +207,11 @@ def test_all_agree_on_a_server(house: House, row: Row, tmp_path: Path) -> None:
 def test_strict_refuses_what_is_warned_of(house: House, row: Row) -> None:
     asked = Asked(house, row)
     for words in (("explain", "--strict"), ("--strict", "explain"), ("env", "--strict")):
-        assert asked.run(*words).returncode == (125 if row.warns else 0), words
+        assert asked.ask(*words).exit_code == (125 if row.warns else 0), words
     if row.warns:
-        done = asked.run("--strict")
+        done = asked.launch("--strict")
         assert (done.returncode, done.stdout) == (125, "")
         assert "not started (--strict)" in done.stderr
-        assert asked.run("env", "--strict").stdout == ""
+        assert asked.ask("env", "--strict").stdout == ""
     else:
         asked.started(SCRIPT, "--strict", *shlex.split(row.options), "--")

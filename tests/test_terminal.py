@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eplb_launch import terminal
+from eplb_launch.model import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ RULE = ("-dp", "8", "--enable-eplb", "--all2all-backend", "deepep_low_latency")
     ],
 )
 def test_a_line_is_shown_as_one_line(text: str, shown: str) -> None:
-    assert terminal.printable(text) == shown
+    assert printable(text) == shown
 
 
 @pytest.mark.parametrize(

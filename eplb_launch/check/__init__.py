@@ -2,8 +2,9 @@
 
 The way of the data: `sources` reads files, `yaml_tree` makes trees of YAML with lines. A `kind`
 takes some of them and gives what they start as `tasks`: `kubernetes/`, `compose/`, `systemd` (with
-`dropins`), `dockerfile` (with `instructions`), `shell_files`, and `fields` for all other YAML;
-`reader` has the list of the kinds, and asks all of them.
+`dropins`), `quadlet`, `dockerfile` (with `instructions`), `shell_files`, `fields` for all other
+YAML, and `others` for what no reader knows; `reader` has the list of the kinds, and asks all of
+them.
 
 `assess_task` asks the Plan (by `plan_cache`) about each task, with its `files`, and about each
 command of its `scripts` (which `worker` reads with `grammar`; `shell_inputs` and `docker_run` say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eplb_launch.assessment import UNKNOWN, Assessment
+from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment
 from eplb_launch.check import docker_run as engines
 from eplb_launch.check import images, scripts
 from eplb_launch.check.files import with_config_files, with_script
@@ -64,6 +64,15 @@ class _Judge:
 
     def findings(self) -> Iterator[Finding]:
         """Yield the findings, a line may have several."""
+        if self.task.guess:
+            found = [one for one in self.read() if one.assessment.state == EXPOSED]
+            guess = Assessment(UNKNOWN, "no-reader", self.task.guess)
+            yield from found or [self.finding(self.task.source.path, self.task.line, guess)]
+        else:
+            yield from self.read()
+
+    def read(self) -> Iterator[Finding]:
+        """As findings, as far as the words go."""
         words = [word.text for word in self.task.words]
         if self.task.unreadable:
             found = Assessment(UNKNOWN, "not-a-command", self.task.unreadable)
@@ -199,7 +208,11 @@ class _Judge:
 
     def finding(self, path: str, line: int, found: Assessment) -> Finding:
         """Return a finding in the name of the task."""
-        return Finding(path, line, self.task.name, found, notes=self.task.notes)
+        listed = [w.line for w in self.task.words if w.line and w.source.path == path]
+        if scripts.shell_index([word.text for word in self.task.words]) or not listed:
+            listed = [line]
+        lines = min(listed), max(listed)
+        return Finding(path, line, self.task.name, found, notes=self.task.notes, lines=lines)
 
 
 def _line(word: Word, offset: int) -> int:

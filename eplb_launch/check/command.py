@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check import reports
 from eplb_launch.check.assess_task import judge
-from eplb_launch.check.model import Finding, Review
+from eplb_launch.check.model import Finding, Mention, Review
 from eplb_launch.check.plan_cache import Decisions
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.exec import say
@@ -46,11 +46,35 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
             findings[finding.file, finding.line, finding.name] = finding
     order = {name: number for number, name in enumerate(reader.names.values())}
     found = sorted(findings.values(), key=lambda f: (order.get(f.file, len(order)), f.line))
-    return Review(tuple(found), tuple(reader.troubles), reader.files, tuple(reader.idle))
+    mentions = tuple(_mentions(reader, found))
+    return Review(tuple(found), tuple(reader.troubles), reader.files, tuple(reader.idle), mentions)
+
+
+def _mentions(reader: Reader, found: Sequence[Finding]) -> Iterator[Mention]:
+    """Yield the lines with an entry point that belong to no server, with the reason for each."""
+    lines: dict[str, set[int]] = {}
+    for finding in found:
+        first, last = finding.lines
+        lines.setdefault(finding.file, {finding.line}).update(
+            (finding.line, *range(first, last + 1))
+        )
+    troubles = {(trouble.file, trouble.line) for trouble in reader.troubles}
+    for mention in reader.mentions:
+        if mention.line in lines.get(mention.file, ()):
+            continue
+        why = mention.why
+        if not why and any(file == mention.file for file, _ in troubles):
+            why = "in a file of which a part is not read"
+        yield mention.replace(why=why or "no command starts it there, as far as it can be read")
 
 
 def run(
-    paths: Sequence[str], *, style: str, strict: bool = False, vllm_version: str | None = None
+    paths: Sequence[str],
+    *,
+    style: str,
+    strict: bool = False,
+    vllm_version: str | None = None,
+    verbose: bool = False,
 ) -> int:
     """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
     review = check(paths, vllm_version)
@@ -58,7 +82,7 @@ def run(
         names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
         more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
         say(f"nothing that check reads is in {names}{more}")
-    text = reports.STYLES[style](review, strict=strict)
+    text = reports.STYLES[style](review, strict=strict, verbose=verbose)
     status = review.status(strict=strict)
     print_text(text.encode("utf-8", "backslashreplace").decode("utf-8"), end="")
     return status

@@ -12,27 +12,31 @@ if TYPE_CHECKING:
     from eplb_launch.check.sources import Source
 
 # Folders of units on a system: above them is its root, which EnvironmentFile= is meant in.
-UNIT_FOLDERS = re.compile(r"(?:^|/)(?:etc|run|lib|usr/lib|usr/local/lib)/systemd/(?:system|user)$")
+UNIT_FOLDERS = re.compile(
+    r"(?:^|/)(?:(?:etc|run|lib|usr/lib|usr/local/lib)/systemd/(?:system|user)"
+    r"|(?:etc|run|usr/share)/containers/systemd)$"
+)
 
 
-def units(found: Sequence[Source]) -> Iterator[list[Source]]:
-    """Yield units, each with its drop-ins; a drop-in that has no unit here is one by itself.
+def units(found: Sequence[Source], suffix: str) -> Iterator[list[Source]]:
+    """Yield units of a type (".service"), each with its drop-ins.
 
-    Of a template, each instance that has drop-ins of its own is a further unit: systemd.unit(5).
+    A drop-in that has no unit here is one by itself. Of a template, each instance that has drop-ins
+    of its own is a further unit: systemd.unit(5).
     """
     drop_ins: dict[str, dict[str, list[Source]]] = {}  # by folder, by the unit that they name
     mains = []
     for source in found:
-        if source.path.endswith(".service"):
+        if source.path.endswith(suffix):
             mains.append(source)
         else:
             unit = os.path.basename(source.directory).removesuffix(".d")
-            drop_ins.setdefault(_folder(source), {}).setdefault(unit, []).append(source)
+            drop_ins.setdefault(_folder(source, suffix), {}).setdefault(unit, []).append(source)
     used: set[str] = set()
     for main in mains:
         name = os.path.basename(main.path)
-        near = drop_ins.get(_folder(main), {})
-        general = [source for wanted in _names(name) for source in near.get(wanted, ())]
+        near = drop_ins.get(_folder(main, suffix), {})
+        general = [source for wanted in _names(name, suffix) for source in near.get(wanted, ())]
         variants = [general]
         for instance, own in near.items() if "@." in name else ():
             if instance != name and re.sub("@.*[.]", "@.", instance) == name:
@@ -41,30 +45,30 @@ def units(found: Sequence[Source]) -> Iterator[list[Source]]:
             used.update(source.path for source in parts)
             yield [main, *_in_order(parts)]
     for source in found:
-        if not source.path.endswith(".service") and source.path not in used:
+        if not source.path.endswith(suffix) and source.path not in used:
             yield [source]
 
 
-def _folder(source: Source) -> str:
+def _folder(source: Source, suffix: str) -> str:
     """Return what the drop-ins of a unit have in common with it: the system that they are for.
 
     That is the root above the folders of units, else the folder that both are in.
     """
     folder = os.path.abspath(source.directory)
-    if not source.path.endswith(".service"):
+    if not source.path.endswith(suffix):
         folder = os.path.dirname(folder)
     match = UNIT_FOLDERS.search(folder)
     return folder[: match.start()] + "/" if match else folder
 
 
-def _names(unit: str) -> Iterator[str]:
+def _names(unit: str, suffix: str) -> Iterator[str]:
     """Yield the names that drop-ins for a unit may have: its own, up to each dash, its type."""
     yield unit
-    stem = unit.removesuffix(".service")
+    stem = unit.removesuffix(suffix)
     for index, char in enumerate(stem):
         if char == "-" and index < len(stem) - 1:
-            yield stem[: index + 1] + ".service"
-    yield "service"
+            yield stem[: index + 1] + suffix
+    yield suffix[1:]
 
 
 def _in_order(parts: Sequence[Source]) -> list[Source]:

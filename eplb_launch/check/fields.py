@@ -229,6 +229,8 @@ class _Reader:
     def text(self, at: _At, depth: int) -> Iterator[Task]:
         """Yield what a text starts: a script, options, or YAML that has such fields."""
         text = at.node.text
+        if "```" in text:  # a document
+            return
         if at.key in _SCRIPTS and "vllm" in text:
             yield self.script(at, word(at.node, self.source))
         elif "\n" in text and any(hint in text for hint in HINTS):

@@ -37,6 +37,7 @@ class Finding(Record):
     version_source: str = ""
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
+    lines: tuple[int, int] = (0, 0)  # the first and the last line of its words, if they are a list
 
     @property
     def verdict(self) -> str:
@@ -63,6 +64,14 @@ class Trouble(Record):
     message: str
 
 
+class Mention(Record):
+    """A line with an entry point that starts no server."""
+
+    file: str
+    line: int
+    why: str
+
+
 class Review(Record):
     """All that was found."""
 
@@ -70,6 +79,7 @@ class Review(Record):
     troubles: tuple[Trouble, ...]
     files: int  # how many were read
     idle: tuple[str, ...] = ()  # files that were asked for, with nothing in them that is known here
+    mentions: tuple[Mention, ...] = ()
 
     def status(self, *, strict: bool = False) -> int:
         """Return the exit status: 1 where something is exposed, 125 where a file was not read."""

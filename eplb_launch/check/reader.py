@@ -15,7 +15,9 @@ from eplb_launch.check.compose.services import Compose
 from eplb_launch.check.dockerfile import Dockerfile
 from eplb_launch.check.fields import Fields
 from eplb_launch.check.kubernetes.manifests import Kubernetes
-from eplb_launch.check.model import Trouble
+from eplb_launch.check.model import Mention, Trouble
+from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none
+from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import YAML, Source
 from eplb_launch.check.systemd import Unit
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
 # The first that takes a file has it.
 KINDS: tuple[type[Kind], ...] = (
     Dockerfile,
+    Quadlet,
     Unit,
     Script,
     Compose,
     Kubernetes,
     Fields,
+    Other,
 )
 
 MAX_FILES = 100_000
@@ -60,7 +64,10 @@ def gather(paths: Sequence[str]) -> Iterator[Source]:
             source = sources.read(path, form_of(path), seen)
         if source is not None:
             if not source.kind and not source.problem:
-                source = source.replace(kind=_looks_like(source.text))
+                form = _looks_like(source.text)
+                source = source.replace(
+                    kind=form or (OTHER if next(entries(source.text), 0) else "")
+                )
             yield source.replace(named=True)
 
 
@@ -81,7 +88,7 @@ def _looks_like(text: str) -> str:
 
 def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
     failed: list[OSError] = []
-    count = 0
+    count = others = 0
     waiting = [folder]
     while waiting:
         parent = waiting.pop()
@@ -93,16 +100,36 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
             if not form and "." not in name:
                 head = sources.head(path)
                 form = _looks_like(head) if head.startswith("#!") else ""
-            source = sources.read(path, form, seen, only_hinted=True) if form else None
+            if form in ("", OTHER):
+                others += 1
+                source = _other(path, seen) if others <= MAX_FILES else None
+            else:
+                count += 1
+                source = sources.read(path, form, seen, only_hinted=True)
             if source is not None:
                 yield source
-            count += bool(form)
             if count >= MAX_FILES:
                 message = f"more than {MAX_FILES:,} files in it: the rest is not read"
                 yield Source(folder, problem=message)
                 return
+    if others > MAX_FILES:
+        message = f"more than {MAX_FILES:,} files of no known kind in it: not all are looked at"
+        yield Source(folder, problem=message)
     for error in failed:
         yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
+
+
+def _other(path: str, seen: set[tuple[int, int]]) -> Source | None:
+    """Return a file of no kind that is known, if it is a text with an entry point in it."""
+    try:
+        if os.stat(path).st_size > sources.MAX_TEXT:  # data, a log, weights
+            return None
+    except OSError:
+        return None
+    source = sources.read(path, OTHER, seen)
+    if source is None or source.problem:
+        return None
+    return source if next(entries(source.text), 0) else None
 
 
 def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
@@ -142,6 +169,7 @@ class Reader:
         self.kinds = [kind() for kind in KINDS]
         self.first: dict[Kind, Source] = {}  # of each kind, what was taken first
         self.names: dict[str, str] = {}  # of the files, each as it was found
+        self.mentions: list[Mention] = []  # every line with an entry point
 
     def name(self, file: str) -> str:
         """Return the one name of a file in the report: "./a.sh" and "a.sh" are the same."""
@@ -160,12 +188,20 @@ class Reader:
 
     def take(self, source: Source) -> None:
         """Read a file."""
-        self.files += 1
+        self.files += not (
+            source.kind == OTHER and of_people(source.path, source.text) and not source.named
+        )
         self.names.setdefault(os.path.abspath(source.path), source.path)
+        lines = source.text.split("\n")
+        what = (
+            of_people(source.path, source.text) if source.kind == OTHER and not source.named else ""
+        )
+        for line in entries(source.text):
+            self.mentions.append(Mention(source.path, line, what or why_none(lines[line - 1])))
         if source.problem:
             self.troubles.append(Trouble(source.path, 0, source.problem))
         elif not source.kind:
-            *titles, last = (kind.title for kind in KINDS)
+            *titles, last = (kind.title for kind in KINDS if kind.title)
             message = f"no kind of file that is known here: {', '.join(titles)} or {last}"
             self.troubles.append(Trouble(source.path, 0, message))
         else:

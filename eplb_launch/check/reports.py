@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eplb_launch import __version__, terminal
+from eplb_launch import __version__, model, terminal
 from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check import sarif
 from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 
 
-def text(review: Review, *, strict: bool) -> str:
+def text(review: Review, *, strict: bool, verbose: bool = False) -> str:
     """For a person: a line for each server, what to do below it, and a summary."""
     lines: list[str] = []
     for finding in review.findings:
@@ -28,6 +28,8 @@ def text(review: Review, *, strict: bool) -> str:
     for trouble in review.troubles:
         place = f"{trouble.file}:{trouble.line}" if trouble.line else trouble.file
         lines.append(f"{place}: not read: {trouble.message}")
+    if verbose:
+        lines += _mentions(review)
     lines.append(_summary(review, strict=strict))
     return "".join(f"{printable(line)}\n" for line in lines)
 
@@ -44,14 +46,28 @@ def _lines(finding: Finding) -> list[str]:
     return lines
 
 
+def _mentions(review: Review) -> list[str]:
+    return [f"{one.file}:{one.line}: no server: {one.why}" for one in review.mentions]
+
+
 def _summary(review: Review, *, strict: bool) -> str:
     counts = _counts(review)
     total = len(review.findings)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
+    parts[0] += " to the EPLB hang"
     if strict and counts[WORDS[UNKNOWN]]:
         parts[1] += " (counts as exposed: --strict)"
     servers, files = _plural(total, "server"), _plural(review.files, "file")
     line = f"{servers} in {files}: {', '.join(parts)}"
+    if not review.files:
+        line = "nothing was checked: no file that check reads is there"
+    elif not total:
+        line = f"{servers} in {files}: nothing there starts vLLM, as far as check reads it"
+    if review.mentions:
+        many = "start" if len(review.mentions) > 1 else "starts"
+        line += (
+            f"; {_plural(len(review.mentions), 'line')} with an entry point {many} none (--verbose)"
+        )
     if review.troubles:
         line += f"; {_plural(len(review.troubles), 'part')} not read"
     return line
@@ -69,7 +85,7 @@ def _counts(review: Review) -> dict[str, int]:
 def printable(line: str) -> str:
     """Return a line without what a terminal would act on."""
     line = line.replace(UNREADABLE, "?")
-    return "\t".join(map(terminal.printable, line.split("\t")))
+    return "\t".join(map(model.printable, line.split("\t")))
 
 
 def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
@@ -97,18 +113,20 @@ def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
             }
             for finding in review.findings
         ],
+        "mentions": [{"file": m.file, "line": m.line, "why": m.why} for m in review.mentions],
         "errors": [
             {"file": t.file, "line": t.line or None, "message": t.message} for t in review.troubles
         ],
     }
 
 
-def as_json(review: Review, *, strict: bool) -> str:
-    """For a program."""
+def as_json(review: Review, *, strict: bool, verbose: bool = False) -> str:
+    """For a program, which is always told all of it."""
+    del verbose
     return terminal.json_text(as_dict(review, strict=strict)) + "\n"
 
 
-def github(review: Review, *, strict: bool) -> str:
+def github(review: Review, *, strict: bool, verbose: bool = False) -> str:
     """For a workflow of GitHub Actions: annotations at the lines, and the summary in its log.
 
     docs.github.com/actions/reference/workflow-commands-for-github-actions.
@@ -126,6 +144,8 @@ def github(review: Review, *, strict: bool) -> str:
             message = f"{warning.message}; {warning.remedy}"
             lines.append(_annotation("warning", finding.file, finding.line, warning.code, message))
     lines += [_annotation("error", t.file, t.line, "not read", t.message) for t in review.troubles]
+    if verbose:
+        lines += map(printable, _mentions(review))
     lines.append(printable(_summary(review, strict=strict)))
     return "".join(f"{line}\n" for line in lines)
 
@@ -144,8 +164,9 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def as_sarif(review: Review, *, strict: bool) -> str:
-    """For a code scanner."""
+def as_sarif(review: Review, *, strict: bool, verbose: bool = False) -> str:
+    """For a code scanner, to which a line without a server is no result."""
+    del verbose
     return terminal.json_text(sarif.log(review, strict=strict)) + "\n"
 
 

@@ -61,28 +61,21 @@ class Unit(Kind):
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         """Yield the units, with what they start."""
-        for unit in units.units(self.sources):
+        for unit in units.units(self.sources, ".service"):
             yield unit[0], tasks(unit)
 
 
 def tasks(parts: Sequence[Source]) -> Iterator[Task]:
     """Yield what a unit and its drop-ins start."""
-    settings: dict[str, list[Setting]] = {}
-    for source in parts:
-        for setting in _settings(source):
-            known = settings.setdefault(setting.name, [])
-            if setting.value:
-                known.append(setting)
-            else:
-                known.clear()  # an empty value takes back all before
-    environ, unread = _environment(parts[0], settings)
+    settings = read(parts, "[Service]")
+    environ, unread = environment(parts[0], settings)
     directory = settings["WorkingDirectory"][-1].value if settings.get("WorkingDirectory") else "/"
     directory = directory.lstrip("-")
     name = os.path.basename(parts[0].path)
     unset = _unset(settings)
     for key in _EXEC:
         for setting in settings.get(key, []):
-            for words in _commands(setting, environ):
+            for words in commands(setting, environ):
                 yield Task(
                     PLACE,
                     f"{name} {key}=",
@@ -97,8 +90,21 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
                 )
 
 
-def _settings(source: Source) -> Iterator[Setting]:
-    """Yield the lines of [Service], those that go on with a backslash joined."""
+def read(parts: Sequence[Source], section: str) -> dict[str, list[Setting]]:
+    """Return the settings in a section of a unit and its drop-ins, by their names."""
+    settings: dict[str, list[Setting]] = {}
+    for source in parts:
+        for setting in _settings(source, section):
+            known = settings.setdefault(setting.name, [])
+            if setting.value:
+                known.append(setting)
+            else:
+                known.clear()  # an empty value takes back all before
+    return settings
+
+
+def _settings(source: Source, wanted: str) -> Iterator[Setting]:
+    """Yield the lines of a section, those that go on with a backslash joined."""
     section = ""
     lines = source.text.split("\n")
     at = 0
@@ -118,14 +124,15 @@ def _settings(source: Source) -> Iterator[Setting]:
         line = " ".join(pieces)
         if line.startswith("["):
             section = line
-        elif section == "[Service]":
+        elif section == wanted:
             name, _, value = line.partition("=")
             yield Setting(name.strip(), value.strip(), source, start, at)
 
 
-def _environment(
+def environment(
     unit: Source, settings: Mapping[str, list[Setting]]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the variables that settings set, and what sets more and could not be read."""
     environ: dict[str, str] = {}
     unread: list[str] = []
     for setting in settings.get("Environment", []):
@@ -254,7 +261,7 @@ def _specifiers(text: str) -> str:
     return re.sub(r"%(.)", lambda m: "%" if m[1] == "%" else UNKNOWN, text, flags=re.DOTALL)
 
 
-def _commands(setting: Setting, environ: Mapping[str, str]) -> Iterator[tuple[Word, ...]]:
+def commands(setting: Setting, environ: Mapping[str, str]) -> Iterator[tuple[Word, ...]]:
     """Yield the commands of an Exec line: several may be parted by " ; "."""
     raw = setting.value
     found: list[str] = []

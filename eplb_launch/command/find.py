@@ -392,7 +392,7 @@ def _is_other(words: Sequence[str]) -> bool:
         return False
     from eplb_launch.vllm.options import OPTIONS
 
-    known = [f" {' '.join(options.split())}" for _, _, options in OPTIONS]
+    known = [f" {' '.join(options.split())}" for options in OPTIONS.values()]
     return any(all(f" {name}" not in row for row in known) for name in names)
 
 

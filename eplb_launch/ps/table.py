@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from eplb_launch import __version__
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
+from eplb_launch.model import printable
 from eplb_launch.ps.processes import ROLES
 from eplb_launch.render.explain import setting_as_dict, warning_as_dict
-from eplb_launch.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
-from eplb_launch.model import cut
+from eplb_launch.model import cut, printable
 from eplb_launch.nccl.cap import calls_beside
 from eplb_launch.nccl.checks import OVERWRITTEN
-from eplb_launch.terminal import print_text, printable
+from eplb_launch.terminal import print_text
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:

@@ -125,7 +125,7 @@ def read(
     if "--config" in words:
         pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
     if any(word[:1] == UNKNOWN for word in words):
-        from eplb_launch.vllm.unknown_words import may_be_options
+        from eplb_launch.vllm.options import may_be_options
 
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
         complete = complete and not may_be_options(words, release, takes_model=takes_model)

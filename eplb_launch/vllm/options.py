@@ -1,62 +1,42 @@
 """Every option of `vllm serve`, release by release: what an abbreviation is unique among.
 
 Read from the parsers of vLLM 0.12 to 0.33, one release of each minor (0.15: the wheel). Loaded only
-where a command abbreviates an option or where a report wants the list.
-
-A row: the first and the last minor release (0.N) that has the options, and the options. None: up
-to the newest release known here.
+where a command abbreviates an option, or has a word of which nothing is known, or where a report
+wants the list.
 """
 
 from __future__ import annotations
 
-OPTIONS: tuple[tuple[int, int | None, str], ...] = (
-    (
-        12,
-        12,
-        """
+from eplb_launch.model import UNKNOWN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from eplb_launch.vllm.releases import Release
+
+# By the first and the last minor release (0.N) that has them; None: up to the newest known here.
+OPTIONS: Mapping[tuple[int, int | None], str] = {
+    (12, 12): """
         --cuda-graph-sizes --disable-mm-preprocessor-cache
         --enable-multimodal-encoder-data-parallel --task
     """,
-    ),
-    (
-        12,
-        16,
-        """
+    (12, 16): """
         --disable-log-requests --logits-processor-pattern --no-disable-log-requests
     """,
-    ),
-    (
-        12,
-        17,
-        """
+    (12, 17): """
         --swap-space
     """,
-    ),
-    (
-        12,
-        18,
-        """
+    (12, 18): """
         --disable-frontend-multiprocessing --no-disable-frontend-multiprocessing
     """,
-    ),
-    (
-        12,
-        26,
-        """
+    (12, 26): """
         --max-long-partial-prefills --max-num-partial-prefills
     """,
-    ),
-    (
-        12,
-        27,
-        """
+    (12, 27): """
         --calculate-kv-scales --no-calculate-kv-scales --override-attention-dtype
     """,
-    ),
-    (
-        12,
-        None,
-        """
+    (12, None): """
         --additional-config --aggregate-engine-logging --all2all-backend --allow-credentials
         --allowed-headers --allowed-local-media-path --allowed-media-domains --allowed-methods
         --allowed-origins --api-key --api-server-count -asc --async-scheduling --block-size -cc
@@ -124,20 +104,12 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --uds --use-tqdm-on-load --uvicorn-log-level --video-pruning-rate --worker-cls
         --worker-extension-cls
     """,
-    ),
-    (
-        13,
-        None,
-        """
+    (13, None): """
         -ac --attention-backend --attention-config --cudagraph-metrics
         --enable-layerwise-nvtx-tracing --no-cudagraph-metrics
         --no-enable-layerwise-nvtx-tracing --profiler-config
     """,
-    ),
-    (
-        14,
-        None,
-        """
+    (14, None): """
         --allow-deprecated-quantization --default-chat-template-kwargs --enable-log-deltas
         --enable-logging-iteration-details --enable-mfu-metrics --enable-offline-docs
         --enable-return-routed-experts --enable-tower-connector-lora -ep
@@ -145,82 +117,46 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --no-enable-logging-iteration-details --no-enable-mfu-metrics --no-enable-offline-docs
         --no-enable-return-routed-experts --no-enable-tower-connector-lora --ubatch-size
     """,
-    ),
-    (
-        15,
-        None,
-        """
+    (15, None): """
         --mamba-cache-mode --mm-encoder-only --no-mm-encoder-only --ssl-ciphers
     """,
-    ),
-    (
-        16,
-        None,
-        """
+    (16, None): """
         --disable-access-log-for-endpoints --enable-flashinfer-autotune --kernel-config
         --no-enable-flashinfer-autotune --no-specialize-active-lora --specialize-active-lora
         --weight-transfer-config
     """,
-    ),
-    (
-        17,
-        17,
-        """
+    (17, 17): """
         --no-use-gpu-for-pooling-score --use-gpu-for-pooling-score
     """,
-    ),
-    (
-        17,
-        None,
-        """
+    (17, None): """
         --cpu-offload-params --enable-elastic-ep --fail-on-environ-validation
         --language-model-only --moe-backend --no-enable-elastic-ep
         --no-fail-on-environ-validation --no-language-model-only --offload-backend
         --offload-group-size --offload-num-in-group --offload-params --offload-prefetch-step
         --performance-mode
     """,
-    ),
-    (
-        18,
-        None,
-        """
+    (18, None): """
         --dcp-comm-backend --distributed-timeout-seconds --enable-ep-weight-filter
         --gdn-prefill-backend --grpc --no-enable-ep-weight-filter --shutdown-timeout
     """,
-    ),
-    (
-        19,
-        None,
-        """
+    (19, None): """
         --kv-cache-dtype-skip-layers --lora-target-modules --mm-tensor-ipc
         --no-scheduler-reserve-full-isl --reasoning-config --renderer-num-workers -sc
         --scheduler-reserve-full-isl
     """,
-    ),
-    (
-        20,
-        None,
-        """
+    (20, None): """
         --enable-flash-late-interaction --enable-mamba-cache-stochastic-rounding
         --ir-op-priority --mamba-backend --mamba-cache-philox-rounds
         --no-enable-flash-late-interaction --no-enable-mamba-cache-stochastic-rounding
         --no-numa-bind --numa-bind --numa-bind-cpus --numa-bind-nodes
     """,
-    ),
-    (
-        21,
-        None,
-        """
+    (21, None): """
         --fingerprint-mode --fingerprint-value --mm-encoder-attn-dtype
         --mm-encoder-fp8-scale-path --mm-encoder-fp8-scale-save-margin
         --mm-encoder-fp8-scale-save-path --safetensors-prefetch-block-size
         --safetensors-prefetch-num-threads
     """,
-    ),
-    (
-        22,
-        None,
-        """
+    (22, None): """
         --cpu-distributed-timeout-seconds --data-parallel-multi-port-external-lb
         --data-parallel-supervisor-port --dp-supervisor-probe-failure-threshold
         --dp-supervisor-probe-interval-s --dp-supervisor-probe-timeout-s -dpm
@@ -228,87 +164,47 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --no-enable-cumem-allocator --no-enable-mixed-moe-lora-format --no-use-fp64-gumbel
         --quantization-config --spec-method --spec-model --spec-tokens --use-fp64-gumbel
     """,
-    ),
-    (
-        24,
-        None,
-        """
+    (24, None): """
         -dc --device-ids --diffusion-config --jit-monitor-verbose --no-jit-monitor-verbose
         --prefill-schedule-interval --watermark
     """,
-    ),
-    (
-        25,
-        None,
-        """
+    (25, None): """
         --enable-per-request-metrics --jit-monitor-mode --mm-ipc-gpu-memory-gb
         --model-class-overrides --no-enable-per-request-metrics
     """,
-    ),
-    (
-        26,
-        29,
-        """
+    (26, 29): """
         --enable-bf16x3-router-gemm --no-enable-bf16x3-router-gemm
     """,
-    ),
-    (
-        26,
-        None,
-        """
+    (26, None): """
         --enable-moe-shared-loras --max-num-scheduled-tokens --no-enable-moe-shared-loras
         --prefix-match-unit
     """,
-    ),
-    (
-        27,
-        None,
-        """
+    (27, None): """
         --cohere-format --cohere-is-reasoning-model --enable-fault-tolerance
         --fault-tolerance-config --kda-prefill-backend --mamba-ssu-algorithm
         --mm-hasher-algorithm --no-cohere-is-reasoning-model --no-enable-fault-tolerance
         --no-use-replayssm --replayssm-buffer-len --use-replayssm --video-pruning-method
     """,
-    ),
-    (
-        28,
-        None,
-        """
+    (28, None): """
         --ec-manager-config --mm-device-do-normalize --mm-processor-device
         --no-mm-device-do-normalize --no-return-sampling-mask --return-sampling-mask
     """,
-    ),
-    (
-        29,
-        None,
-        """
+    (29, None): """
         --dcp-q-replicate --enable-batch-sharded-sampling --enable-trace-replay
         --max-num-queued-reqs --max-num-queued-tokens --no-dcp-q-replicate
         --no-enable-batch-sharded-sampling --no-enable-trace-replay
         --per-request-spec-decode-metrics --prefix-cache-retention-interval
         --sse-keep-alive-interval
     """,
-    ),
-    (
-        30,
-        30,
-        """
+    (30, 30): """
         --enable-mamba-fine-grained-prefix-cache --no-enable-mamba-fine-grained-prefix-cache
     """,
-    ),
-    (
-        30,
-        None,
-        """
+    (30, None): """
         --dp-sync-interval --elastic-ep-max-dp-size --enable-nccl-comm-suspend
         --enable-scale-out --engram-config --kda-decode-backend --no-enable-nccl-comm-suspend
         --no-enable-scale-out --sparse-indexer-topk-backend --watermark-config
     """,
-    ),
-    (
-        31,
-        None,
-        """
+    (31, None): """
         --anthropic-disabled-thinking-effort --aux-output-config --device-memory-utilization
         --enable-mamba-shared-prefix-checkpoint --log-level --logging-config
         --long-prefill-token-threshold-adaptive --max-lora-cls-labels --max-num-active-seqs
@@ -316,20 +212,12 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --no-swa-bounded-replay --no-trust-request-mm-kwargs --sleep-preserve-parameter-names
         --swa-bounded-replay --tool-strict-level --trust-request-mm-kwargs
     """,
-    ),
-    (
-        32,
-        None,
-        """
+    (32, None): """
         --custom-histogram-buckets --enable-hc-sp --enable-shm-tensor-arena --grpc-port
         --no-enable-hc-sp --no-enable-shm-tensor-arena --no-sleep-mode-offload-cudagraph
         --sleep-mode-offload-cudagraph
     """,
-    ),
-    (
-        33,
-        None,
-        """
+    (33, None): """
         --disable-auto-tool-choice --disable-batch-sharded-sampling --disable-chunked-prefill
         --disable-cumem-allocator --disable-dbo --disable-elastic-ep --disable-ep-weight-filter
         --disable-eplb --disable-expert-parallel --disable-fault-tolerance
@@ -351,13 +239,12 @@ OPTIONS: tuple[tuple[int, int | None, str], ...] = (
         --monokernel --no-monokernel --reasoning-effort-map --sleep-mode-backend
         --watchdog-config
     """,
-    ),
-)
+}
 
 
 def newest() -> int:
     """Return N of the newest release 0.N of the table: it brought options, or lacks some."""
-    return max(since if until is None else until + 1 for since, until, _ in OPTIONS)
+    return max(since if until is None else until + 1 for since, until in OPTIONS)
 
 
 def options(minor: int | None) -> frozenset[str]:
@@ -365,7 +252,50 @@ def options(minor: int | None) -> frozenset[str]:
     release = newest() if minor is None else min(minor, newest())
     return frozenset(
         name
-        for since, until, names in OPTIONS
+        for (since, until), names in OPTIONS.items()
         if since <= release and (until is None or release <= until)
         for name in names.split()
     )
+
+
+_SHORT_FLAGS = frozenset(("-dpe", "-dph", "-ep", "-h"))
+
+
+def may_be_options(words: Sequence[str], release: Release, *, takes_model: bool) -> bool:
+    """Whether a word of which nothing is known may be an option, with what it has to say.
+
+    It is none where an option wants a value, nor where the model is missing: the only argument
+    without an option, where there is one (`takes_model`).
+    """
+    known = options(release.minor)
+    unknown = 0
+    has_model = not takes_model
+    before = ""
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("-") and len(word) > 1:
+            before = "flag" if _stands_alone(word, known) else "option"
+        elif before == "option":
+            before = "value"  # maybe not its only one
+        elif word.startswith(UNKNOWN) and "/" not in word:
+            unknown += 1
+        elif before != "value":
+            has_model = True
+    return unknown > (not has_model)
+
+
+def _stands_alone(word: str, known: frozenset[str]) -> bool:
+    """Whether an option takes no value from the next word."""
+    if "=" in word or (word.startswith("-O") and len(word) > 2):
+        return True
+    name = word.replace("_", "-")
+    if not name.startswith("--"):
+        return name in _SHORT_FLAGS
+    names = [name] if name in known else [other for other in known if other.startswith(name)]
+    return bool(names) and all(_is_flag(other, known) for other in names)
+
+
+def _is_flag(name: str, known: frozenset[str]) -> bool:
+    """Whether an option is a switch: argparse's BooleanOptionalAction gives it a `--no-` form."""
+    return name.startswith("--no-") or f"--no-{name[2:]}" in known

@@ -172,7 +172,7 @@ def test_what_is_printed_for_a_person(folder: Path) -> None:
         "        eplb-launch -- vllm serve …\n"
         "    or set NCCL_MAX_CTAS before it:\n"
         "        export NCCL_MAX_CTAS=8\n"
-        "1 server in 1 file: 1 exposed, 0 unknown, 0 ok\n"
+        "1 server in 1 file: 1 exposed to the EPLB hang, 0 unknown, 0 ok\n"
     )
 
 
@@ -295,7 +295,8 @@ def test_the_json_has_these_keys(folder: Path) -> None:
     (folder / "a.sh").write_text(EXPOSED)
     (folder / "b.yaml").write_text(BROKEN)
     found = json.loads(check("--format", "json", ".").output)
-    assert list(found) == ["schema", "launcher", "status", "files", "counts", "servers", "errors"]
+    keys = ["schema", "launcher", "status", "files", "counts", "servers", "mentions", "errors"]
+    assert list(found) == keys
     assert (found["schema"], found["status"], found["files"]) == (2, 1, 2)
     assert found["counts"] == {"ok": 0, "exposed": 1, "unknown": 0}
     [server] = found["servers"]
@@ -321,7 +322,7 @@ def test_annotations_of_github(folder: Path) -> None:
         ("error", "./d.yaml", "2"),
     ]
     assert "%0A" in found[0][4]
-    assert lines[-1].startswith("2 servers in 3 files: 1 exposed, 1 unknown, 0 ok")
+    assert lines[-1].startswith("2 servers in 3 files: 1 exposed to the EPLB hang, 1 unknown, 0 ok")
     strict = check("--strict", "--format", "github", "c.sh").output
     assert strict.startswith("::error file=c.sh,line=1")
 

@@ -79,12 +79,19 @@ def test_a_further_kind_is_one_class_and_one_row(
 )
 def test_a_script_is_one_of_a_shell(tmp_path: Path, first: str, known: bool) -> None:
     path = tmp_path / "start"
-    path.write_text(f"{first}\n{SERVE}\n")
+    path.write_text(f"{first}\nNCCL_MAX_CTAS=8 {SERVE}\n")
+    verdict = "ok" if known else "unknown"
     named = check([str(path)], "0.16.0")
-    assert [finding.line for finding in named.findings] == [2] * known
-    message = "no kind of file that is known here: a Dockerfile, a systemd unit, a shell script, "
-    message += "a compose file, Kubernetes YAML or YAML that starts vLLM"
-    assert [trouble.message for trouble in named.troubles] == [message] * (not known)
+    assert [(one.line, one.verdict) for one in named.findings] == [(2, verdict)]
     below = check([str(tmp_path)], "0.16.0")
-    assert [finding.line for finding in below.findings] == [2] * known
-    assert not below.troubles
+    assert [one.verdict for one in below.findings] == [verdict] * ("python" not in first)
+    assert not named.troubles + below.troubles
+
+
+def test_a_script_of_another_language_without_an_entry_point_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "start"
+    path.write_text("#!/usr/bin/fish\nls\n")
+    [trouble] = check([str(path)]).troubles
+    message = "no kind of file that is known here: a Dockerfile, a Quadlet unit, a systemd unit, "
+    message += "a shell script, a compose file, Kubernetes YAML or YAML that starts vLLM"
+    assert trouble.message == message

@@ -19,12 +19,13 @@ from eplb_launch.check.command import check
 from eplb_launch.check.reports import STYLES
 from eplb_launch.command import find_server
 from eplb_launch.files import Given
+from eplb_launch.model import printable
 from eplb_launch.nccl import cap
 from eplb_launch.nccl.conf import readings
 from eplb_launch.plans import plan
 from eplb_launch.ps.processes import Process, _environ, _overwritten
 from eplb_launch.render import explain
-from eplb_launch.terminal import json_text, printable
+from eplb_launch.terminal import json_text
 from eplb_launch.vllm.arguments import RefusedError
 from eplb_launch.vllm.config_file import load
 from eplb_launch.vllm.installed import look_up

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
     Span = tuple[int, int | None]
 
-_START = "OPTIONS: tuple[tuple[int, int | None, str], ...] = (\n"
-_END = "\n)\n"
+_START = "OPTIONS: Mapping[tuple[int, int | None], str] = {\n"
+_END = "\n}\n"
 _WIDTH = 96
 
 
 def known() -> dict[int, frozenset[str]]:
     """Return the options by release 0.N, for all releases of the table."""
-    return {minor: options(minor) for minor in range(OPTIONS[0][0], newest() + 1)}
+    return {
+        minor: options(minor) for minor in range(min(since for since, _ in OPTIONS), newest() + 1)
+    }
 
 
 def spans(releases: Mapping[int, frozenset[str]]) -> dict[Span, list[str]]:
@@ -51,11 +53,11 @@ def render(releases: Mapping[int, frozenset[str]], text: str) -> str:
     head, start, rest = text.partition(_START)
     _, end, tail = rest.partition(_END)
     rows = "".join(
-        f'    (\n        {since},\n        {until},\n        """\n'
+        f'    ({since}, {until}): """\n'
         + textwrap.indent(
             textwrap.fill(" ".join(names), _WIDTH - 8, break_on_hyphens=False), " " * 8
         )
-        + '\n    """,\n    ),\n'
+        + '\n    """,\n'
         for (since, until), names in spans(releases).items()
     )
     head = head.replace(f"to 0.{max(known())}, one", f"to 0.{max(releases)}, one")

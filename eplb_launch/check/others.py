@@ -1,0 +1,118 @@
+"""Files that no reader here knows, and lines that name an entry point and start no server."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from eplb_launch.check.kind import ENTRY_POINT, Kind
+from eplb_launch.check.shell_files import PLACE, task
+from eplb_launch.command.wrappers import READERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eplb_launch.check.sources import Source
+    from eplb_launch.check.tasks import Task
+    from eplb_launch.check.yaml_tree import Node
+
+OTHER = "other"
+# By their names they deploy nothing: who reads or runs them is told, and has to look.
+_DOCUMENTS = frozenset(
+    (".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".rst", ".svg", ".txt")
+)
+_PROGRAMS = frozenset(
+    (
+        *(".c", ".cc", ".cpp", ".css", ".cu", ".go", ".h", ".java", ".js", ".jsx", ".kt", ".lua"),
+        *(".patch", ".diff", ".php", ".pl", ".proto", ".py", ".pyi", ".rb", ".rs", ".scala"),
+        *(".swift", ".ts", ".tsx"),
+    )
+)
+# And these deploy something, in a language of their own.
+_SUFFIXES = frozenset(
+    (
+        *(".bat", ".bzl", ".cfg", ".cmd", ".conf", ".csh", ".cue", ".def", ".env", ".fish"),
+        *(".groovy", ".hcl", ".ini", ".j2", ".jinja", ".jinja2", ".jsonnet", ".just", ".libsonnet"),
+        *(".mk", ".nomad", ".nu", ".ps1", ".star", ".tcsh", ".tf", ".tmpl", ".toml", ".tpl"),
+    )
+)
+_NAMES = frozenset(
+    ("gnumakefile", "jenkinsfile", "justfile", "makefile", "tiltfile", "vagrantfile")
+)
+_SHOW = READERS - {"alias", "declare", "export", "local", "set", "test", "["}  # these may keep it
+_COMMENT = re.compile(r"\s*(?:#|//|;|--\s|/?\*|<!--|\{#|\{\{-?\s*/\*|rem\b)", re.IGNORECASE)
+_WORD = re.compile(r"[@\-\s\"'(]*(?:-\s+)?(?:[\w.-]+:\s*[|>]?-?\s*)?[\"'&|;(\s]*([\w./-]+)")
+_INTERPRETER = re.compile(r"#!.*\b(?:node|perl|python[\d.]*|ruby)\b")
+_HELP = re.compile(r"\s(?:--help(?:=\S+)?|-h|--version|-v)(?![\w-])")
+
+
+class Other(Kind):
+    """A file of no kind that has an entry point in it: what starts it is not known."""
+
+    title = ""  # it is what is left
+    form = OTHER
+
+    @classmethod
+    def is_named(cls, path: str) -> bool:
+        """Whether its name says that no other reader is to try it."""
+        name = os.path.basename(path).lower()
+        return name in _NAMES or os.path.splitext(name)[1] in _SUFFIXES or bool(of_people(name))
+
+    def take(self, source: Source, text: str, document: Node | None) -> bool:
+        """Take it, if there is an entry point in it."""
+        del document
+        if ENTRY_POINT.search(text):
+            self.sources.append(source)
+        return bool(self.sources) and self.sources[-1] is source
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield a line each; none of a document or a program, unless it was asked for."""
+        for source in self.sources:
+            if not source.named and of_people(source.path, source.text):
+                continue
+            name = os.path.basename(source.path)
+            why = f"check has no reader for {name}: what this line starts is a guess"
+            lines = source.text.split("\n")
+            for number in entries(source.text):
+                text = lines[number - 1]
+                if why_none(text):
+                    continue
+                for following in lines[number : number + 200]:
+                    if not text.endswith("\\"):
+                        break
+                    text += f"\n{following}"
+                found = task(source, text.lstrip("@-+ \t"), number, "")
+                yield found.replace(place=PLACE, guess=why)
+
+
+def of_people(path: str, text: str = "") -> str:
+    """Return what a file is that deploys nothing, by its name or its `#!`; "" for any other."""
+    if _INTERPRETER.match(text):
+        return "a program"
+    suffix = os.path.splitext(path.lower())[1]
+    if suffix in _DOCUMENTS:
+        return "a document"
+    return "a program" if suffix in _PROGRAMS else ""
+
+
+def entries(text: str) -> Iterator[int]:
+    """Yield the lines, counted from 1, at which an entry point begins."""
+    line, at = 1, 0
+    for match in ENTRY_POINT.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        yield line
+
+
+def why_none(line: str) -> str:
+    """Return why a line with an entry point starts no server; "" if that is not plain."""
+    if _COMMENT.match(line):
+        return "a comment"
+    match = _WORD.match(line)
+    first = match[1].rpartition("/")[2] if match else ""
+    if first in _SHOW:
+        return f"shown or looked for: {first}"
+    if _HELP.search(line):
+        return "only help, or the version"
+    return ""

@@ -1,0 +1,102 @@
+"""Containers that Podman makes units of systemd of. podman-systemd.unit(5)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from eplb_launch.check import dropins, images
+from eplb_launch.check.instructions import exec_form
+from eplb_launch.check.kind import Kind
+from eplb_launch.check.systemd import commands, environment, read, split
+from eplb_launch.check.tasks import Limit, Place, Task, Word
+from eplb_launch.vllm.releases import CAP, VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eplb_launch.check.sources import Source
+    from eplb_launch.check.systemd import Setting
+
+PLACE = Place(
+    "in the unit",
+    f"[Container]\nEnvironment={VARIABLE}={CAP}",
+    own=("let the container begin with eplb-launch", "Entrypoint={}"),
+    last_wins=True,
+)
+SUFFIX = ".container"
+_SETS = ("-e", "--env", "--entrypoint")  # options of podman-run(1) that change what is known here
+
+
+class Quadlet(Kind):
+    """A unit of Quadlet, with its drop-ins."""
+
+    title = "a Quadlet unit"
+    form = "quadlet"
+    suffixes = (SUFFIX,)
+
+    @classmethod
+    def is_named(cls, path: str) -> bool:
+        """Whether it is a unit or, by its folder, a drop-in."""
+        folder = os.path.basename(os.path.dirname(path))
+        drop_in = folder == "container.d" or folder.endswith(f"{SUFFIX}.d")
+        return super().is_named(path) or (drop_in and path.lower().endswith(".conf"))
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:
+        """Whether it has the section of a container."""
+        return first.startswith("[") and "[Container]" in text.split("\n")
+
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        """Yield the units, with what they start."""
+        for unit in dropins.units(self.sources, SUFFIX):
+            yield unit[0], tasks(unit)
+
+
+def tasks(parts: Sequence[Source]) -> Iterator[Task]:
+    """Yield what a unit and its drop-ins start: the Entrypoint=, else the image's, and Exec=."""
+    settings = read(parts, "[Container]")
+    image = _last(settings.get("Image", ()))
+    entrypoint = settings.get("Entrypoint", ())[-1:]
+    entry = [word for setting in entrypoint for word in _entrypoint(setting)]
+    args = [
+        w for setting in settings.get("Exec", ())[-1:] for c in commands(setting, {}) for w in c
+    ]
+    line = args[0].line if args else 0
+    program = entry or [Word(text, parts[0], line) for text in images.entry_point(image)]
+    environ, unread = environment(parts[0], settings)
+    given = [word for setting in settings.get("PodmanArgs", ()) for word in split(setting.value)]
+    more = ["PodmanArgs="] if any(word.startswith(_SETS) for word in given) else []
+    version, version_source = images.version(image)
+    words = (*program, *args)
+    if not words or not (args or entry):
+        return
+    limits = [s for s in settings.get("Environment", ()) if f"{VARIABLE}=" in s.value]
+    yield Task(
+        PLACE,
+        os.path.basename(parts[0].path),
+        (args or entry)[0].source,
+        (args or entry)[0].line,
+        words,
+        environ,
+        (*unread, *more),
+        _last(settings.get("WorkingDir", ())) or "/",
+        image,
+        version,
+        version_source,
+        own_entry=not entry and bool(program),
+        only_arguments=not entry,
+        limit=Limit(limits[-1].source, limits[-1].line, f"Environment={VARIABLE}={CAP}")
+        if limits
+        else None,
+    )
+
+
+def _last(settings: Sequence[Setting]) -> str:
+    return settings[-1].value if settings else ""
+
+
+def _entrypoint(setting: Setting) -> list[Word]:
+    """Return the words of an entry point: a list in JSON, or one word."""
+    words = exec_form(setting.value) or [setting.value]
+    return [Word(text, setting.source, setting.line, setting.end) for text in words]

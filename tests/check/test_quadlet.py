@@ -1,0 +1,87 @@
+"""`eplb-launch check` on the units that Podman makes containers of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.check.command import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EPLB = "--enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency"
+ARGS = f"Exec=--model m -dp 8 {EPLB}"
+IMAGE = "Image=docker.io/vllm/vllm-openai:v0.16.0"
+
+
+def unit(*lines: str) -> str:
+    return "\n".join(["[Unit]", "Description=vllm serve", "[Container]", *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict", "line"),
+    [
+        ([IMAGE, ARGS], "exposed", 5),
+        ([ARGS, IMAGE], "exposed", 4),
+        (["Image=vllm/vllm-openai:v0.15.0", ARGS.replace("true", "false")], "ok", 5),
+        (["Image=vllm/vllm-openai:v0.19.0", ARGS], "ok", 5),
+        (["Image=vllm.build", ARGS], "unknown", 5),
+        ([IMAGE, "Environment=NCCL_MAX_CTAS=8", ARGS], "ok", 6),
+        ([IMAGE, "Environment=NCCL_MAX_CTAS=64", ARGS], "exposed", 6),
+        ([IMAGE, "EnvironmentFile=/etc/engine.env", ARGS], "unknown", 6),
+        ([IMAGE, "PodmanArgs=--gpus all", ARGS], "exposed", 6),
+        ([IMAGE, "PodmanArgs=--env-file=/etc/e", ARGS], "unknown", 6),
+        ([IMAGE, "Entrypoint=vllm", ARGS.replace("--model m", "serve m")], "exposed", 6),
+        ([IMAGE, 'Entrypoint=["vllm", "serve"]', ARGS], "exposed", 6),
+        ([IMAGE, "Entrypoint=/start.sh", "Exec=m"], "unknown", 6),
+        ([IMAGE, "Exec=--model m $MORE"], "unknown", 5),
+        ([IMAGE, ARGS, "[Service]", "ExecStart=vllm serve n"], "exposed", 5),
+        ([IMAGE, ARGS, "Exec=--model m"], "ok", 6),
+        ([IMAGE, ARGS + " \\", "  --port 1"], "exposed", 5),
+    ],
+)
+def test_a_unit_has_its_verdict_at_its_line(
+    tmp_path: Path, lines: list[str], verdict: str, line: int
+) -> None:
+    path = tmp_path / "decode.container"
+    path.write_text(unit(*lines))
+    review = check([str(path)])
+    assert [(one.verdict, one.line) for one in review.findings] == [(verdict, line)]
+    assert not review.troubles
+
+
+@pytest.mark.parametrize(
+    "lines", [[IMAGE], ["Image=nginx", "Exec=nginx"], ["Image=vllm-proxy", "Exec=-dp 8"]]
+)
+def test_no_server(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "a.container").write_text(unit(*lines))
+    review = check([str(tmp_path)])
+    assert not review.findings
+    assert not review.troubles
+
+
+def test_the_entry_point_of_the_image_is_replaced_or_the_variable_is_set(tmp_path: Path) -> None:
+    (tmp_path / "a.container").write_text(unit(IMAGE, ARGS))
+    [finding] = check([str(tmp_path)]).findings
+    assert [fix.text for fix in finding.fixes] == [
+        'Entrypoint=["eplb-launch", "--", "vllm", "serve"]',
+        "[Container]\nEnvironment=NCCL_MAX_CTAS=8",
+    ]
+
+
+def test_a_drop_in_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.container").write_text(unit(IMAGE, ARGS))
+    (tmp_path / "a.container.d").mkdir()
+    drop_in = tmp_path / "a.container.d" / "10.conf"
+    drop_in.write_text("[Container]\nEnvironment=NCCL_MAX_CTAS=8\n")
+    assert [one.verdict for one in check([str(tmp_path)]).findings] == ["ok"]
+    drop_in.write_text("[Service]\nEnvironment=NCCL_MAX_CTAS=8\n")  # of Podman, not of the server
+    assert [one.verdict for one in check([str(tmp_path)]).findings] == ["exposed"]
+
+
+def test_one_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "unit"
+    path.write_text(unit(IMAGE, ARGS))
+    assert [one.verdict for one in check([str(path)]).findings] == ["exposed"]
