@@ -26,7 +26,7 @@ from eplb_launch.command.shell.state import (
 )
 from eplb_launch.command.shell.syntax import Node, parse
 from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
-from eplb_launch.model import UNKNOWN
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -602,8 +602,8 @@ class _Follower:
             assign(item, here)
             value = here.variables[assigned(item)]
             if isinstance(value, str):
-                unknown = value == ABSENT or "\1" in value
-                way.environ.changes[assigned(item)] = UNKNOWN if unknown else value
+                known = UNKNOWN if value == ABSENT else value.replace(ONE_WORD, UNKNOWN)
+                way.environ.changes[assigned(item)] = known
         server = search([text for text, _ in words], [at for _, at in words], way.branch())
         if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.

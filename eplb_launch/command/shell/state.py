@@ -181,23 +181,26 @@ class State:
     def get(self, name: str) -> Value:
         """Return a variable's value: UNKNOWN if it cannot be known, None if it is not set."""
         self.shell.read.add(name)
-        if name == "-":
-            return UNKNOWN
         if name == "#" or (name.isdecimal() and name != "0"):
-            self.shell.read.add(PARAMETERS)
-            parameters = self.parameters()
-            number = int(name) if len(name) < 9 and name != "#" else len(parameters) + 1
-            if any(text == GAP for text, _ in parameters[:number]):
-                return ONE_WORD if name == "#" else UNKNOWN
-            if name == "#":
-                return str(len(parameters))
-            return parameters[number - 1][0] if number <= len(parameters) else None
+            return self.parameter(name)
         value = self.known(name)
         if value == OUTSIDE or (value == UNSEEN and name in OWN):
             return self.outside(name)
-        if value == UNSEEN or not (value is None or isinstance(value, (str, list))):
+        if name == "-" or value == UNSEEN or not (value is None or isinstance(value, (str, list))):
             return UNKNOWN
         return value
+
+    def parameter(self, name: str) -> Value:
+        """Return `$1` and so on, or `$#`."""
+        self.shell.read.add(PARAMETERS)
+        parameters = self.parameters()
+        count = name == "#" or len(name) > 8
+        number = len(parameters) + 1 if count else int(name)
+        if any(text == GAP for text, _ in parameters[:number]):
+            return ONE_WORD if name == "#" else UNKNOWN
+        if name == "#":
+            return str(len(parameters))
+        return parameters[number - 1][0] if number <= len(parameters) else None
 
     def outside(self, name: str) -> Value:
         """Return the value of a variable that the script has not set."""
