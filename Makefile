@@ -92,7 +92,8 @@ pyz: ## Build dist/eplb-launch.pyz, the launch as one file, and a ConfigMap with
 	@$(PYTHON) tools/single_file.py dist
 
 release-given:
-	@$(if $(VLLM),:,echo "which release? VLLM=X.Y.Z" >&2; exit 2)
+	@expr "$(VLLM)" : '[0-9][0-9]*\.[0-9][0-9]*\.[0-9][0-9a-z.+]*$$' > /dev/null || \
+	  { echo "which release? VLLM=X.Y.Z" >&2; exit 2; }
 
 oracle: release-given $(VENV)/.dev $(REAL)/.installed ## Compare with real vLLM and keep rows: VLLM=X.Y.Z; ROWS=50000 keeps none
 	@$(ORACLE) release $(VLLM) $(ANSWERED) $(if $(ROWS),--rows $(ROWS))

@@ -46,3 +46,7 @@ def __getattr__(name: str) -> object:
     module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'plans')}")
     globals()[name] = value = getattr(module, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -15,8 +15,7 @@ from eplb_launch.nccl.conf import CONF_FILE
 from eplb_launch.nccl.variables import MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
 from eplb_launch.vllm.arguments import RefusedError
-from eplb_launch.vllm.releases import CAP, RELEASES, VARIABLE, release_of, stays
-from eplb_launch.vllm.rules import judge
+from eplb_launch.vllm.releases import CAP, RELEASES, VARIABLE, judge, release_of, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ def _not_capped(  # noqa: PLR0911 - one reason after the other
 ) -> Assessment:
     """Return the assessment where a rule holds, or may hold, and there is no cap."""
     if plan.server is None:
-        if NO_SERVER in plan.warnings:
+        if any(warning.code == NO_SERVER.code for warning in plan.warnings):
             return Assessment(UNKNOWN, NO_SERVER.code, plan.reason)
         return Assessment(NOT_NEEDED, "no-engine", plan.reason)
     if changed:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import enum
+import difflib
 import io
+import itertools
 import os
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,28 +19,26 @@ from eplb_launch import __version__, plan, terminal
 from eplb_launch.assessment import assess
 from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import fail, run
-from eplb_launch.launch_options import NAMES, OPTIONS, cap_options
+from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS, cap_options, check_version
+from eplb_launch.model import printable
 from eplb_launch.render.env import FORMATS
-from eplb_launch.vllm.releases import minor_release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import NoReturn
 
     from eplb_launch.plans import Plan
 
 PROGRAM = NAMES[0]
-STRICT = "Exit 125 where a launch of CMD would with --strict: where there is a warning."
-RIGHT_FORM = "eplb-launch [OPTIONS] -- vllm serve MODEL [ARGUMENTS]..."
+STRICT = "Where there is a warning, exit with 125, as a launch of CMD with --strict does."
+JSON = "Print JSON: docs/json.md lists its keys."
+EXAMPLE = f"{PROGRAM} -- vllm serve MODEL"
 
 EPILOG = """
 Exit status: that of CMD, which replaces this process; 127 if CMD is not found, 126 if it cannot be
 executed, 125 if the launcher itself fails (only with --strict does its own trouble keep CMD from
 starting), 2 for a usage error.
 """
-
-
-Format = enum.Enum("Format", {name: name for name in FORMATS})  # type: ignore[misc]
-SHELL = Format("shell")
 
 
 @contextlib.contextmanager
@@ -64,16 +64,43 @@ class Group(typer.core.TyperGroup):
         with _failing():
             return super().make_context(info_name, args, *rest, **extra)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Keep the words for `_dashes_missing`."""
+        ctx.meta[__name__] = [*args]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the sub-command."""
         with _failing():
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the sub-command that `args` name, or fail with the right form."""
+        """Return the sub-command that `args` name, or fail with the corrected command line."""
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f'"--" is missing before the command. The form is: {RIGHT_FORM}')
+            for name in difflib.get_close_matches(args[0], SUB_COMMANDS, 1):
+                shown = _shown([*_before(ctx, args), name, *args[1:]], ctx.obj or [])
+                ctx.fail(f"{args[0]!r} is no sub-command. Did you mean: {shown}")
+            _dashes_missing(ctx, args)
         return super().resolve_command(ctx, args)
+
+
+def _before(ctx: typer.Context, args: list[str]) -> list[str]:
+    """Return the words before `args`, which are the last ones before "--"."""
+    words: list[str] = ctx.meta[__name__]
+    return words[: len(words) - len(args)]
+
+
+def _shown(words: list[str], command: list[str]) -> str:
+    """Return a command line with "--" in it; of the command no options, which may be secrets."""
+    plain = [*itertools.takewhile(lambda word: word[:1] != "-" and "=" not in word, command)]
+    shown = shlex.join([PROGRAM, *words, *(["--", *plain] if command else [])])
+    return printable(shown) + " ..." * (plain != command)
+
+
+def _dashes_missing(ctx: typer.Context, args: list[str]) -> NoReturn:
+    """Fail where `args` are the command, or its first words."""
+    corrected = _shown(_before(ctx, args), [*args, *(["--", *ctx.obj] if ctx.obj else [])])
+    ctx.fail(f'"--" is missing before the command. The right form is: {corrected}')
 
 
 app = typer.Typer(
@@ -82,9 +109,9 @@ app = typer.Typer(
     invoke_without_command=True,
     options_metavar="[OPTIONS]",
     subcommand_metavar="-- CMD [ARGUMENTS]...",
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # lines that can be copied, without boxes
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help"]},
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -94,18 +121,12 @@ def _version(*, wanted: bool) -> None:
         raise typer.Exit
 
 
-def _release(value: str | None) -> str | None:
-    if value is not None and minor_release(value) is None:
-        raise typer.BadParameter(f"{value!r} is not a vLLM release such as 0.16.0")
-    return value
-
-
-def _option(name: str, callback: Any = None) -> Any:
+def _option(name: str) -> Any:
     takes, text = OPTIONS[name]
-    return typer.Option(name, metavar=takes or None, callback=callback, help=text)
+    return typer.Option(name, metavar=takes or None, help=text)
 
 
-VllmVersion = Annotated[str | None, _option("--vllm-version", _release)]
+VllmVersion = Annotated[str | None, _option("--vllm-version")]
 MaxCtas = Annotated[str | None, _option("--max-ctas")]
 Sms = Annotated[str | None, _option("--sms")]
 
@@ -126,21 +147,24 @@ def launch(
 ) -> None:
     """Start vLLM without the hang of expert-parallel load balancing.
 
-    Reads the arguments of CMD, sets NCCL_MAX_CTAS=8 where async EPLB and cooperative MoE kernels
-    could wait for each other for ever, and becomes CMD: same process, nothing left behind.
+    The launcher reads the arguments of CMD, sets NCCL_MAX_CTAS=8 where async EPLB and cooperative
+    MoE kernels could wait for each other for ever, and becomes CMD: the process stays the same.
     """
-    cap = _cap(ctx, max_ctas, sms)
+    cap = _checked(ctx, vllm_version, max_ctas, sms)
     if ctx.invoked_subcommand is not None:
         return
     if not ctx.obj:
-        ctx.fail(f"There is no command to start. The form is: {RIGHT_FORM}")
+        ctx.fail(f"There is no command to start. The right form is: {EXAMPLE}")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # of what a launch says, a line may be lost
     run(ctx.obj, strict=strict, quiet=quiet, verbose=verbose, vllm_version=vllm_version, **cap)
 
 
-def _cap(ctx: typer.Context, max_ctas: str | None, sms: str | None) -> dict[str, Any]:
-    """Return the arguments of `plan` for the cap."""
+def _checked(
+    ctx: typer.Context, vllm_version: str | None, max_ctas: str | None, sms: str | None
+) -> dict[str, Any]:
+    """Return the arguments of `plan` for the cap, or fail where an option's value is wrong."""
     try:
+        check_version(vllm_version)
         return cap_options(max_ctas, sms)
     except ValueError as error:
         ctx.fail(str(error))
@@ -150,12 +174,20 @@ def _plan(
     ctx: typer.Context, vllm_version: str | None, max_ctas: str | None, sms: str | None
 ) -> Plan:
     """Return the plan of the command after "--", for a sub-command."""
+    if ctx.args:
+        _dashes_missing(ctx, ctx.args)
     if not ctx.obj:
-        ctx.fail(f"There is no command after it. The form is: {ctx.command_path} [OPTIONS] -- CMD")
+        form = f"{ctx.command_path} -- vllm serve MODEL"
+        ctx.fail(f"There is no command after it. The right form is: {form}")
     options = ctx.parent.params if ctx.parent else {}
     version = vllm_version or options.get("vllm_version")
-    cap = _cap(ctx, max_ctas or options.get("max_ctas"), sms or options.get("sms"))
+    cap = _checked(ctx, version, max_ctas or options.get("max_ctas"), sms or options.get("sms"))
     return plan(ctx.obj, os.environ, vllm_version=version, **cap)
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
 
 
 def _strict(ctx: typer.Context, *, strict: bool) -> bool:
@@ -163,21 +195,27 @@ def _strict(ctx: typer.Context, *, strict: bool) -> bool:
     return strict or bool(ctx.parent and ctx.parent.params.get("strict"))
 
 
-@app.command(options_metavar="[OPTIONS] -- CMD [ARGUMENTS]...")
+# Of a command without "--" the options are left alone, for the corrected one.
+_OF_A_COMMAND: dict[str, Any] = {
+    "options_metavar": "[OPTIONS] -- CMD [ARGUMENTS]...",
+    "context_settings": {"allow_extra_args": True, "allow_interspersed_args": False},
+}
+
+
+@app.command(**_OF_A_COMMAND)
 def explain(
     ctx: typer.Context,
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; the README documents its keys.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
-    """Show what would be set for CMD and why, with each setting and where it came from.
+    """Show what would be set for CMD, and why.
 
-    Runs nothing, and exits 0 whatever the answer, unless --strict is given.
+    It lists each setting that counts, and where its value comes from. It starts nothing, and exits
+    with 0 whatever the answer is, unless --strict is given.
     """
     from eplb_launch.nccl import cap
     from eplb_launch.render import explain as report
@@ -192,22 +230,36 @@ def explain(
         raise typer.Exit(LAUNCHER_FAILED)
 
 
-@app.command(options_metavar="[OPTIONS] -- CMD [ARGUMENTS]...")
+def _one_of(names: Sequence[str]) -> Any:
+    """Return how an option completes to one of the names."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+@app.command(**_OF_A_COMMAND)
 def env(
     ctx: typer.Context,
     *,
     format_: Annotated[
-        Format, typer.Option("--format", help="Who reads it.", show_default=True)
-    ] = SHELL,
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            autocompletion=_one_of([*FORMATS]),
+            help=f"Print it for this reader: {_listed(FORMATS)}.",
+        ),
+    ] = "shell",
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
-    """Print the variables to set for CMD, for where the launcher cannot stand in front of it.
+    """Print the variables to set for CMD.
 
-    Runs nothing. Prints nothing, or the empty value of the format, where nothing is needed.
+    This is for places where the launcher cannot stand in front of CMD. It starts nothing. Where
+    nothing is needed, it prints nothing, or the empty value of the format.
     """
+    if format_ not in FORMATS:
+        ctx.fail(f"--format is one of {_listed(FORMATS)}, not {format_!r}")
     decided = _plan(ctx, vllm_version, max_ctas, sms)
     refused = _strict(ctx, strict=strict) and decided.warnings
     for warning in assess(decided).warnings:
@@ -215,7 +267,7 @@ def env(
         say(f"{kind}: {warning.message}; {warning.remedy}")
     if refused:
         raise typer.Exit(LAUNCHER_FAILED)
-    typer.echo(FORMATS[format_.value](decided.environment), nl=False)
+    typer.echo(FORMATS[format_](decided.environment), nl=False)
 
 
 PS_EPILOG = """
@@ -227,94 +279,123 @@ usage error, 125 if the launcher itself fails. --watch ends with 0.
 @app.command(epilog=PS_EPILOG)
 def ps(
     ctx: typer.Context,
-    pids: Annotated[
-        list[int] | None,
-        typer.Argument(metavar="PID", min=1, help="Only the servers that these are or belong to."),
-    ] = None,
+    pids: Annotated[list[str] | None, typer.Argument(metavar="PID", hidden=True)] = None,
     *,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; the README documents its keys.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     processes: Annotated[
         bool, typer.Option("--all", help="Show also the processes of each server.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 1 also where a verdict is unknown.")
+        bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Show the table again and again, until Ctrl-C.")
     ] = False,
     interval: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="How often --watch does.")
-    ] = 2.0,
+        str,
+        typer.Option(metavar="SECONDS", help="With --watch, wait so long between two tables."),
+    ] = "2",
 ) -> None:
     """Show the vLLM servers that run here, and whether they can hang.
 
-    Changes nothing. Servers of other users are unknown, unless you are root.
+    With process ids, it shows only the servers that these are or belong to. It changes nothing.
+    Servers of other users are unknown, unless you are root.
     """
     if ctx.obj:
-        ctx.fail('ps takes no command: there is nothing to be given after "--"')
+        ctx.fail('ps takes no command: nothing can be given after "--"')
     if watch and as_json:
         ctx.fail("--watch shows a table: it cannot be given together with --json")
+    numbers = []
+    for pid in pids or ():
+        if not (pid.isascii() and pid.isdigit() and 0 < len(pid) < 10 and int(pid)):
+            ctx.fail(f"{pid!r} is no process id. Without one, ps shows all servers: {PROGRAM} ps")
+        numbers.append(int(pid))
+    every = _seconds(interval)
+    if every is None:
+        ctx.fail(f"--interval is a number of seconds from 0.1 to 86400, not {interval!r}")
     from eplb_launch.ps.command import run as run_ps
 
-    every = interval if watch else None
     strict = _strict(ctx, strict=strict)
     raise typer.Exit(
-        run_ps(pids or (), as_json=as_json, processes=processes, strict=strict, interval=every)
+        run_ps(
+            numbers,
+            as_json=as_json,
+            processes=processes,
+            strict=strict,
+            interval=every if watch else None,
+        )
     )
 
 
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0.1 <= seconds <= 86_400 else None
+
+
 CHECK_EPILOG = """
-Reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles, shell
-scripts, and all else that has an entry point of vLLM in it. Exit status: 0 if all is ok, 1 if a
-server is exposed (with --strict also if one is unknown), else 125 if a file could not be read, 2
+Check reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles,
+shell scripts, and all else that has an entry point of vLLM in it. Exit status: 0 if all is ok, 1 if
+a server is exposed (with --strict also if one is unknown), else 125 if a file could not be read, 2
 for a usage error.
 """
-
-
-class CheckFormat(str, enum.Enum):
-    """Who reads the review."""
-
-    text = "text"
-    json = "json"
-    github = "github"
-    sarif = "sarif"
+STYLES = ("text", "json", "github", "sarif")
 
 
 @app.command(epilog=CHECK_EPILOG)
 def check(
     ctx: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files, folders, - for stdin.")
-    ],
+    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH", hidden=True)] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Do the same as --format json.")] = False,
     format_: Annotated[
-        CheckFormat | None, typer.Option("--format", help="Who reads it: text, if not given.")
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            autocompletion=_one_of(STYLES),
+            help=f"Print it for this reader: {_listed(STYLES)}. It is text if not given.",
+        ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A server that is unknown counts as exposed.")
+        bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="List the lines with an entry point and no server.")
+        bool,
+        typer.Option("--verbose", help="List also lines that have an entry point and no server."),
     ] = False,
-    vllm_version: VllmVersion = None,
+    vllm_version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X.Y.Z",
+            help="Take this as the vLLM release of all servers, whatever their images say.",
+        ),
+    ] = None,
 ) -> None:
-    """Review the servers that deployment files start, before they hang.
+    """Review the servers that deployment files start.
 
-    Starts nothing, and looks at nothing that is installed here: the tag of an image says which
-    vLLM it is, or --vllm-version.
+    Each PATH is a file or a folder, or - for stdin. Check starts nothing, and does not look at
+    what is installed here: the tag of an image says which vLLM it is, or --vllm-version.
     """
     if ctx.obj:
-        ctx.fail('check takes no command: there is nothing to be given after "--"')
-    if as_json and format_ not in (None, CheckFormat.json):
+        ctx.fail('check takes no command: nothing can be given after "--"')
+    if not paths:
+        ctx.fail(
+            f"There is nothing to check. Name files or folders: {PROGRAM} check deploy/; "
+            f"or - for stdin: helm template CHART | {PROGRAM} check -"
+        )
+    if as_json and format_ not in (None, "json"):
         ctx.fail("--json and another --format cannot be given together")
+    style = "json" if as_json else format_ or "text"
+    if style not in STYLES:
+        ctx.fail(f"--format is one of {_listed(STYLES)}, not {style!r}")
+    options = ctx.parent.params if ctx.parent else {}
+    version = vllm_version or options.get("vllm_version")
+    _checked(ctx, version, None, None)
     from eplb_launch.check.command import run as run_check
 
-    options = ctx.parent.params if ctx.parent else {}
-    style = "json" if as_json else (format_ or CheckFormat.text).value
-    version = vllm_version or options.get("vllm_version")
     strict = strict or bool(options.get("strict"))
     verbose = verbose or bool(options.get("verbose"))
     raise typer.Exit(

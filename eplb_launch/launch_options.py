@@ -17,28 +17,28 @@ SINGLE_FILE = "eplb-launch.pyz"
 SUB_COMMANDS = ("explain", "env", "ps", "check")
 # What may stand before "--": an option, what it takes ("": nothing), and its help.
 OPTIONS: Mapping[str, tuple[str, str]] = {
-    "--strict": ("", "Do not start CMD, exit 125, where there is a warning."),
-    "--quiet": ("", "Say nothing about what is set, and no warnings."),
-    "--verbose": ("", "Say also why nothing was set."),
+    "--strict": ("", "Where there is a warning, do not start CMD, and exit with 125."),
+    "--quiet": ("", "Print neither what is set nor warnings."),
+    "--verbose": ("", "Print also why nothing was set."),
     "--vllm-version": (
         "X.Y.Z",
-        "The vLLM release that CMD runs, instead of looking at what is installed.",
+        "Take this as the vLLM release that CMD runs, and do not look at what is installed.",
     ),
     "--max-ctas": (
         "N|fit",
         (
-            "The cap to set, instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), "
-            "or `fit`: the largest power of two up to 8 that fits beside DeepEP's dispatch and "
-            "combine on the GPUs of this machine. Needs the config.json of a local model: without "
-            "it combine alone decides. Where the GPU is not known, or nothing fits, that is a "
-            "warning and 8 is set."
+            "Set this cap instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), or "
+            "fit, which is the largest power of two up to 8 that fits beside DeepEP's dispatch "
+            "and combine on the GPUs of this machine. To count dispatch, fit reads the "
+            "config.json of a local model; without it, combine alone decides. Where the GPU is "
+            "not known or nothing fits, fit warns and sets 8."
         ),
     ),
     "--sms": (
         "N",
         (
-            "With `--max-ctas fit`: the SMs of the GPU, instead of looking which one it is. "
-            "H100, H200: 132; H20: 78; B200: 148; GB200: 152."
+            "With --max-ctas fit, take this as the number of the GPU's SMs, and do not look at "
+            "the GPU. H100 and H200 have 132, H20 has 78, B200 has 148, GB200 has 152."
         ),
     ),
 }
@@ -67,9 +67,8 @@ def read(argv: list[str]) -> dict[str, Any] | None:
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any] | None:
-    if "vllm_version" in given and minor_release(given["vllm_version"]) is None:
-        return None
     try:
+        check_version(given.get("vllm_version"))
         cap = cap_options(given.pop("max_ctas", None), given.pop("sms", None))
     except ValueError:
         return None
@@ -86,6 +85,12 @@ def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
     }
     check_cap(**options)
     return options
+
+
+def check_version(vllm_version: str | None) -> None:
+    """Refuse with ValueError what says no release."""
+    if vllm_version is not None and minor_release(vllm_version) is None:
+        raise ValueError(f"--vllm-version is a vLLM release such as 0.16.0, not {vllm_version!r}")
 
 
 def check_cap(max_ctas: object = CAP, sms: object = None) -> None:

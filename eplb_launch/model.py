@@ -59,7 +59,11 @@ class Record:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
-        return type(self)(**{**{field: getattr(self, field) for field in self._fields}, **changes})
+        if not changes.keys() <= set(self._fields):
+            raise TypeError(f"{type(self).__name__} has no such field: {sorted(changes)}")
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__, **changes)
+        return copied
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field in self._fields)
@@ -127,6 +131,7 @@ class Server(Record):
     # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
     # depends on the value.
     hands_on: bool | None = True
+    script: str = ""  # the file that it is in, if it is in one
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -10,7 +10,7 @@ import os
 
 from eplb_launch.command import look
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import check_cap
+from eplb_launch.launch_options import check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -19,10 +19,10 @@ from eplb_launch.vllm.releases import (
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
+    judge,
     release_of,
     stays,
 )
-from eplb_launch.vllm.rules import judge
 from eplb_launch.vllm.settings import Setting, resolve
 
 TYPE_CHECKING = False
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
     from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
-    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.releases import Verdict
 
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -44,6 +44,13 @@ NO_SERVER = PlanWarning(
     "no vLLM server seen in the command; nothing set",
     "put eplb-launch in front of `vllm serve` itself",
 )
+
+
+def no_server(unread: Sequence[str]) -> PlanWarning:
+    """Return the warning that none was seen, with the scripts that were not read."""
+    said = [text if text.isprintable() else ascii(text) for text in unread]
+    message = "; ".join((NO_SERVER.message, *map(cut, said)))
+    return NO_SERVER.replace(message=message)
 
 
 class Plan(Record):
@@ -107,17 +114,21 @@ def plan(
     warning of the plan, not an error.
     """
     check_cap(max_ctas, sms)
+    check_version(vllm_version)
     if isinstance(command, (str, bytes)):
         raise TypeError("a command is a sequence of words, not one string")
     words = tuple(command)
-    server, idle = look(words, environ)
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str):
+            raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
+    server, idle, unread = look(words, environ, files, directory)
     if server is None:
         reason = "no vLLM server seen in the command"
         if idle:
             reason = "the vLLM command starts no engine"
         decided = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
         decided = decided.replace(release=release_of(vllm_version))
-        return decided if idle else decided.replace(warnings=(NO_SERVER,))
+        return decided if idle and not unread else decided.replace(warnings=(no_server(unread),))
 
     def decide(server: Server) -> Plan:
         return plan_for(
@@ -184,7 +195,7 @@ def plan_for(
     else:
         from eplb_launch.nccl.checks import advise
 
-        decided = advise(decided, environ, cap=cap, files=files)
+        decided = advise(decided, environ, cap=cap, files=files, directory=directory)
     if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
         return decided
     from eplb_launch.nccl import cap as fitting

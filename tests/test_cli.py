@@ -1,23 +1,27 @@
-"""The command line before "--": options, help, usage errors, completion, what is said and when."""
+"""The command line before "--": options, help, usage errors, what is said and when."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from eplb_launch import __version__, cli, launch_options
+from eplb_launch.launch_options import SUB_COMMANDS
+from eplb_launch.render.env import FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from typer.testing import Result
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 EXPOSED = [
@@ -208,32 +212,149 @@ def test_a_broken_installation_is_one_line_and_the_command_runs_unchanged(
     assert (done.returncode, done.stdout) == (125, "")
 
 
-RIGHT_FORM = "eplb-launch [OPTIONS] -- vllm serve MODEL [ARGUMENTS]..."
+FORM = "The right form is: eplb-launch"
+NONE = f"There is no command to start. {FORM} -- vllm serve MODEL"
+MISSING = f'"--" is missing before the command. {FORM}'
+NO_RELEASE = "--vllm-version is a vLLM release such as 0.16.0, not "
+NO_COMMAND = 'takes no command: nothing can be given after "--"'
+NO_PATHS = "There is nothing to check. Name files or folders: eplb-launch check deploy/"
+# What is typed, and all that is said of it.
 USAGE = {
-    "nothing": ([], "There is no command to start."),
-    "no command": (["--"], "There is no command to start."),
-    "options and no command": (["--strict", "--"], "There is no command to start."),
-    "only options": (["--verbose"], "There is no command to start."),
-    "no --": (["vllm", "serve", "m"], '"--" is missing before the command.'),
-    "no -- after options": (["--strict", "vllm", "serve"], '"--" is missing before the command.'),
-    "an option of the server": (["-dp", "8", "--", "vllm"], "-d"),
-    "an unknown option": (["--no-such", "--", "true"], "--no-such"),
-    "no release": (["--vllm-version", "--", "true"], "--vllm-version"),
-    "a wrong release": (["--vllm-version", "new", "--", "true"], "'new' is not a vLLM release"),
-    "an empty release": (["--vllm-version=", "--", "true"], "'' is not a vLLM release"),
+    "nothing": ([], NONE),
+    "no command": (["--"], NONE),
+    "options and no command": (["--strict", "--"], NONE),
+    "only options": (["--verbose"], NONE),
+    "no --": (["vllm", "serve", "m"], f"{MISSING} -- vllm serve m"),
+    "no -- after options": (["--strict", "vllm", "serve"], f"{MISSING} --strict -- vllm serve"),
+    "no --, and options of the server": (
+        ["vllm", "serve", "a b", "-dp", "8", "--api-key", "s3cr3t"],
+        f"{MISSING} -- vllm serve 'a b' ...",
+    ),
+    "no -- for a wrapper with one": (
+        ["numactl", "--", "vllm", "serve", "m"],
+        f"{MISSING} -- numactl ...",
+    ),
+    "no -- after explain": (
+        ["explain", "vllm", "serve", "m"],
+        f"{MISSING} explain -- vllm serve m",
+    ),
+    "no -- after options of explain": (
+        ["--strict", "explain", "--json", "vllm", "serve", "m", "-dp", "8"],
+        f"{MISSING} --strict explain --json -- vllm serve m ...",
+    ),
+    "no -- after env": (["env", "X=s3cr3t", "vllm"], f"{MISSING} env -- ..."),
+    "explain and no command": (
+        ["explain"],
+        f"There is no command after it. {FORM} explain -- vllm serve MODEL",
+    ),
+    "env and no command": (
+        ["env", "--"],
+        f"There is no command after it. {FORM} env -- vllm serve MODEL",
+    ),
+    "nearly explain": (
+        ["explian", "--", "vllm", "serve", "m", "--api-key", "s3cr3t"],
+        "'explian' is no sub-command. Did you mean: eplb-launch explain -- vllm serve m ...",
+    ),
+    "nearly check": (
+        ["--strict", "chek", "x"],
+        "'chek' is no sub-command. Did you mean: eplb-launch --strict check x",
+    ),
+    "a wrong release": (["--vllm-version", "new", "--", "true"], f"{NO_RELEASE}'new'"),
+    "an empty release": (["--vllm-version=", "--", "true"], f"{NO_RELEASE}''"),
+    "a wrong release of explain": (
+        ["explain", "--vllm-version", "new", "--", "true"],
+        f"{NO_RELEASE}'new'",
+    ),
+    "a wrong release of check": (
+        ["check", "--vllm-version=0.1.dev5", "."],
+        f"{NO_RELEASE}'0.1.dev5'",
+    ),
+    "a wrong release before check": (["--vllm-version", "new", "check", "."], f"{NO_RELEASE}'new'"),
+    "ps of a name": (
+        ["ps", "abc"],
+        "'abc' is no process id. Without one, ps shows all servers: eplb-launch ps",
+    ),
+    "ps of a command": (["ps", "--", "vllm"], f"ps {NO_COMMAND}"),
+    "no paths": (
+        ["check"],
+        f"{NO_PATHS}; or - for stdin: helm template CHART | eplb-launch check -",
+    ),
+    "check of a command": (["check", ".", "--", "vllm"], f"check {NO_COMMAND}"),
+    "a style that is none": (
+        ["check", "--format", "xml", "."],
+        "--format is one of text, json, github or sarif, not 'xml'",
+    ),
+    "a format that is none": (
+        ["env", "--format", "xml", "--", "true"],
+        f"--format is one of {', '.join([*FORMATS][:-1])} or slurm, not 'xml'",
+    ),
 }
+
+
+def typed(words: list[str]) -> Result:
+    """Run a command line in this process, as `cli.main` does."""
+    at = words.index("--") if "--" in words else len(words)
+    return CliRunner().invoke(cli.app, words[:at], obj=words[at + 1 :], prog_name=cli.PROGRAM)
 
 
 @pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
 def test_usage_errors(words: list[str], message: str) -> None:
-    done = start(*words, COLUMNS="200")
+    done = typed(words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith(f" {message}\n")
+    assert "[OPTIONS]" in done.stderr
+
+
+# What Click finds, it says as it likes; what was typed has to be in it.
+FOUND_BY_CLICK = {
+    "an option of the server": ["-dp", "8", "--", "vllm"],
+    "an unknown option": ["--no-such", "--", "true"],
+    "no release": ["--vllm-version", "--", "true"],
+    "an unknown option of check": ["check", "--no-such", "."],
+}
+
+
+@pytest.mark.parametrize("words", FOUND_BY_CLICK.values(), ids=FOUND_BY_CLICK)
+def test_usage_errors_that_click_finds(words: list[str]) -> None:
+    done = typed(words)
+    assert (done.exit_code, done.stdout) == (2, "")
+    option = next(word for word in words if word.startswith("-"))
+    assert option[:2] in done.stderr
+
+
+def test_a_usage_error_of_the_command_itself() -> None:
+    done = start("vllm", "serve", "m")
     assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    if not message.startswith("-"):  # what Click finds, it says as it likes
-        assert "eplb-launch [OPTIONS] -- CMD [ARGUMENTS]..." in done.stderr
-    assert "Traceback" not in done.stderr
-    if "-- " in message or "command" in message:
-        assert RIGHT_FORM in done.stderr
+    assert done.stderr.endswith(f" {MISSING} -- vllm serve m\n")
+
+
+PAGES: dict[str, list[str]] = {"the launcher": [], **{name: [name] for name in SUB_COMMANDS}}
+
+
+@pytest.mark.parametrize("words", PAGES.values(), ids=PAGES)
+def test_a_page_of_help(words: list[str]) -> None:
+    done = typed([*words, "--help"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert typed([*words, "-h"]).stdout == done.stdout
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert "\x1b" not in done.stdout
+    # No types, which are Python's: <bool>, <list[str]>.
+    assert "<" not in done.stdout
+
+
+@pytest.mark.parametrize("words", PAGES.values(), ids=PAGES)
+def test_the_help_of_each_option_is_a_sentence(words: list[str]) -> None:
+    command: Any = typer.main.get_command(cli.app)
+    if words:
+        command = command.commands[words[0]]
+    ours = [option for option in command.params if not option.name.endswith("_completion")]
+    said = {option.name: option.help for option in ours if not option.hidden}
+    assert said
+    for text in said.values():
+        assert text[0].isupper()
+        assert text.endswith(".")
 
 
 def test_help_and_version() -> None:
@@ -241,8 +362,6 @@ def test_help_and_version() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for option in ("--strict", "--quiet", "--verbose", "--vllm-version", "--version", "--help"):
         assert option in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "\x1b" not in done.stdout
     done = start("--version")
     assert (done.returncode, done.stdout) == (0, f"eplb-launch {__version__}\n")
 
@@ -250,77 +369,6 @@ def test_help_and_version() -> None:
 def test_help_after_the_dashes_is_the_commands() -> None:
     done = start("--quiet", "--", "echo", "--help", "--version", "--strict")
     assert (done.returncode, done.stdout, done.stderr) == (0, "--help --version --strict\n", "")
-
-
-@pytest.mark.parametrize(
-    ("shell", "words"),
-    {
-        "bash": {"COMP_WORDS": "eplb-launch --str", "COMP_CWORD": "1"},
-        "zsh": {"_TYPER_COMPLETE_ARGS": "eplb-launch --str"},
-        "fish": {
-            "_TYPER_COMPLETE_ARGS": "eplb-launch --str",
-            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-        },
-    }.items(),
-)
-def test_completion(shell: str, words: dict[str, str]) -> None:
-    done = start(path=None, _EPLB_LAUNCH_COMPLETE=f"complete_{shell}", **words)
-    assert "--strict" in done.stdout
-    assert "--quiet" not in done.stdout
-
-
-# What is typed, up to the cursor, and a word that is completed to; None: to nothing.
-TYPED = [
-    ("eplb-launch --str", "--strict"),
-    ("eplb-launch exp", "explain"),
-    ("eplb-launch --strict expl", "explain"),
-    ("eplb-launch ", "explain"),
-    ("eplb-launch explain --js", "--json"),
-    ("eplb-launch env --format syst", "systemd"),
-    ("eplb-launch -- vllm se", None),
-    ("eplb-launch -- ", None),
-    ("eplb-launch -- e", None),
-    ("eplb-launch -- --str", None),
-    ("eplb-launch --strict -- vllm --quiet", None),
-    ("eplb-launch explain -- vllm se", None),
-    ("eplb-launch explain -- --js", None),
-    ("eplb-launch env --format shell -- ", None),
-    ("eplb-launch check -- a", None),
-    ("eplb-launch vllm se", None),
-]
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="takes bash")
-@pytest.mark.parametrize(("typed", "expected"), TYPED, ids=[typed for typed, _ in TYPED])
-def test_completion_in_bash(typed: str, expected: str | None) -> None:
-    code = start(
-        "--show-completion", SHELL="/bin/bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
-    )
-    if code.returncode != 0:
-        code = start("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    words = typed.split()
-    if typed.endswith(" "):
-        words.append("")
-    press = (
-        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); read -r _ _ _ _ name _ '
-        '<<< "$(complete -p eplb-launch)"; "$name" eplb-launch; printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(
-        ["bash", "-c", f"{code.stdout}\n{press}", "bash", *words],
-        env={"PATH": f"{os.path.dirname(SCRIPT)}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    found = done.stdout.split()
-    assert expected in found if expected else found == []
-
-
-def test_a_completion_that_fails_says_nothing() -> None:
-    words = {"COMP_WORDS": "eplb-launch x", "COMP_CWORD": "no number"}
-    done = start(path=None, _EPLB_LAUNCH_COMPLETE="complete_bash", **words)
-    assert (done.returncode, done.stdout, done.stderr) == (125, "", "")
 
 
 ERRORS = {
@@ -413,22 +461,13 @@ def test_a_stdout_that_takes_nothing(tmp_path: Path, words: list[str]) -> None:
     assert (status, said) == (-signal.SIGPIPE, "")
     closed = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", SCRIPT, *words],
+        env={"PATH": "/usr/bin:/bin"},
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         check=False,
     )
     unknown = b"eplb-launch: 1 of 1 unknown: 1\n" if words[0] == "ps" else b""
     assert (closed.returncode, closed.stderr) == (0, unknown)
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_calls_the_command(shell: str) -> None:
-    done = start(
-        "--show-completion", SHELL=f"/bin/{shell}", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
-    )
-    if done.returncode != 0:  # the option takes the shell where it cannot be detected
-        done = start("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert f"_EPLB_LAUNCH_COMPLETE=complete_{shell}" in done.stdout
 
 
 FORMS = [

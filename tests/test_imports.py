@@ -69,6 +69,8 @@ def test_a_launch_loads_its_own_modules_and_no_other(
     loaded = imported(ended.err) - at_start
     assert "eplb_launch.exec" in loaded
     assert not loaded & COSTLY
+    assert "eplb_launch.command" in loaded
+    assert not loaded & {"eplb_launch.command.find", "eplb_launch.command.scripts"}
     assert {name for name in loaded - FREE if not name.startswith("eplb_launch")} == set()
 
 
@@ -81,3 +83,13 @@ def test_a_command_that_is_no_server_loads_no_more(
     assert ended.seen
     loaded = imported(ended.err) - at_start
     assert {name for name in loaded - FREE if not name.startswith("eplb_launch")} == set()
+
+
+def test_only_a_program_that_nobody_knows_is_looked_up(
+    start: Starter, environ: list[bytes]
+) -> None:
+    known = start([*start.forms["script"], "--", "/usr/bin/nice", *SERVE], environ=environ)
+    other = start([*start.forms["script"], "--", "/usr/bin/true", *SERVE], environ=environ)
+    assert "eplb_launch.command.find" in imported(known.err)
+    assert "eplb_launch.command.scripts" not in imported(known.err)
+    assert "eplb_launch.command.scripts" in imported(other.err)

@@ -425,6 +425,23 @@ def test_each_dotted_key_says_where_it_came_from() -> None:
     )
 
 
+@pytest.mark.parametrize("version", ["sixteen", "", "v", "0.1.dev5"])
+def test_a_version_that_is_no_release_is_refused(version: str) -> None:
+    with pytest.raises(ValueError, match=f"such as 0.16.0, not '{version}'"):
+        plan(["vllm", "serve", "m"], {}, vllm_version=version)
+
+
+@pytest.mark.parametrize("word", [1, b"serve", None, ["serve"]])
+def test_each_word_of_a_command_is_a_string(word: Any) -> None:
+    with pytest.raises(TypeError, match=r"word 2 of the command is no string: \w+"):
+        plan(["vllm", word, "m"], {})
+
+
+def test_the_names_of_the_package_are_the_public_ones() -> None:
+    assert dir(eplb_launch) == sorted(eplb_launch.__all__)
+    assert all(hasattr(eplb_launch, name) for name in eplb_launch.__all__)
+
+
 @pytest.mark.parametrize("command", ["vllm serve m", b"vllm serve m"])
 def test_a_command_is_no_string(command: Any) -> None:
     with pytest.raises(TypeError, match="a sequence of words"):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REPOSITORY = os.path.dirname(os.path.dirname(__file__))
 
@@ -86,3 +90,26 @@ def test_actions_are_pinned_to_a_commit(name: str) -> None:
     assert set(used) - ours
     for action in set(used) - ours:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+@pytest.mark.parametrize("target", ["oracle", "oracle-again"])
+@pytest.mark.parametrize("release", ["", "abc", "0.33", "0.33.0; touch x"])
+def test_a_release_that_is_none_is_refused_before_anything_is_installed(
+    tmp_path: Path, target: str, release: str
+) -> None:
+    (tmp_path / "Makefile").write_text(text("Makefile"))
+    done = subprocess.run(
+        ["make", target, f"VLLM={release}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("which release? VLLM=X.Y.Z\n")
+    assert os.listdir(tmp_path) == ["Makefile"]
+
+
+@pytest.mark.parametrize("release", ["0.33.0", "0.34.0rc1", "0.33.0.post1+cu129"])
+def test_a_release_is_taken(release: str) -> None:
+    subprocess.run(["make", "release-given", f"VLLM={release}"], cwd=REPOSITORY, check=True)

@@ -11,6 +11,7 @@ from eplb_launch.check.files import with_config_files, with_script
 from eplb_launch.check.fixes import ways
 from eplb_launch.check.kubernetes.pods import from_secrets_only
 from eplb_launch.check.model import OK, OK_STATES, Finding
+from eplb_launch.check.presence import missing
 from eplb_launch.check.tasks import environment
 from eplb_launch.check.templating import placeholders
 from eplb_launch.check.verdict import assessed, launcher_options
@@ -198,6 +199,9 @@ class _Judge:
         if task.takes_away and found.state not in OK_STATES:
             notes = (*notes, f"{task.takes_away} takes {VARIABLE} away: setting it has no effect")
         notes = (*notes, *(f"{note.message}; {note.remedy}" for note in decided.unfit))
+        absent = missing(task, server)
+        if absent is not None:
+            found = found.replace(warnings=(*found.warnings, absent))
         return self.finding(path, line, found).replace(
             notes=notes,
             entry=server.entry or (run.entry if run else ""),

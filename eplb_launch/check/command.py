@@ -58,11 +58,16 @@ def _mentions(reader: Reader, found: Sequence[Finding]) -> Iterator[Mention]:
         lines.setdefault(finding.file, {finding.line}).update(
             (finding.line, *range(first, last + 1))
         )
+    repeated: dict[str, set[int]] = {}
+    for file, first, last in (again for kind in reader.kinds for again in kind.repeated):
+        repeated.setdefault(file, set()).update(range(first, last + 1))
     troubles = {(trouble.file, trouble.line) for trouble in reader.troubles}
     for mention in reader.mentions:
         if mention.line in lines.get(mention.file, ()):
             continue
         why = mention.why
+        if mention.line in repeated.get(mention.file, ()):
+            why = "it repeats its owner, or another one of the same owner"
         if not why and any(file == mention.file for file, _ in troubles):
             why = "in a file of which a part is not read"
         yield mention.replace(why=why or "no command starts it there, as far as it can be read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import images
@@ -10,6 +11,8 @@ from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from eplb_launch.model import Server
 
 ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
@@ -22,6 +25,7 @@ class Run(Record):
     engine: str
     image: str  # "" if it cannot be known
     unread: tuple[str, ...]  # files of variables
+    bare: bool = False  # the image is as it was published, and no mount may bring a program
 
     @property
     def entry(self) -> str:
@@ -37,8 +41,17 @@ def run_of(server: Server) -> Run | None:
             image = prefix.words[-1]  # the options end with it
             service = any("compose" in word for word in prefix.words[:2])  # that is no image
             known = "" if service or UNKNOWN in image else image
-            return Run(prefix.name, known, tuple(_env_files(prefix.words)))
+            bare = images.is_bare(known, _mounts(prefix.words))
+            return Run(prefix.name, known, tuple(_env_files(prefix.words)), bare)
     return None
+
+
+def _mounts(words: tuple[str, ...]) -> Iterator[str]:
+    """Yield where something is mounted: `-v HOST:PATH`, `--mount type=bind,..,target=PATH`."""
+    for index, word in enumerate(words):
+        if word.startswith(("-v", "--volume", "--mount")):
+            value = word.partition("=")[2] or "".join(words[index + 1 : index + 2])
+            yield from re.split("[:,=]", value)
 
 
 def _env_files(words: tuple[str, ...]) -> list[str]:

@@ -44,6 +44,7 @@ PLACE = Place(
     "in the image",
     f"ENV {VARIABLE}={CAP}",
     own=("let the image start it with eplb-launch", "ENTRYPOINT {}"),
+    image=True,
 )
 # A stage begins with all variables of the one that it is made from.
 _MAX_STAGES = 200
@@ -64,6 +65,12 @@ class Built(Record):
     name: str = ""
     line: int = 0
     limit: Limit | None = None
+    adds: bool = False  # a step may bring programs
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is an image as it was published, with no program added."""
+        return not self.adds and images.is_bare(self.image, ())
 
 
 class Dockerfile(Kind):
@@ -122,6 +129,7 @@ def tasks(source: Source) -> Iterator[Task]:
             own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
             only_arguments=not stage.entrypoint,
             limit=stage.limit,
+            bare=stage.bare,
         )
 
 
@@ -172,6 +180,11 @@ def _stages(source: Source, given: Mapping[str, str]) -> list[Built]:
     return [*stages, reader.built()] if reader is not None else stages
 
 
+def _no_program(name: str) -> bool:
+    """Whether what COPY names is a script or a file of settings, by its name."""
+    return name.endswith((".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja"))
+
+
 def _base(image: str, source: Source) -> Built:
     words = tuple(Word(text, source, 0) for text in images.entry_point(image))
     return Built(image, words, directory="/vllm-workspace" if words else "/")
@@ -204,6 +217,7 @@ class _Stage:
         self.files = dict(base.files)
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
         self.says = base.says
+        self.adds = base.adds
         self.said_command = False
 
     def built(self) -> Built:
@@ -218,6 +232,7 @@ class _Stage:
             self.name,
             self.line,
             self.variables.limit,
+            self.adds,
         )
 
     def take(self, line: int, name: str, rest: str) -> None:
@@ -245,7 +260,10 @@ class _Stage:
         elif name == "WORKDIR":
             self.directory = posixpath.join(self.directory, expand(unquoted(rest), known))
         elif name in ("COPY", "ADD"):
+            self.adds = self.adds or not all(map(_no_program, rest.split()[:-1]))
             self.copy(rest, known)
+        elif name == "RUN":
+            self.adds = self.adds or images.BRINGS.search(rest) is not None
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
         words = exec_form(rest)

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import docker_run as engines
+from eplb_launch.check import presence
 from eplb_launch.check.model import OK_STATES, Fix
 from eplb_launch.check.tasks import Limit
 from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
@@ -41,7 +42,17 @@ def ways(task: Task, server: Server, plan: Plan, found: Assessment) -> tuple[Fix
         # What is set for the launcher's own child does not reach them.
         return (fixes[1].replace(how=fixes[1].how.removeprefix("or ")),)
     # With the second, the variable set outside would not arrive.
-    return fixes[:1] if "variable-dropped" in codes else fixes
+    fixes = fixes[:1] if "variable-dropped" in codes else fixes
+    return _variable_first(fixes) if task.bare else fixes
+
+
+def _variable_first(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
+    """Return the fixes where the image has no launcher: to bring it needs more than this file."""
+    if len(fixes) < 2:
+        return fixes
+    wrapped, variable = fixes
+    variable = variable.replace(how=variable.how.removeprefix("or "))
+    return variable, wrapped.replace(how=f"or {wrapped.how}")
 
 
 def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
@@ -99,20 +110,23 @@ def _in_words(task: Task) -> Limit | None:
 
 
 def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
-    words = ["eplb-launch", "--", *program]
+    launcher = presence.words(task, program)
+    words = [*launcher, "--", *program]
+    note = presence.how(task)
     if in_shell(task, server):
-        return Fix("put eplb-launch directly before the server", " ".join([*words, "…"]))
+        return Fix(f"put eplb-launch directly before the server{note}", " ".join([*words, "…"]))
+    two = "".join(f"{json.dumps(word)}, " for word in (*launcher, "--")).rstrip()
     if not program:
-        return Fix("put these two words before the program", '"eplb-launch", "--",')
+        return Fix(f"put these words before the program{note}", two)
     listed = json.dumps(words)
     if task.own_entry:
         how, form = task.place.own
-        return Fix(how, form.format(listed))
+        return Fix(how + note, form.format(listed))
     if task.only_arguments or not task.place.begins or server.prefixes:
         shown = " ".join(program)
-        return Fix(f"put these two words before {shown!r}", '"eplb-launch", "--",')
+        return Fix(f"put these words before {shown!r}{note}", two)
     begun = task.place.begins.format(f"{listed[:-1]}, …]")
-    return Fix("let the command begin with eplb-launch", begun)
+    return Fix(f"let the command begin with eplb-launch{note}", begun)
 
 
 def _program(server: Server) -> list[str]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from eplb_launch.vllm.releases import minor_release, release_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
 # vLLM, and those who build from it under the same name.
@@ -30,6 +34,19 @@ _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vl
 # Who publishes images under vLLM's names with versions of their own.
 _OTHERS = ("lmcache",)
 
+# Images with vLLM as their publishers have them: none has this launcher.
+_PUBLISHED = re.compile(
+    r"^(?:(?:docker\.io|index\.docker\.io|public\.ecr\.aws/q9t5s3a7)/)?vllm/vllm-|^ghcr\.io/llm-d/"
+    r"|^nvcr\.io/nvidia/(?:ai-dynamo/)?vllm|^lmcache/vllm-|^quay\.io/vllm/|^rocm/vllm"
+)
+# Folders that may be on PATH, or have modules of Python.
+_PROGRAMS = re.compile(
+    r"^/(?:$|opt\b|usr\b|bin\b|app\b|home\b|root/\.local|workspace)|eplb|venv|bin$"
+)
+# A step that installs it, or may.
+BRINGS = re.compile(
+    r"\b(?:install|add|sync|cp|curl|wget)\b[^\n]*(?:eplb|requirements|\s-r\b|\s\.(?:\s|$))|--from"
+)
 # What is in front of an engine, beside it, or another one: its options may be called like vLLM's.
 _OTHER = re.compile(r"sglang|trtllm|tensorrt|router|routing|sidecar|proxy|gateway|scheduler|-epp\b")
 
@@ -58,6 +75,12 @@ def version(image: str) -> tuple[str | None, str]:
 def is_vllm(image: str) -> bool:
     """Whether an image has vLLM in it, by its name."""
     return "vllm" in split(image)[0]
+
+
+def is_bare(image: str, mounts: Iterable[str]) -> bool:
+    """Whether an image is as it was published, and no mount can bring a program."""
+    published = _PUBLISHED.search(image) is not None
+    return published and not any(_PROGRAMS.search(path) for path in mounts)
 
 
 def is_other(image: str) -> bool:

@@ -54,6 +54,8 @@ class Kind:
     def __init__(self) -> None:
         """Begin with none."""
         self.sources: list[Source] = []
+        # Of files, from which line to which they repeat what another object says.
+        self.repeated: list[tuple[str, int, int]] = []
 
     @classmethod
     def is_named(cls, path: str) -> bool:

@@ -107,6 +107,8 @@ def entries(text: str) -> Iterator[int]:
 
 def why_none(line: str) -> str:
     """Return why a line with an entry point starts no server; "" if that is not plain."""
+    if "kubectl.kubernetes.io/last-applied-configuration" in line:
+        return "a copy of the object, in an annotation of it"
     if _COMMENT.match(line):
         return "a comment"
     match = _WORD.match(line)

@@ -68,6 +68,7 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
     given = [word for setting in settings.get("PodmanArgs", ()) for word in split(setting.value)]
     more = ["PodmanArgs="] if any(word.startswith(_SETS) for word in given) else []
     version, version_source = images.version(image)
+    mounts = tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2])
     words = (*program, *args)
     if not words or not (args or entry):
         return
@@ -86,6 +87,8 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
         version_source,
         own_entry=not entry and bool(program),
         only_arguments=not entry,
+        bare=images.is_bare(image, mounts),
+        mounts=mounts,
         limit=Limit(limits[-1].source, limits[-1].line, f"Environment={VARIABLE}={CAP}")
         if limits
         else None,

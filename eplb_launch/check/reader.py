@@ -5,7 +5,9 @@ Links to folders are not followed.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.compose.services import Compose
 from eplb_launch.check.dockerfile import Dockerfile
 from eplb_launch.check.fields import Fields
+from eplb_launch.check.kind import HINTS, LEADS
 from eplb_launch.check.kubernetes.manifests import Kubernetes
 from eplb_launch.check.model import Mention, Trouble
 from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none
@@ -49,6 +52,12 @@ _SKIPPED = frozenset(
 # Of one document. An alias makes many of one.
 _MAX_TASKS = 1_000
 _MAX_WORDS = 100_000
+MANY = 1 << 20  # characters of JSON of which each item is read by itself
+_LIST = re.compile(
+    r'\{\s*(?:"(?:apiVersion|kind)":\s*"[^"]*",\s*|"metadata":\s*\{[^{}]*\},\s*)*"items":\s*\[\s*'
+)
+_NEXT = re.compile(r"\s*,\s*(?=\{)")
+_ITEMS = (*HINTS, *LEADS, '"ConfigMap"', "ServingRuntime")
 
 
 def gather(paths: Sequence[str]) -> Iterator[Source]:
@@ -260,4 +269,34 @@ def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:
     text = source.text
     if source.path.endswith(".json"):
         text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
-    return nodes.documents(text)
+    parts = items_of(text) if len(text) > MANY and text.startswith("{") else None
+    if parts is None:
+        return nodes.documents(text)
+    return (document for part, line in parts for document in nodes.documents(part, line))
+
+
+def items_of(text: str) -> list[tuple[str, int]] | None:
+    """Return the items of a List in JSON that are of interest, each with its line; None: no List.
+
+    What a cluster has is too much for one tree, and most of it has nothing to do with vLLM.
+    """
+    start = _LIST.match(text)
+    decoder = json.JSONDecoder()
+    found: list[tuple[str, int]] = []
+    at = start.end() if start else 0
+    line = 1 + text.count("\n", 0, at)
+    while at and text[at] == "{":
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return None
+        part = text[at:end]
+        if any(hint in part for hint in _ITEMS):
+            found.append((part, line))
+        following = _NEXT.match(text, end)
+        following_at = following.end() if following else end
+        line += text.count("\n", at, following_at)
+        if not following:
+            return found if text[end:].lstrip().startswith("]") else None
+        at = following_at
+    return None

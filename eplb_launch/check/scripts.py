@@ -42,8 +42,8 @@ def shell_index(words: Sequence[str]) -> int:
     """Return which of the words is a script for a shell; 0 if none is."""
     for index, word in enumerate(words[:64]):
         if word.rpartition("/")[2] in SHELLS:
-            found = shell_string(words, index)
-            if found:
+            found, is_file = shell_string(words, index)
+            if found and not is_file:
                 return found
     return 0
 

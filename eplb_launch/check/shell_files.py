@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.tasks import VALUES, Place, Task, Word
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.model import UNKNOWN
 from eplb_launch.render.env import FORMATS
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 PLACE = Place(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
 )
+
+_NODES = re.compile(r"#SBATCH\s+(?:--nodes[=\s]\s*|-N\s*)([\w*,-]+)")
 
 
 class Script(Kind):
@@ -52,4 +56,21 @@ def task(source: Source, text: str, line: int, name: str) -> Task:
         Word(source.path.rpartition("/")[2], source, line),
         Word(GAP, source, line),
     )
-    return Task(PLACE, name, source, line, words)
+    return Task(PLACE, name, source, line, words, _of_slurm(text))
+
+
+def _of_slurm(text: str) -> dict[str, str]:
+    """Return the variables that Slurm sets for a job by its options: sbatch(1).
+
+    The command line may say otherwise, but the file is what is checked.
+    """
+    found = {}
+    for line in text.split("\n"):
+        if line.startswith("#SBATCH"):
+            match = _NODES.match(line)
+            if match:
+                count = match[1] if match[1].isdecimal() else UNKNOWN
+                found = dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES"), count)
+        elif line.strip() and not line.startswith("#"):
+            break  # the options end with the first command
+    return found

@@ -11,6 +11,8 @@ from eplb_launch.model import Record
 
 # The largest bundles of manifests have some 5 MB.
 MAX_BYTES = 8 * 1024 * 1024
+# What kubectl prints of a large cluster: of a List in JSON, items are read one by one.
+MAX_INPUT = 128 * 1024 * 1024
 MAX_TEXT = 1024 * 1024  # of a script, a unit, a Dockerfile
 
 YAML = "YAML"
@@ -83,19 +85,25 @@ def standard_input() -> Source:
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
-        return _source(path, "", sys.stdin.buffer)
+        return _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
 
 
-def _source(path: str, kind: str, file: object, *, only_hinted: bool = False) -> Source:
-    content = b""
-    while len(content) <= MAX_BYTES:
-        piece = file.read(MAX_BYTES + 1 - len(content))  # type: ignore[attr-defined]
+def _source(
+    path: str, kind: str, file: object, *, only_hinted: bool = False, most: int = MAX_BYTES
+) -> Source:
+    pieces = bytearray()
+    while len(pieces) <= most:
+        piece = file.read(most + 1 - len(pieces))  # type: ignore[attr-defined]
         if not piece:
             break
-        content += piece
-    most = MAX_BYTES if kind in (YAML, "") else MAX_TEXT
+        pieces += piece
+    content = bytes(pieces)
+    if kind not in (YAML, ""):
+        most = MAX_TEXT
+    elif not content.startswith(b"{"):
+        most = MAX_BYTES
     if len(content) > most:
         told = not only_hinted or _hinted(content, file)
         problem = f"larger than {most >> 20} MB: not read" if told else ""

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
     from eplb_launch.check.sources import Source
 
-PLACE = Place("in a drop-in", FORMATS["systemd"](VALUES).rstrip("\n"), line=True, last_wins=True)
+PLACE = Place(
+    "in a drop-in",
+    FORMATS["systemd"](VALUES).rstrip("\n"),
+    line=True,
+    last_wins=True,
+    absolute=True,
+)
 _EXEC = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _ESCAPES = {

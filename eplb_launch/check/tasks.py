@@ -120,6 +120,8 @@ class Place(Record):
     last_wins: bool = False  # what is added there counts, whatever was set before
     fragments: bool = False  # options without a program may stand there, half of a command
     templated: bool = False  # somebody puts in something for `${NAME}` in a word
+    image: bool = False  # it is a step of a build
+    absolute: bool = False  # a program is best named by its path
     wraps: bool = True  # the launcher can be put before the server there
 
 
@@ -148,6 +150,8 @@ class Task(Record):
     limit: Limit | None = None  # what `environ` has the variable from
     otherwise: Task | None = None  # with all UNKNOWN that whoever starts it may change
     workers_without: bool = False  # other pods, that may be its Ray workers, do not set it
+    bare: bool = False  # the image is as it was published, and nothing adds a program to it
+    mounts: tuple[str, ...] = ()  # what is put into it, by its paths there
     entry: str = ""  # what would set it among the variables that the file sets already
 
 

@@ -79,6 +79,12 @@ def _is_set(task: Task) -> bool:
     )
 
 
+def launcher_of(prefixes: Sequence[Wrapper]) -> tuple[str, ...]:
+    """Return the words that start the launcher; () if it is not there."""
+    found = next(filter(_is_launcher, prefixes), None)
+    return found.words[:4] if found is not None else ()
+
+
 def is_wrapped(prefixes: Sequence[Wrapper]) -> bool:
     """Whether the launcher is among what stands before a server."""
     return any(map(_is_launcher, prefixes))

@@ -124,15 +124,16 @@ class Node:
         return self.kind == TEXT and self.plain and self.text in _NULL
 
 
-def documents(text: str) -> Iterator[tuple[str, Node | Problem]]:
+def documents(text: str, line: int = 1) -> Iterator[tuple[str, Node | Problem]]:
     """Yield the documents of a YAML text: each with its source, and as a tree or a Problem.
+
+    `line` is the one that the text begins at in its file.
 
     They are parsed one by one, so that a broken one leaves the others readable.
     """
     left = [NODES]
     starts = {match.start() for match in _DOCUMENT.finditer(text)}
     edges = [0, *sorted(starts), len(text)]
-    line = 1
     for start, end in itertools.pairwise(edges):
         source = text[start:end]
         if start in starts or not _only_comments(source):

@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from eplb_launch.files import Files
+
 
 def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | None:
     """Return the vLLM server that `command` starts, or None where there is none to be seen.
@@ -19,20 +21,26 @@ def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | 
     return look(command, environ)[0]
 
 
-def look(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Server | None, bool]:
+def look(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    files: Files | None = None,
+    directory: str | None = None,
+) -> tuple[Server | None, bool, Sequence[str]]:
     """As find_server; and whether the command is vLLM's and starts no engine: `vllm bench serve`.
 
     Of a script, the last program that is neither built into the shell nor known to start nothing.
+    Scripts are read through `files`, if there are any; those that were not are named at last.
     """
     if not command:
-        return None, False
+        return None, False, ()
     found = entry_at(command, 0)
     if found is None:
         from eplb_launch.command.find import find
 
-        return find(command, environ)
+        return find(command, environ, files, directory)
     entry, start = found
     if not start:
-        return None, found == NOTHING
+        return None, found == NOTHING, ()
     positions = range(start, len(command))
-    return Server(entry, tuple(command[start:]), positions, environ, command[0]), False
+    return Server(entry, tuple(command[start:]), positions, environ, command[0]), False, ()

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
+    from eplb_launch.command.scripts import Scripts
     from eplb_launch.command.wrappers import Row
+    from eplb_launch.files import Files
 
     Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
 
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
-ROOM = 2_000_000
+ROOM = 1_000_000
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -116,6 +118,11 @@ class Context:
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
+        # Through which files scripts are read, and where the command is started; then those read.
+        self.files: tuple[Files, str | None] | None = above.files if above else None
+        self.reading: list[Scripts] = above.reading if above else []
+        self.level: int = above.level if above else 0  # scripts, one in another
+        self.script: str = above.script if above else ""  # the innermost one
 
     def branch(self) -> Context:
         """Return a context that goes on from here and leaves this one as it is."""
@@ -131,6 +138,16 @@ class Context:
         self.depth += 1
         self.complete = self.complete and self.gap <= at
         self.gap = -1
+
+    def scripts(self) -> Scripts | None:
+        """Return the scripts of this host; None where none is to be read."""
+        if self.files is None or self.elsewhere:
+            return None
+        if not self.reading:
+            from eplb_launch.command.scripts import Scripts
+
+            self.reading.append(Scripts(*self.files))
+        return self.reading[0]
 
     def passed(self) -> tuple[Wrapper, ...]:
         """Return all the programs on the way, the outermost first."""
@@ -220,6 +237,7 @@ class Context:
             self.elsewhere,
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
+            script=self.script,
             place=positions[at] if positions else 0,
         )
 

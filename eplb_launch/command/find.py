@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.context import Said
     from eplb_launch.command.wrappers import Row
+    from eplb_launch.files import Files
     from eplb_launch.model import Server
 
 DEPTH = 16  # shell strings inside shell strings
@@ -42,12 +43,16 @@ _BARE = "flags", "clears", "keeps", "module", "refuses"
 _kinds: dict[int, dict[str, str]] = {}
 
 
-def find(command: Sequence[str], environ: Mapping[str, str]) -> tuple[Server | None, bool]:
+def find(
+    command: Sequence[str], environ: Mapping[str, str], files: Files | None, directory: str | None
+) -> tuple[Server | None, bool, Sequence[str]]:
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
     context = Context(environ)
+    context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
-    return server, server is None and context.idle[0]
+    unread = context.reading[0].unread if context.reading else ()
+    return server, server is None and context.idle[0], unread
 
 
 def search(words: Sequence[str], positions: Sequence[int], context: Context) -> Server | None:
@@ -67,8 +72,8 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
     while trail.look_ahead(marked=marked):
         if trail.follow(trail.end):
             return trail.server
-    if not marked or _is_other(words[first:]):
-        return None
+    if trail.server is not None or not marked or _is_other(words[first:]):
+        return trail.server
     # An option can stand first: `docker run IMAGE --enable-eplb` leaves the program to the image.
     start = first + (not words[first].startswith("-"))
     return context.server(words, positions, ("", start), "".join(words[first:start]))
@@ -138,17 +143,55 @@ class _Trail:
         row = PREFIXES.get(name)
         # Of `vllm bench sweep`, what its --serve-cmd starts is looked at next, if it has one.
         self.context.idle[0] = name in VLLM
-        return self._step(row, name, index, index + 1) if row is not None else False
+        if row is None:
+            return self._look_at_program(index)
+        return self._step(row, name, index, index + 1)
 
     def _look_at_shell(self, index: int, name: str) -> bool:
         """As _look, for a shell."""
         words = self.words
-        at = shell_string(words, index)
+        at, is_file = shell_string(words, index)
         if not at:
             return False
+        if is_file:
+            return self._look_at_script(index, at, name)
         self._pass("sh", index, at + 1)
         self.context.sourced += _sourced(words[index:at], name, self.context)
         return self._run(words[at], at, at + 1, name)
+
+    def _look_at_program(self, index: int) -> bool | None:
+        """As _look, for a program that nobody knows: it may be a script of a shell."""
+        scripts = self.context.scripts()
+        words = scripts.interpreter(self.words[index], self.context) if scripts else ()
+        if not words:
+            return False
+        self.words = [*self.words[:index], *words, *self.words[index + 1 :]]
+        places = [self.positions[index]] * len(words)
+        self.positions = [*self.positions[:index], *places, *self.positions[index + 1 :]]
+        self.end = index
+        return None
+
+    def _look_at_script(self, index: int, at: int, shell: str) -> bool:
+        """As _look, for a shell with a script, which is the word at `at`."""
+        context = self.context
+        self.first, self.end = at, at + 1
+        scripts = context.scripts()
+        text = scripts.text(self.words[at], context) if scripts else None
+        if text is None:
+            return False
+        self.context = context.branch()
+        self._pass(self.words[at].rpartition("/")[2], index, at + 1)
+        self.context.sourced += _sourced(self.words[index:at], shell, self.context)
+        self.context.level += 1
+        self.context.script = self.words[at]
+        from eplb_launch.command.shell.state import Place
+
+        place = Place(self.positions[at], 0, len(text), exact=True)
+        self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
+        self._run(text, at, at, shell)
+        # Else a server may be among the words of the script.
+        self.context = context
+        return self.server is not None and bool(self.server.entry)
 
     def _look_at_python(self, index: int) -> bool | None:
         """As _look, for a Python interpreter."""
@@ -405,10 +448,13 @@ def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, .
     return (file,) if file and file != UNKNOWN else ()
 
 
-def shell_string(words: Sequence[str], index: int) -> int:
-    """Return where the command string of the shell at `index` stands; 0 if it is given none."""
+def shell_string(words: Sequence[str], index: int) -> tuple[int, bool]:
+    """Return where the script of the shell at `index` stands, and whether it is a file.
+
+    0 if it is given none, and reads its input.
+    """
     i = index + 1
-    string = False
+    string = stdin = False
     while i < len(words):
         word = words[i]
         if len(word) < 2 or word[0] not in "-+":
@@ -420,5 +466,6 @@ def shell_string(words: Sequence[str], index: int) -> int:
             i += word in ("--rcfile", "--init-file")
         else:
             string = string or (word[0] == "-" and "c" in word)
+            stdin = stdin or (word[0] == "-" and "s" in word)
             i += word.count("o") + word.count("O")  # the name of a shell option: -euo pipefail
-    return i if string and i < len(words) else 0
+    return (i if i < len(words) and (string or not stdin) else 0), not string

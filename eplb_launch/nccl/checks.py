@@ -6,7 +6,7 @@ Imported only for a command that can hang. A row of WARNINGS is said at launch a
 
 from __future__ import annotations
 
-from eplb_launch.command import find_server
+from eplb_launch.command import look
 from eplb_launch.files import DISK, Given
 from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning, Record
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
@@ -199,11 +199,18 @@ NOTES: tuple[Row, ...] = (
 )
 
 
-def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = DISK) -> Plan:
+def advise(
+    plan: Plan,
+    environ: Mapping[str, str],
+    *,
+    cap: int,
+    files: Files = DISK,
+    directory: str | None = None,
+) -> Plan:
     """Return the plan of a command that can hang, with its warnings and notes.
 
-    `environ` is what the command is started with, `cap` the most CTAs that there may be. Where
-    a conf file limits NCCL already, the plan returned sets nothing.
+    `environ` is what the command is started with, in `directory`; `cap` the most CTAs that there
+    may be. Where a conf file limits NCCL already, the plan returned sets nothing.
     """
     server = plan.server
     if server is None:
@@ -222,7 +229,7 @@ def advise(plan: Plan, environ: Mapping[str, str], *, cap: int, files: Files = D
         text = plan.environment[VARIABLE]
         arrives = bool(server.hands_on)
         if server.hands_on is None:
-            met = _found_again(plan, server, {**environ, VARIABLE: text})
+            met = _found_again(plan, server, {**environ, VARIABLE: text}, files, directory)
             arrives = met.environ.get(VARIABLE) == text
         behind = _behind_launcher(server)
         if behind is not None:  # which sets it there
@@ -264,9 +271,15 @@ def _behind_launcher(server: Server) -> tuple[Wrapper, ...] | None:
     return server.prefixes[len(names) - names.index(True) :] if True in names else None
 
 
-def _found_again(plan: Plan, server: Server, environ: Mapping[str, str]) -> Server:
+def _found_again(
+    plan: Plan,
+    server: Server,
+    environ: Mapping[str, str],
+    files: Files,
+    directory: str | None,
+) -> Server:
     """Return the server of a script that looks at the variable, where that is set."""
-    found = find_server(plan.command, environ)
+    found = look(plan.command, environ, files, directory)[0]
     servers = (found, *found.others) if found else ()
     return next((other for other in servers if other.words == server.words), found or server)
 

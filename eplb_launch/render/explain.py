@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eplb_launch.nccl.cap import Row
     from eplb_launch.nccl.grids import Fit
     from eplb_launch.plans import Plan
-    from eplb_launch.vllm.rules import Verdict
+    from eplb_launch.vllm.releases import Verdict
     from eplb_launch.vllm.settings import Setting
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
@@ -58,6 +58,7 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
             "entry": server.entry,
             "program": server.program,
             "prefixes": [prefix.name for prefix in server.prefixes],
+            "script": server.script or None,
             "elsewhere": server.elsewhere or None,
             "complete": server.complete,
         },
@@ -203,8 +204,9 @@ def _facts(plan: Plan, found: Assessment) -> Table:
         table.add_row("Server", "none to be seen in the command")
         return table
     behind = ", ".join(prefix.name for prefix in server.prefixes)
+    inside = f" in {cut(server.script)}" if server.script else ""
     entry = server.entry or "not found by name; the whole command was read"
-    table.add_row("Server", _text(entry + (f" (behind {cut(behind)})" if behind else "")))
+    table.add_row("Server", _text(entry + inside + (f" (behind {cut(behind)})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", _text(f"{version} ({cut(plan.vllm_source)})"))
     if plan.verdicts:

@@ -72,8 +72,8 @@ PLACEMENT = frozenset(
         *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
     )
 )
-# All that may abbreviate one of them, or another option that begins alike. "-" is a word.
-_BEGINNINGS = frozenset(name[:end] for name in OPTIONS for end in range(2, len(name)))
+# Their names, each behind a blank: to see whether a word may abbreviate one.
+_NAMES = "".join(f" {name}" for name in OPTIONS)
 
 
 class Given(Record):
@@ -416,7 +416,7 @@ def _option(written: str, release: Release) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
         return written if release.has(OPTIONS[written][2]) else None
-    if written not in _BEGINNINGS:
+    if written == "-" or f" {written}" not in _NAMES:  # "-" is a word
         return None
     from eplb_launch.vllm.options import options
 

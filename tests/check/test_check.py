@@ -85,25 +85,10 @@ def test_a_script_that_a_service_runs_is_said_once(folder: Path, path: str) -> N
     assert [(s["file"], s["verdict"]) for s in servers] == [(os.path.join(given, "run.sh"), "ok")]
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        pytest.param([], "PATH", id="no path"),
-        pytest.param(["--format", "xml", "."], "xml", id="format"),
-        pytest.param(["--json", "--format", "sarif", "."], "cannot be given together", id="two"),
-        pytest.param(["--vllm-version", "new", "."], "is not a vLLM release", id="release"),
-    ],
-)
-def test_a_usage_error_is_2(words: list[str], says: str) -> None:
-    result = check(*words)
+def test_a_usage_error_is_2() -> None:
+    result = check("--json", "--format", "sarif", ".")
     assert result.exit_code == 2
-    assert says in " ".join(result.output.replace("│", " ").split())
-
-
-def test_a_command_after_dashes_is_a_usage_error() -> None:
-    result = CliRunner().invoke(app, ["check", "."], obj=["vllm"])
-    assert result.exit_code == 2
-    assert "takes no command" in result.output
+    assert "--json and another --format cannot be given together" in result.output
 
 
 def test_a_path_that_is_not_there_is_said(folder: Path) -> None:
@@ -182,7 +167,7 @@ kind: Pod
 spec:
   containers:
   - name: v
-    image: vllm/vllm-openai:v0.16.0
+    image: registry.example.com/vllm-openai:v0.16.0
 {}
 """
 QUOTED = ", ".join(f'"{word}"' for word in ARGS.split())
@@ -215,7 +200,7 @@ FIXES = [
     ),
     pytest.param(
         "compose.yaml",
-        f"services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    command: [m, {QUOTED}]\n",
+        f"services:\n  v:\n    image: me/vllm-openai:v0.16.0\n    command: [m, {QUOTED}]\n",
         'entrypoint: ["eplb-launch", "--", "vllm", "serve"]',
         id="compose",
     ),
@@ -233,19 +218,21 @@ FIXES = [
     ),
     pytest.param(
         "p.yaml",
-        POD.format(f"    args: [vllm, serve, m, {QUOTED}]").replace("vllm/vllm-openai", "own"),
+        POD.format(f"    args: [vllm, serve, m, {QUOTED}]").replace(
+            "registry.example.com/vllm-openai", "own"
+        ),
         '"eplb-launch", "--",',
         id="args of an entry point that is not known",
     ),
     pytest.param(
         "a.service",
         f"[Service]\nExecStart=/opt/bin/{EXPOSED}",
-        "eplb-launch -- /opt/bin/vllm serve …",
+        "/opt/bin/eplb-launch -- /opt/bin/vllm serve …",
         id="systemd",
     ),
     pytest.param(
         "Dockerfile",
-        f'FROM vllm/vllm-openai:v0.16.0\nCMD ["m", {QUOTED}]\n',
+        f'FROM registry.example.com/vllm-openai:v0.16.0\nCMD ["m", {QUOTED}]\n',
         'ENTRYPOINT ["eplb-launch", "--", "vllm", "serve"]',
         id="Dockerfile",
     ),

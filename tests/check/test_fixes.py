@@ -23,16 +23,16 @@ metadata: {{name: p}}
 spec:
   containers:
   - name: v
-    image: vllm/vllm-openai:v0.16.0
+    image: registry.example.com/vllm-openai:v0.16.0
     args: [{LISTED}]
 """
 SERVICE = f"""\
 services:
   v:
-    image: vllm/vllm-openai:v0.16.0
+    image: registry.example.com/vllm-openai:v0.16.0
     command: [{LISTED}]
 """
-DOCKERFILE = f"FROM vllm/vllm-openai:v0.16.0\nCMD [{LISTED}]\n"
+DOCKERFILE = f"FROM registry.example.com/vllm-openai:v0.16.0\nCMD [{LISTED}]\n"
 CONFIG = "---\nkind: ConfigMap\napiVersion: v1\nmetadata: {name: c}\ndata:\n"
 
 
@@ -181,7 +181,7 @@ spec:
   entrypoint: vllm serve m --data-parallel-backend ray {ARGS}
   rayClusterSpec:
     headGroupSpec:
-      template: {{spec: {{containers: [{{name: h, image: vllm/vllm-openai:v0.16.0}}]}}}}
+      template: {{spec: {{containers: [{{name: h, image: "vllm/vllm-openai:v0.16.0"}}]}}}}
 """
 
 
@@ -261,7 +261,9 @@ def test_a_value_that_the_script_takes_back_is_not_what_is_to_be_changed(tmp_pat
 @pytest.mark.parametrize("name", ["compose.yaml", "p.yaml"])
 def test_an_image_that_is_not_known_is_given_no_command(tmp_path: Path, name: str) -> None:
     """Nothing says what it would have to be."""
-    text = (SERVICE if name == "compose.yaml" else POD).replace("vllm/vllm-openai:v0.16.0", "own")
+    text = (SERVICE if name == "compose.yaml" else POD).replace(
+        "registry.example.com/vllm-openai:v0.16.0", "own"
+    )
     (tmp_path / name).write_text(text)
     [server] = servers(tmp_path)
     assert (server["verdict"], server["cause"]) == ("unknown", "release-not-known")

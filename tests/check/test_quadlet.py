@@ -66,8 +66,8 @@ def test_the_entry_point_of_the_image_is_replaced_or_the_variable_is_set(tmp_pat
     (tmp_path / "a.container").write_text(unit(IMAGE, ARGS))
     [finding] = check([str(tmp_path)]).findings
     assert [fix.text for fix in finding.fixes] == [
-        'Entrypoint=["eplb-launch", "--", "vllm", "serve"]',
         "[Container]\nEnvironment=NCCL_MAX_CTAS=8",
+        'Entrypoint=["python3", "/opt/eplb-launch/eplb-launch.pyz", "--", "vllm", "serve"]',
     ]
 
 

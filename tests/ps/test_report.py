@@ -100,19 +100,23 @@ def test_exit_statuses(servers: Servers) -> None:
     assert ps(exposed, unknown, status=1).stderr == said
 
 
+SECONDS = "--interval is a number of seconds from 0.1 to 86400, not "
 USAGE_ERRORS = {
-    "no number": (["x"], "PID"),
-    "zero": (["0"], "PID"),
-    "an option that is none": (["--al"], "--al"),
-    "a command": (["--", "vllm", "serve"], "ps takes no command"),
+    "zero": (["0"], "'0' is no process id"),
+    "one below zero": (["--", "-1"], "ps takes no command"),
+    "one too many": (["1", "²"], "'²' is no process id"),
+    "a large one": (["1" * 5000], "is no process id"),
     "watch and json": (["--watch", "--json"], "--watch shows a table"),
-    "no time at all": (["--watch", "--interval", "0"], "--interval"),
+    "no time at all": (["--watch", "--interval", "0"], f"{SECONDS}'0'"),
+    "no time": (["--watch", "--interval", "x"], f"{SECONDS}'x'"),
+    "no number": (["--watch", "--interval", "nan"], f"{SECONDS}'nan'"),
+    "no end": (["--watch", "--interval", "inf"], f"{SECONDS}'inf'"),
 }
 
 
 @pytest.mark.parametrize(("words", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
 def test_usage_errors(words: list[str], said: str) -> None:
-    ended = ps(*words, status=2, env={**os.environ, "COLUMNS": "200"})
+    ended = ps(*words, status=2)
     assert said in ended.stderr
     assert ended.stdout == ""
 

@@ -204,22 +204,6 @@ def test_no_server_is_said_on_stderr(form: str) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, EMPTY.get(form, ""), "")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--format", "xml", "--", "true"], "xml"),
-        ([], "There is no command after it."),
-        (["--"], "There is no command after it."),
-        (["true"], "true"),
-    ],
-)
-def test_usage_errors(words: list[str], message: str) -> None:
-    done = env(*words)
-    assert done.exit_code == 2
-    assert message in " ".join(done.stderr.replace("│", " ").split())
-    assert done.stdout == ""
-
-
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: (
         name not in ("PWD", "OLDPWD", "SHLVL", "_", "IFS", "PS1", "PS2", "PS4", "PATH", "PPID")

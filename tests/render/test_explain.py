@@ -69,7 +69,7 @@ def test_the_json_of_a_server() -> None:
             **dict.fromkeys(("state", "cause", "reason", "value", "by")),
             "unread": [],
         },
-        "server": dict.fromkeys(("entry", "program", "prefixes", "elsewhere", "complete"))
+        "server": dict.fromkeys(("entry", "program", "prefixes", "script", "elsewhere", "complete"))
         | {"prefixes": [None]},
         "release": dict.fromkeys(("version", "source", "own_rule")),
         "settings": [dict.fromkeys(("name", "value", "known", "source", "given"))],
@@ -257,7 +257,7 @@ def test_runs_nothing(tmp_path: Path) -> None:
 def test_without_a_command_it_is_a_usage_error(words: list[str]) -> None:
     done = explain(*words)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "There is no command after it." in done.stderr
+    assert "There is no command after it. The right form is: " in done.stderr
 
 
 def test_the_option_may_stand_before_the_sub_command() -> None:

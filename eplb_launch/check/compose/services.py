@@ -159,6 +159,8 @@ class _Service:
             as_text=not own_entry and self.is_text("entrypoint" if entrypoint else "command"),
             only_arguments=not entrypoint,
             limit=variables.limit,
+            bare=built.bare if built else images.is_bare(image, self.targets()),
+            mounts=self.targets(),
             entry=self.entry(),
         )
 
@@ -304,17 +306,28 @@ class _Service:
             known = self.defaults.get(name, UNKNOWN)
             yield name, read(name, text) if equals else known, item
 
-    def files(self) -> dict[str, File]:
-        """Return the small files that are mounted from beside the compose file."""
-        files: dict[str, File] = {}
-        pairs: list[tuple[Source, str, str]] = []
+    def volumes(self) -> Iterator[tuple[Source, str, str]]:
+        """Yield what is mounted: who says it, from where, and the path in the container."""
         for source, volume in self.lists("volumes"):
             if volume.kind == MAP:
                 host, target = self.text(volume.get("source")), self.text(volume.get("target"))
             else:
                 host, _, rest = self.text(volume).partition(":")
-                target = rest.partition(":")[0]
-            pairs.append((source, host, target))
+                target = rest.partition(":")[0] or host
+            yield source, host, target
+
+    def targets(self) -> tuple[str, ...]:
+        """Return the paths at which something is put into the container."""
+        configs = (item for _, item in self.lists("configs"))
+        named = (
+            self.text(c if c.kind == TEXT else c.get("target") or c.get("source")) for c in configs
+        )
+        return (*(target for _, _, target in self.volumes()), *(f"/{n.lstrip('/')}" for n in named))
+
+    def files(self) -> dict[str, File]:
+        """Return the small files that are mounted from beside the compose file."""
+        files: dict[str, File] = {}
+        pairs = list(self.volumes())
         for source, config in self.lists("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
             target = "" if config.kind == TEXT else self.text(config.get("target"))

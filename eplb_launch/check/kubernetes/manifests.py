@@ -28,6 +28,7 @@ from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from eplb_launch.check.kubernetes.containers import Container
     from eplb_launch.check.kubernetes.kserve import Runtimes
@@ -82,9 +83,31 @@ class Kubernetes(Kind):
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         """Yield the objects, with what their containers start."""
-        for source, node in self.objects:
-            maps = self.maps.within(node.string("metadata", "namespace"))
-            yield source, tasks(source, node, maps, self.runtimes)
+        owned = [bool(node.list("metadata", "ownerReferences")) for _, node in self.objects]
+        said: set[object] = set()
+        for one_of_another in (False, True):
+            for is_owned, (source, node) in zip(owned, self.objects, strict=True):
+                if is_owned == one_of_another:
+                    repeated = set(self._repeated(source, node, said, is_owned=is_owned))
+                    maps = self.maps.within(node.string("metadata", "namespace"))
+                    yield source, tasks(source, node, maps, self.runtimes, repeated)
+
+    def _repeated(
+        self, source: Source, node: Node, said: set[object], *, is_owned: bool
+    ) -> Iterator[int]:
+        """Yield the containers that are those of an owner, by their ids: Pods, ReplicaSets.
+
+        What a controller made is said once: by its template, or by the first of its pods. One of an
+        older template is not the same, and is said too.
+        """
+        namespace = node.string("metadata", "namespace")
+        for found in containers(node):
+            key = (namespace, *_as_said(found.node))
+            if is_owned and key in said:
+                yield id(found.node)
+                lines = found.node.line, found.node.end
+                self.repeated.append((source.path, *lines))
+            said.add(key)
 
     def leftover(self) -> Iterator[Task]:
         """Yield what fields of their own start, and the scripts in ConfigMaps."""
@@ -98,11 +121,33 @@ class Kubernetes(Kind):
                 yield shell_files.task(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
 
 
-def tasks(source: Source, node: Node, maps: ConfigMaps, runtimes: Runtimes) -> Iterator[Task]:
-    """Yield what an object's containers start."""
+def _as_said(container: Node) -> tuple[object, ...]:
+    """Return what an object says of a container, without what a controller adds to it."""
+    texts = [container.string(name) for name in ("name", "image", "script", "source")]
+    for name in ("command", "args"):
+        given = container.get(name)
+        texts += [name, *(item.text for item in ([given, *given.items] if given else ()))]
+    env = (
+        (entry.string("name"), entry.string("value"))
+        for entry in container.list("env")
+        if not entry.string("name").startswith("LWS_")
+    )
+    return (*texts, frozenset(env))
+
+
+def tasks(
+    source: Source,
+    node: Node,
+    maps: ConfigMaps,
+    runtimes: Runtimes,
+    repeated: AbstractSet[int] = frozenset(),
+) -> Iterator[Task]:
+    """Yield what an object's containers start, without those that are `repeated`, by their ids."""
     clusters = Clusters(node, source, maps)
     yield from ray.tasks(source, node, maps, clusters)
     for found in containers(node):
+        if id(found.node) in repeated:
+            continue
         runtime = runtimes.of(found.node.string("runtime")) if found.key == "model" else None
         whole = found
         if runtime is not None:
@@ -144,6 +189,7 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         environment.unread.append("the object that it is a patch of")
     if missing:
         environment.unread.append(missing)
+    mounts = tuple(m.string("mountPath") for m in node.list("volumeMounts")[:MAX_ENTRIES])
     task = Task(
         PLACE,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
@@ -162,6 +208,8 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         own_entry=own_entry,
         only_arguments=not command,
         limit=environment.limit,
+        bare=images.is_bare(image, mounts),
+        mounts=mounts,
         entry=f"- name: {VARIABLE}\n  value: '{CAP}'" if node.list("env") else "",
     )
     if words or unreadable:

@@ -414,7 +414,6 @@ class _Follower:
         ]
         command = _Command(node, fields, words[:first], state)
         if command.words:
-            self.note_sourced(command.words[0][0], fields, rest)
             self.execute(command)
             return
 
@@ -473,6 +472,9 @@ class _Follower:
         self.sure = name in SURE
         if command.node.redirections and not command.reads_script():
             self.documents(command)
+        if name in ("source", ".") and self.source_file(command):
+            return
+        self.note_sourced(name, command.fields, command.node.items[len(command.assignments) :])
         if name in self.own:
             self.used |= self.shell.read
             self.own[name](self, command)
@@ -494,6 +496,26 @@ class _Follower:
             self.used |= self.shell.read
         else:
             self.look(command)
+
+    def source_file(self, command: _Command) -> bool:
+        """Follow a file that is sourced; False where it is not read."""
+        state, way, words = command.state, self.way, command.words
+        scripts = way.scripts()
+        if len(words) < 2 or scripts is None or words[1][0].endswith("/activate"):
+            return False
+        here = way.branch()
+        here.directory = state.directory()
+        text = scripts.text(words[1][0], here, sourced=True)
+        if text is None:
+            return False
+        before = way.level, way.script, state.stored(PARAMETERS)
+        way.level, way.script = way.level + 1, words[1][0]
+        if words[2:]:
+            state.put(PARAMETERS, words[2:])
+        self.text(text, state, Place(words[1][1], 0, len(text), exact=True))
+        way.level, way.script, state.variables[PARAMETERS] = before
+        state.ended = False
+        return True
 
     def trap(self, command: _Command) -> None:
         """`trap COMMANDS SIGNALS`."""
