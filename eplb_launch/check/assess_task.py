@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment
@@ -98,7 +99,7 @@ class _Judge:
         def value(before: str, command: str) -> str | None:
             changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
             environ = environment(self.task.environ, unread=bool(self.task.unread))
-            servers = self.decisions.servers(changed, environ)
+            servers = self.decisions.servers(changed, environ, self.task.directory)
             if not servers:
                 return None
             decided = self.plan(servers[0], changed)
@@ -112,7 +113,7 @@ class _Judge:
         """Yield the findings of a command; `words[at]` is a script, if `at` is not 0."""
         task = self.task
         environ = environment(task.environ, unread=self.hides(task.unread))
-        servers = self.decisions.servers(words, environ)
+        servers = self.decisions.servers(words, environ, task.directory)
         if servers is None:
             found = Assessment(UNKNOWN, "failed", "eplb-launch failed to make sense of it")
             yield self.finding(task.source.path, task.line, found)
@@ -138,7 +139,12 @@ class _Judge:
 
     def place(self, server: Server, words: Sequence[str], at: int) -> tuple[str, int]:
         """Return the file and the line of a server."""
-        if not at:
+        place = server.place
+        path = os.path.normpath(os.path.join(self.task.directory, server.script))
+        file = self.task.files.get(path) if server.script else None
+        if file is not None and isinstance(place, Place):
+            return file.source.path, file.line + scripts.line_of(file.text, place)
+        if not at or server.script:
             return self.task.source.path, self.task.line
         word = self.task.words[server.place if server.place < len(words) else at]
         if not isinstance(server.place, Place):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.command import find_server
+from eplb_launch.command import look
 from eplb_launch.files import Given
 from eplb_launch.model import UNKNOWN
 from eplb_launch.plans import plan_for
@@ -45,17 +45,18 @@ class Decisions:
         if files.texts != self.files.texts:
             self.files = files
             self.known.clear()
+            self.found.clear()
 
     def servers(
-        self, words: Sequence[str], environ: Mapping[str, str]
+        self, words: Sequence[str], environ: Mapping[str, str], directory: str
     ) -> tuple[Server, ...] | None:
         """Return the servers that a command starts; None for a bug of ours."""
-        key = (tuple(words), type(environ), frozenset(environ.items()))
+        key = (tuple(words), type(environ), frozenset(environ.items()), directory)
         if key not in self.found:
             if len(self.found) >= _MAX_COMMANDS:
                 self.found.clear()
             try:
-                server = find_server(words, environ)
+                server, _, _ = look(words, environ, self.files, directory)
             except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.found[key] = None
             else:

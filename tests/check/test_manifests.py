@@ -270,6 +270,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "release-not-known", "    vllm serve $MODEL"),
         ("ok", "not-needed", "srun uv run vllm serve"),
         ("unknown", "release-not-known", "vllm serve remote"),
+        ("unknown", "release-not-known", "vllm serve not-run-by-this"),
     ],
     "scripts/positional.sh": [
         ("unknown", "settings-not-known", "vllm serve m --data-parallel-address $1"),

@@ -610,7 +610,9 @@ class _Follower:
         fields, words, gap = command.fields, command.words, command.gap
         name = command.names[0]
         state.charge(len(words))
+        scripts = self.way.scripts()
         starts = gap >= 0 or name in PREFIXES or name in SHELLS or "." in name
+        starts = starts or (scripts is not None and scripts.lookups >= 0)
         if not starts and not any(
             _hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words
         ):
