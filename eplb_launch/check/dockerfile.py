@@ -74,8 +74,6 @@ class Built(Record):
 
 
 class Dockerfile(Kind):
-    """A Dockerfile."""
-
     title = "a Dockerfile"
     form = "Dockerfile"
     suffixes = (".dockerfile", ".containerfile")
@@ -97,7 +95,6 @@ class Dockerfile(Kind):
         return not source.named or final(source) is not None
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        """Yield each, with what its stages start."""
         for source in self.sources:
             yield source, tasks(source)
 
@@ -191,8 +188,6 @@ def _base(image: str, source: Source) -> Built:
 
 
 class _Stage:
-    """A stage that is being read."""
-
     def __init__(
         self,
         base: Built,
@@ -236,7 +231,6 @@ class _Stage:
         )
 
     def take(self, line: int, name: str, rest: str) -> None:
-        """Do what an instruction does."""
         known = ChainMap(self.variables.known, self.arguments)
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)

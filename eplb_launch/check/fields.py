@@ -89,7 +89,6 @@ class Fields(Kind):
     suffixes = (".yaml", ".yml", ".json")
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()
         self.found: list[Task] = []
 
@@ -102,7 +101,6 @@ class Fields(Kind):
         return bool(found)
 
     def leftover(self) -> Iterator[Task]:
-        """Yield what was found."""
         yield from self.found
 
 
@@ -119,7 +117,6 @@ class _At(Record):
         return _plain(self.path[-1]) if self.path else ""
 
     def below(self, node: Node, key: str = "") -> _At:
-        """Return a node inside this one."""
         path = (*self.path, key) if key else self.path
         return _At(node, path, (self.node, *self.above) if self.node.kind == MAP else self.above)
 
@@ -143,8 +140,6 @@ def tasks(source: Source, document: Node, others: Others) -> Iterator[Task]:
 
 
 class _Reader:
-    """A document that is being read."""
-
     def __init__(self, source: Source, document: Node, others: Others) -> None:
         self.source = source
         self.document = document

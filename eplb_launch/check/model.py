@@ -19,15 +19,11 @@ VERDICTS = tuple(dict.fromkeys(WORDS.values()))
 
 
 class Fix(Record):
-    """One way to put a server right."""
-
     how: str  # what to do with the text
     text: str
 
 
 class Finding(Record):
-    """A server and the verdict on it."""
-
     file: str
     line: int
     name: str  # "Deployment/decode container vllm"; "" for a script

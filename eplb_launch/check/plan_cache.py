@@ -34,7 +34,6 @@ class Decisions:
     """The Plans for the commands of one container after the other."""
 
     def __init__(self) -> None:
-        """Begin with none, and with no files."""
         self.files = Given({})
         self.known: dict[object, Plan | None] = {}
         self.found: dict[object, tuple[Server, ...] | None] = {}

@@ -48,7 +48,6 @@ class Quadlet(Kind):
         return first.startswith("[") and "[Container]" in text.split("\n")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        """Yield the units, with what they start."""
         for unit in dropins.units(self.sources, SUFFIX):
             yield unit[0], tasks(unit)
 

@@ -171,7 +171,6 @@ class Reader:
     """The files of a review, as far as they have been read."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self.files = 0
         self.idle: list[str] = []
         self.troubles: list[Trouble] = []
@@ -196,7 +195,6 @@ class Reader:
             self.troubles.append(Trouble(source.path, 0, message))
 
     def take(self, source: Source) -> None:
-        """Read a file."""
         self.files += not (
             source.kind == OTHER and of_people(source.path, source.text) and not source.named
         )
@@ -231,7 +229,6 @@ class Reader:
         return False
 
     def tasks(self) -> Iterator[Task]:
-        """Yield what the files start."""
         for kind, first in self.first.items():
             with self.guard(first):
                 for found in kind.tasks():

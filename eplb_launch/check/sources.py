@@ -22,8 +22,6 @@ HINTS = (*command.HINTS, "eplb")
 
 
 class Source(Record):
-    """A file."""
-
     path: str  # as given, or found below a folder that was given; "<stdin>"
     kind: str = ""  # the `form` of a kind; "" if its name does not say it
     text: str = ""
@@ -32,7 +30,6 @@ class Source(Record):
 
     @property
     def directory(self) -> str:
-        """Where it is."""
         return os.path.dirname(self.path)
 
 
@@ -80,7 +77,6 @@ def read(
 
 
 def standard_input() -> Source:
-    """Return what stdin has."""
     path = "<stdin>"
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")

@@ -37,8 +37,6 @@ _ESCAPES = {
 
 
 class Setting(Record):
-    """A line of a unit."""
-
     name: str
     value: str
     source: Source
@@ -66,7 +64,6 @@ class Unit(Kind):
         return first in ("[Unit]", "[Service]", "[Install]")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        """Yield the units, with what they start."""
         for unit in units.units(self.sources, ".service"):
             yield unit[0], tasks(unit)
 

@@ -47,7 +47,6 @@ class TooMuch(Exception):  # noqa: N818
     """More of something than any real deployment has, and where."""
 
     def __init__(self, line: int, message: str) -> None:
-        """Say what there is too much of, at a line."""
         super().__init__(message)
         self.line = line
 
@@ -96,7 +95,6 @@ class Variables:
     """The environment of a command, while it is put together."""
 
     def __init__(self, known: Mapping[str, str] | None = None, limit: Limit | None = None) -> None:
-        """Begin with what is set already."""
         self.known = dict(known or {})
         self.limit = limit
         self.unread: list[str] = []  # what sets more, and could not be read

@@ -110,7 +110,6 @@ def _row_as_dict(row: Row) -> dict[str, Any]:
 
 
 def setting_as_dict(setting: Setting) -> dict[str, Any]:
-    """Return a setting as JSON-ready values."""
     return {
         "name": setting.name,
         "value": setting.value if setting.known else None,
@@ -121,7 +120,6 @@ def setting_as_dict(setting: Setting) -> dict[str, Any]:
 
 
 def warning_as_dict(warning: PlanWarning) -> dict[str, str]:
-    """Return a warning as JSON-ready values."""
     return {
         "code": warning.code,
         "message": warning.message,

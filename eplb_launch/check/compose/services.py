@@ -37,14 +37,11 @@ _DEFAULT = re.compile(r"\$\{\w+:?[-+]")
 
 
 class Compose(Kind):
-    """A compose file."""
-
     title = "a compose file"
     form = sources.YAML
     suffixes = (".yaml", ".yml", ".json")
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()
         self.files: list[extends.Layer] = []
 
@@ -58,7 +55,6 @@ class Compose(Kind):
         return True
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]] | Trouble]:
-        """Yield the files and those that they include, with what their services start."""
         merged = {extends.override_of(file.source.path) for file in self.files}
         for file in extends.included(self.files):
             if isinstance(file, tuple):
@@ -94,8 +90,6 @@ def _text(node: Node | None, defaults: Mapping[str, str]) -> str:
 
 
 class _Service:
-    """A service that is being read."""
-
     def __init__(
         self,
         source: Source,
@@ -248,7 +242,6 @@ class _Service:
         return dockerfiles.final(file, target, arguments)
 
     def text(self, node: Node | None) -> str:
-        """Return a text with its variables replaced."""
         return _text(node, self.defaults)
 
     def possible(self, name: str, text: str) -> str:

@@ -25,7 +25,6 @@ class ConfigMaps:
     """The ConfigMaps that have been read: all are to be, before one is asked for."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         # By name and place: each with its namespace, "" if that is said elsewhere.
         self.found: dict[tuple[str, str, str], list[tuple[str, dict[str, File]]]] = {}
         self.merged: dict[tuple[str, str, str, str], Mapping[str, File | None] | None] = {}
@@ -38,7 +37,6 @@ class ConfigMaps:
         return maps
 
     def add(self, node: Node, source: Source) -> None:
-        """Take the data of a ConfigMap."""
         name, namespace = (node.string("metadata", key) for key in ("name", "namespace"))
         entries = self._new(name, source, namespace)
         data = node.at("data")

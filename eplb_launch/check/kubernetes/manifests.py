@@ -54,7 +54,6 @@ class Kubernetes(Kind):
     suffixes = (".yaml", ".yml", ".json")
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()
         self.maps = ConfigMaps()
         self.runtimes = kserve.Runtimes()
@@ -82,7 +81,6 @@ class Kubernetes(Kind):
         return known
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        """Yield the objects, with what their containers start."""
         owned = [bool(node.list("metadata", "ownerReferences")) for _, node in self.objects]
         said: set[object] = set()
         for one_of_another in (False, True):
