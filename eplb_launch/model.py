@@ -122,6 +122,7 @@ class Server(Record):
     # depends on the value.
     hands_on: bool | None = True
     script: str = ""  # the file that it is in, if it is in one
+    release: str = ""  # of vLLM, where the command asks for one: `uvx vllm@0.16.0`
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

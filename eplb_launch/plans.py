@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from eplb_launch.command import look
+from eplb_launch.command.entrypoints import OWN_OPTIONS
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
@@ -229,6 +230,8 @@ def _installed(
     """Return the release that will run, how it was found, and the setting "nixl"."""
     if vllm_version is not None and nixl is not None:
         found = Installed(None, "", None)
+    elif server.release:
+        found = Installed(server.release, "the package that the command asks for", None)
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
@@ -274,6 +277,7 @@ def settings_of(
         server.positions,
         release,
         serve=server.entry == "vllm serve",
+        own=OWN_OPTIONS.get(server.entry, ()),
         load_config=load_config,
     )
     if not server.complete:

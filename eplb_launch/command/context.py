@@ -121,6 +121,7 @@ class Context:
         self.reading: list[Scripts] = above.reading if above else []
         self.level: int = above.level if above else 0  # scripts, one in another
         self.script: str = above.script if above else ""  # the innermost one
+        self.release: str = above.release if above else ""  # of vLLM, that the command asks for
 
     def branch(self) -> Context:
         """Return a context that goes on from here and leaves this one as it is."""
@@ -178,6 +179,9 @@ class Context:
             self._apply(said, row)
             if "elsewhere" in row:
                 self.elsewhere = self.elsewhere or name
+        for kind, _, value in said:
+            if kind == "requires":
+                self.require(value)
         self.wrappers.append(Wrapper(name, words, position, drops, sets))
 
     def _apply(self, said: Sequence[Said], row: Row) -> None:
@@ -214,6 +218,12 @@ class Context:
         else:
             self.directory = f"{self.directory.rstrip('/')}/{directory}"
 
+    def require(self, text: str) -> None:
+        """Note a package that the command is to have."""
+        name, version = requirement(text)
+        if name in VLLM[:1] and version:
+            self.release = version
+
     def server(
         self, words: Sequence[str], positions: Sequence[int], found: tuple[str, int], program: str
     ) -> Server:
@@ -232,7 +242,22 @@ class Context:
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
             script=self.script,
+            release=self.release,
         )
+
+
+def requirement(text: str) -> tuple[str, str]:
+    """Return the name of a package, and its version where that is said: `vllm@0.16.0`.
+
+    PEP 508; docs.astral.sh/uv/guides/tools: NAME@VERSION.
+    """
+    at = next((i for i, char in enumerate(text) if char in "@=<>!~[; "), len(text))
+    name, rest = text[:at], text[at:]
+    if rest.startswith("["):
+        rest = rest.partition("]")[2]
+    version = rest.strip().removeprefix("==").removeprefix("@").strip()
+    known = rest.lstrip()[:1] in ("@", "=") and version[:1].isdecimal() and "," not in version
+    return name, version if known and not version.endswith("*") else ""
 
 
 def _unread(words: Sequence[str], found: tuple[str, int]) -> bool:

@@ -110,15 +110,18 @@ def read(
     *,
     serve: bool,
     load_config: Callable[[str], Mapping[object, Any] | None],
+    own: Sequence[str] = (),
 ) -> Reading:
     """Return what the arguments give.
 
     `words` are the arguments and `positions` where each stands in the command; `serve` says
-    whether they follow `vllm serve`. `load_config` returns the content of a --config file, given
-    its name, or None where it cannot be known. Raises RefusedError where vLLM would refuse the
-    arguments.
+    whether they follow `vllm serve`; `own` are options that `vllm serve` has not. `load_config`
+    returns the content of a --config file, given its name, or None where it cannot be known.
+    Raises RefusedError where vLLM would refuse the arguments.
     """
     pairs: list[Word] = list(zip(words, positions, strict=True))
+    if own:
+        pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in own]
     if serve:
         pairs = _move_model(pairs, release)
     complete = True
