@@ -391,6 +391,20 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["''", ".", "sub", '"a\\0b"', "x" * 300, "fifo"])
+def test_what_is_named_and_no_file_is_none(tmp_path: Path, path: str) -> None:
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "compose.yaml").write_text(
+        f"include: [{path}]\nservices:\n  v: {{image: vllm, env_file: {path}, "
+        f"extends: {{file: {path}, service: v}}}}\n"
+    )
+    review = check([str(tmp_path)])
+    assert {trouble.message for trouble in review.troubles} == {
+        "it includes a file that is not here, or is no YAML"
+    }
+
+
 FAILS = ValueError("--api-key hunter2")
 SERVICE = "services: {v: {image: vllm}}\n"
 
