@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from eplb_launch.command.shell.state import Field, State, Value
 
 DEPTH = 16  # `${A:-${B:-..}}`
+_SAY_WHERE = frozenset(("cd", "dirname", "readlink", "realpath"))
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
 
 
@@ -86,6 +87,7 @@ class _Expansion:
         self.one = False  # and it is one field for sure, whatever is unknown in it
         self.absent = False
         self.depth = 0
+        self.nested = 0  # inside of `$(..)`
 
     def whole(self, word: Word) -> None:
         """Expand a whole word."""
@@ -111,13 +113,29 @@ class _Expansion:
             elif kind == ARITHMETIC:
                 self.put(compute(text, self.state.get) or UNKNOWN)
             elif kind != TEXT:
-                self.put(UNKNOWN, one=quoted)
+                self.command(text, quoted=quoted)
             elif quoted:
                 self.put(text)
             elif operand:
                 self.split(text)
             elif text:
                 self.put(text, one=False)
+
+    def command(self, text: str, *, quoted: bool) -> None:
+        """Expand `$(text)`."""
+        known = None
+        if "".join(text.split(None, 1)[:1]) in _SAY_WHERE and self.nested < DEPTH:
+            from eplb_launch.command.shell.outputs import output
+
+            known = output(text, self.state, self.inside)
+        self.put(UNKNOWN if known is None else known, one=quoted)
+
+    def inside(self, word: Word) -> str:
+        """Return what a word is, inside of `$(..)`."""
+        expansion = _Expansion(self.state, self.position, joins=True)
+        expansion.nested = self.nested + 1
+        expansion.whole(word)
+        return "".join([text for text, _ in expansion.fields if text != ABSENT])
 
     def put(self, text: str, *, one: bool = True) -> None:
         """Add text to the field."""
