@@ -7,7 +7,7 @@ import posixpath
 from collections import ChainMap
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images, sources
+from eplb_launch.check import images
 from eplb_launch.check.instructions import (
     arguments,
     exec_form,
@@ -277,9 +277,9 @@ class _Stage:
             if UNKNOWN in path:
                 continue
             if path not in self.read and len(self.read) < _MAX_COPIES:
-                self.read[path] = sources.read(path, "") if os.path.isfile(path) else None
+                self.read[path] = self.source.near(path, "")
             found = self.read.get(path)
-            if found is None or found.problem:
+            if found is None:
                 continue
             target = posixpath.join(self.directory, words[-1])
             if words[-1].endswith(("/", ".")) or len(words) > 2:

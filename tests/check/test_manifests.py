@@ -365,22 +365,29 @@ UNITS = os.path.join(DATA, "units")
 
 
 @pytest.mark.parametrize(
-    ("folder", "path"),
+    ("folder", "path", "inside"),
     [
-        (UNITS, "."),
-        (UNITS, "etc"),
-        (UNITS, "etc/systemd"),
-        (UNITS, "etc/systemd/system/vllm-file.service"),
-        (os.path.join(UNITS, "etc/systemd/system"), "."),
-        (os.path.join(UNITS, "etc/systemd/system"), "vllm-file.service"),
-        ("/", UNITS),
+        (UNITS, ".", True),
+        (UNITS, "etc", True),
+        (UNITS, "etc/systemd", False),
+        (UNITS, "etc/systemd/system/vllm-file.service", False),
+        (os.path.join(UNITS, "etc/systemd/system"), ".", False),
+        (os.path.join(UNITS, "etc/systemd/system"), "vllm-file.service", False),
+        ("/", UNITS, True),
     ],
 )
 def test_an_environment_file_is_found_however_the_unit_is_named(
-    monkeypatch: pytest.MonkeyPatch, folder: str, path: str
+    monkeypatch: pytest.MonkeyPatch, folder: str, path: str, *, inside: bool
 ) -> None:
     monkeypatch.chdir(folder)
-    found = {os.path.basename(f.file): f for f in check([path], "0.16.0").findings}
+    if not inside:
+        review = check([path], "0.16.0")
+        told = [t.message for t in review.troubles if t.file.endswith("vllm-file.service")]
+        assert len(told) == 1
+        assert "etc/default/vllm is outside of what is checked" in told[0]
+    review = check([path], "0.16.0", follow=not inside)
+    assert [t for t in review.troubles if t.file.endswith("vllm-file.service")] == []
+    found = {os.path.basename(f.file): f for f in review.findings}
     # Only with DP=8 of the file it is sure.
     of_file = found["vllm-file.service"].assessment
     assert (of_file.state, of_file.cause) == ("exposed", "no-limit")

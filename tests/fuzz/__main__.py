@@ -105,7 +105,7 @@ class Run:
                     found += 1
 
         signal.setitimer(signal.ITIMER_REAL, LIMIT)
-        begun = time.perf_counter()
+        begun = time.process_time()
         sys.setprofile(called)
         try:
             self.target.feed(content)
@@ -117,7 +117,7 @@ class Run:
         finally:
             sys.setprofile(None)
             signal.setitimer(signal.ITIMER_REAL, 0)
-        taken = (time.perf_counter() - begun) / max(len(content), _SMALL) * 1024
+        taken = (time.process_time() - begun) / max(len(content), _SMALL) * 1024
         if taken > self.worst:
             # Once more without the profile, which makes it slower.
             taken = min(taken, self.again(content) / max(len(content), _SMALL) * 1024)
@@ -133,14 +133,14 @@ class Run:
     def again(self, content: bytes) -> float:
         """Return the seconds that an input takes."""
         signal.setitimer(signal.ITIMER_REAL, LIMIT)
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             self.target.feed(content)
         except Exception:  # noqa: BLE001 - noted already
             pass
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     def note(self, fault: str, content: bytes) -> None:
         """Keep the input of a fault, the smallest."""
