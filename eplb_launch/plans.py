@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
+    from eplb_launch.deepep.cap import Row
     from eplb_launch.files import Files
     from eplb_launch.model import Server
-    from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
     from eplb_launch.vllm.releases import Verdict
 
@@ -199,7 +199,7 @@ def _decide(
         decided = advise(decided, environ, cap=cap, files=files, directory=base)
     if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
         return decided
-    from eplb_launch.nccl import cap as fitting
+    from eplb_launch.deepep import cap as fitting
 
     return fitting.advise(decided, files)
 
@@ -219,7 +219,7 @@ def _cap(
     """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
     if max_ctas != "fit":
         return max_ctas, ()
-    from eplb_launch.nccl.cap import fit
+    from eplb_launch.deepep.cap import fit
 
     return fit(decided, files)
 
