@@ -132,18 +132,16 @@ def plan(
         return decided if idle and not unread else decided.replace(warnings=(no_server(unread),))
 
     def decide(server: Server) -> Plan:
-        if directory is not None:
-            server = server.replace(directory=os.path.join(directory, server.directory or ""))
-        return _decide(
-            words,
+        return plan_for(
             server,
+            words,
             environ,
             vllm_version=vllm_version,
             nixl=nixl,
+            directory=directory,
             files=files,
             max_ctas=max_ctas,
             sms=sms,
-            base=directory,
         )
 
     decided = decide(server)
@@ -155,19 +153,21 @@ def plan(
     return decided
 
 
-def _decide(
-    words: tuple[str, ...],
+def plan_for(
     server: Server,
+    words: tuple[str, ...],
     environ: Mapping[str, str],
     *,
-    vllm_version: str | None,
-    nixl: bool | None,
-    files: Files,
-    max_ctas: int | Literal["fit"],
-    sms: int | None,
-    base: str | None,
+    vllm_version: str | None = None,
+    nixl: bool | None = None,
+    directory: str | None = None,
+    files: Files = DISK,
+    max_ctas: int | Literal["fit"] = CAP,
+    sms: int | None = None,
 ) -> Plan:
-    """Decide for one server of a command, which was started in the directory `base`."""
+    """Decide as `plan` does, for one server of a command."""
+    if directory is not None:
+        server = server.replace(directory=os.path.join(directory, server.directory or ""))
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, files=files
     )
@@ -196,7 +196,7 @@ def _decide(
     else:
         from eplb_launch.nccl.checks import advise
 
-        decided = advise(decided, environ, cap=cap, files=files, directory=base)
+        decided = advise(decided, environ, cap=cap, files=files, directory=directory)
     if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
         return decided
     from eplb_launch.deepep import cap as fitting

@@ -229,6 +229,10 @@ class Context:
     ) -> Server:
         """Return the server that was found at the end of the way."""
         entry, start = found
+        at = max(start - 1, 0)
+        if program.rpartition("/")[2] in VLLM:
+            while at and words[at] != program:
+                at -= 1
         return Server(
             entry,
             tuple(words[start:]),
@@ -242,6 +246,7 @@ class Context:
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
             script=self.script,
+            place=positions[at] if positions else 0,
             release=self.release,
         )
 

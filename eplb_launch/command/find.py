@@ -200,6 +200,10 @@ class _Trail:
         self.context.sourced += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
+        from eplb_launch.command.shell.state import Place
+
+        place = Place(self.positions[at], 0, len(text), exact=True)
+        self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
         self._run(text, at, at, shell)
         # Else a server may be among the words of the script.
         self.context = context
