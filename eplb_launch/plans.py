@@ -260,6 +260,10 @@ def _look_up(server: Server, files: Files) -> Installed:
     return look_up(server.program, environ, server.directory, files)
 
 
+def _in_a_script(server: Server) -> bool:
+    return bool(server.script) or any(prefix.name == "sh" for prefix in server.prefixes)
+
+
 def settings_of(
     server: Server, release: Release, version: str | None, nixl: Setting, files: Files
 ) -> tuple[dict[str, Setting], Mapping[str, Given]]:
@@ -270,7 +274,10 @@ def settings_of(
             return None
         from eplb_launch.vllm.config_file import load
 
-        return load(os.path.join(server.directory or "", name), files)
+        path = os.path.join(server.directory or "", name)
+        if files.all_there and _in_a_script(server) and not files.exists(path):
+            return None  # which may write it first
+        return load(path, files)
 
     reading = read(
         server.words,

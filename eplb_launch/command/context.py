@@ -113,6 +113,7 @@ class Context:
         self.complete: bool = above.complete if above else True
         self.depth: int = above.depth if above else 0
         self.room: list[int] = above.room if above else [ROOM]
+        self.strings: bool = above.strings if above else True  # those for a shell are looked into
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
