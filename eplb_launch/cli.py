@@ -217,7 +217,7 @@ def explain(
     It lists each setting that counts, and where its value comes from. It starts nothing, and exits
     with 0 whatever the answer is, unless --strict is given.
     """
-    from eplb_launch.nccl import cap
+    from eplb_launch.deepep import cap
     from eplb_launch.render import explain as report
 
     decided = cap.explain(_plan(ctx, vllm_version, max_ctas, sms))

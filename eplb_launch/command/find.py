@@ -49,11 +49,17 @@ _kinds: dict[int, dict[str, str]] = {}
 
 
 def find(
-    command: Sequence[str], environ: Mapping[str, str], files: Files | None, directory: str | None
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    files: Files | None,
+    directory: str | None,
+    *,
+    strings: bool = True,
 ) -> tuple[Server | None, bool, Sequence[str]]:
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
     context = Context(environ)
+    context.strings = strings
     context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
     unread = context.reading[0].unread if context.reading else ()
@@ -200,6 +206,10 @@ class _Trail:
         self.context.sourced += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
+        from eplb_launch.command.shell.state import Place
+
+        place = Place(self.positions[at], 0, len(text), exact=True)
+        self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
         self._run(text, at, at, shell)
         # Else a server may be among the words of the script.
         self.context = context
@@ -245,6 +255,8 @@ class _Trail:
             self._sweep(step.said, step.at)
             return True
         if end < len(words) and "appends" in last:
+            if not self.context.spend(len(words)):  # one in another, and all words copied for each
+                return True
             # What stands for each item, and after ":::" the items.
             stop = words.index(":::", end) if ":::" in words[end:] else len(words)
             behind = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
@@ -292,6 +304,8 @@ class _Trail:
 
         context = self.context.branch()
         context.enter(at)
+        if not context.strings:
+            return True
         if context.depth > 1 and not context.spend(64 + 2 * len(text)):
             return True
         parameters = list(zip(self.words[rest:], self.positions[rest:], strict=True))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.check import scripts
 from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
@@ -272,6 +270,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "release-not-known", "    vllm serve $MODEL"),
         ("ok", "not-needed", "srun uv run vllm serve"),
         ("unknown", "release-not-known", "vllm serve remote"),
+        ("unknown", "release-not-known", "vllm serve not-run-by-this"),
     ],
     "scripts/positional.sh": [
         ("unknown", "settings-not-known", "vllm serve m --data-parallel-address $1"),
@@ -328,15 +327,6 @@ def test_a_folder_gives_what_its_files_give() -> None:
     for name in CASES:
         for finding in check([os.path.join(DATA, name)]).findings:
             assert (finding.file, finding.line, finding.verdict) in found
-
-
-def test_without_the_grammar_the_last_server_of_a_script_is_judged_and_it_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "tree_sitter", None)
-    [finding] = check([os.path.join(DATA, "01-lws-wide-ep.yaml")], "0.15.0").findings
-    assert (finding.verdict, finding.line) == ("exposed", 28)
-    assert finding.notes == (scripts.MISSING,)
 
 
 def test_nothing_that_is_installed_here_is_looked_at(
