@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eplb_launch.command.shell.state import Field, State, Value
 
 DEPTH = 16  # `${A:-${B:-..}}`
+_SAY_WHERE = frozenset(("cd", "dirname", "readlink", "realpath"))
 # Their output is one word, and no option.
 _ONE_WORD = frozenset(("basename", "dirname", "hostname", "mktemp", "nproc", "pwd", "whoami"))
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
@@ -95,6 +96,7 @@ class _Expansion:
         self.one = False  # and it is one field for sure, whatever is unknown in it
         self.absent = False
         self.depth = 0
+        self.nested = 0  # inside of `$(..)`
 
     def whole(self, word: Parts) -> None:
         """Expand a whole word."""
@@ -137,11 +139,25 @@ class _Expansion:
     def command(self, text: str, *, quoted: bool) -> None:
         """Expand `$(text)`."""
         words = text.split(None, 2)
+        if words and words[0] in _SAY_WHERE and self.nested < DEPTH:
+            from eplb_launch.command.shell.outputs import output
+
+            known = output(text, self.state, self.inside)
+            if known is not None:
+                self.put(known, one=quoted)
+                return
         if words and words[0] in _ONE_WORD and (words[0] != "hostname" or "-I" not in text):
             self.put(self.one_word())
             return
         self.state.blame(f"$({words[0] if words and '=' not in words[0] else ''} …)")
         self.put(UNKNOWN, one=quoted)
+
+    def inside(self, word: Parts) -> str:
+        """Return what a word is, inside of `$(..)`."""
+        expansion = _Expansion(self.state, self.position, joins=True)
+        expansion.nested = self.nested + 1
+        expansion.whole(word)
+        return "".join([text for text, _ in expansion.fields if text != ABSENT])
 
     def put(self, text: str, *, one: bool = True) -> None:
         """Add text to the field."""
