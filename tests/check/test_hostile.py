@@ -659,6 +659,7 @@ def test_a_command_that_cannot_be_split_is_unknown(tmp_path: Path, command: str)
     assert work < 3_000_000
 
 
+SERVICE_WITH = "services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    env_file: a.env\n"
 SECRET = "kind: Secret\napiVersion: v1\nmetadata: {name: s}\nstringData:\n"
 
 
@@ -677,9 +678,7 @@ SECRET = "kind: Secret\napiVersion: v1\nmetadata: {name: s}\nstringData:\n"
         *(
             pytest.param(
                 "compose.yaml",
-                SERVICE_OF.replace("COMMAND", f"{SERVES} {more}").replace(
-                    "KEYS", "env_file: a.env"
-                ),
+                f"{SERVICE_WITH}    command: >-\n      {SERVES} {more}\n",
                 id=more,
             )
             for more in (
