@@ -25,12 +25,10 @@ class NotRegularError(OSError):
     """There is something that is no regular file: a pipe, a device, a directory."""
 
     def __init__(self, path: str) -> None:
-        """Say so, as strerror too."""
         super().__init__(errno.EINVAL, "not a regular file", path)
 
 
 def is_regular(mode: int) -> bool:
-    """Whether st_mode is that of a regular file."""
     return mode & _KIND == _REGULAR
 
 
@@ -51,12 +49,10 @@ class Files:
             os.close(descriptor)
 
     def names(self, path: str) -> list[str]:
-        """Return what there is in a directory."""
         found: list[str] = _system(os.listdir, path)
         return found
 
     def stat(self, path: str) -> os.stat_result:
-        """Return the status of what a path leads to."""
         found: os.stat_result = _system(os.stat, path)
         return found
 
@@ -69,7 +65,6 @@ class Files:
         return os.getuid()
 
     def exists(self, path: str) -> bool:
-        """Whether a path leads to something."""
         try:
             self.stat(path)
         except OSError:
@@ -77,7 +72,6 @@ class Files:
         return True
 
     def is_file(self, path: str) -> bool:
-        """Whether a path leads to a regular file."""
         try:
             return is_regular(self.stat(path).st_mode)
         except OSError:
@@ -115,7 +109,6 @@ class Given(Files):
         return list(dict.fromkeys(name.partition("/")[0] for name in below))
 
     def stat(self, path: str) -> os.stat_result:
-        """Return a file or a directory."""
         real = self.real(path)
         if real in self.texts:
             return _status(_REGULAR)
@@ -129,7 +122,6 @@ class Given(Files):
         return os.path.normpath(f"/{path}").replace("//", "/")
 
     def user(self) -> int | None:
-        """Return what was given."""
         return self._user
 
     def runs(self, path: str) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
 else:
 
-    def dataclass_transform(**_options):  # noqa: ANN003, ANN201, D103
+    def dataclass_transform(**_options):  # noqa: ANN003, ANN201
         return lambda cls: cls
 
 
@@ -29,7 +29,6 @@ class Record:
     _fields: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        """Take the fields from the annotations."""
         cls._fields = tuple(cls.__annotations__)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,13 +47,11 @@ class Record:
                 raise TypeError(f"{name} lacks its field {field!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse: a record does not change."""
         raise AttributeError(
             f"{type(self).__name__}.{name} cannot be set: a record does not change"
         )
 
     def __delattr__(self, name: str) -> None:
-        """Refuse: a record does not change."""
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
 
     def replace(self, **changes: Any) -> Self:
@@ -69,15 +66,12 @@ class Record:
         return tuple(getattr(self, field) for field in self._fields)
 
     def __eq__(self, other: object) -> bool:
-        """Two records of one class are equal if their fields are."""
         return type(self) is type(other) and self._values() == other._values()
 
     def __hash__(self) -> int:
-        """Hash by the fields."""
         return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
-        """Show the fields by name."""
         shown = ", ".join(f"{field}={getattr(self, field)!r}" for field in self._fields)
         return f"{type(self).__name__}({shown})"
 
@@ -85,6 +79,8 @@ class Record:
 # Stands inside an argument for text that cannot be known without running the command, such as
 # `$((GROUP * 8))`. A real argument never holds a NUL byte.
 UNKNOWN = "\0"
+# The same as the value of a variable that is one word for sure, and no option: a number, a host.
+ONE_WORD = "\0\1"
 
 
 class Argument(Record):
@@ -124,10 +120,13 @@ class Server(Record):
     elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
     sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string starts
+    place: int = 0  # of the words that say what it is: a position; for a script a shell.state.Place
+    unknown: tuple[str, ...] = ()  # what of the shell's its words are that cannot be known: "$ARGS"
     # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
     # depends on the value.
     hands_on: bool | None = True
     script: str = ""  # the file that it is in, if it is in one
+    release: str = ""  # of vLLM, where the command asks for one: `uvx vllm@0.16.0`
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
@@ -145,7 +144,6 @@ MOST_SHOWN = 200  # characters of anything that a command, a process or a file s
 
 
 def cut(text: str) -> str:
-    """Return no more of a text than is shown."""
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 

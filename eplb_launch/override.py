@@ -16,19 +16,19 @@ if TYPE_CHECKING:
         """What is read of vLLM's EPLBConfig."""
 
         @property
-        def use_async(self) -> bool: ...  # noqa: D102
+        def use_async(self) -> bool: ...
 
     class ParallelConfig(Protocol):
         """What is read of vLLM's ParallelConfig."""
 
         @property
-        def data_parallel_size(self) -> int: ...  # noqa: D102
+        def data_parallel_size(self) -> int: ...
         @property
-        def enable_eplb(self) -> bool: ...  # noqa: D102
+        def enable_eplb(self) -> bool: ...
         @property
-        def eplb_config(self) -> EPLBConfig: ...  # noqa: D102
+        def eplb_config(self) -> EPLBConfig: ...
         @property
-        def all2all_backend(self) -> str | None: ...  # noqa: D102
+        def all2all_backend(self) -> str | None: ...
 
 
 _said = False

@@ -31,8 +31,7 @@ DROPPED = (
     "put `eplb-launch --` directly before `vllm serve`"
 )
 ALL = " ".join(
-    f"eplb_launch.nccl{name}"
-    for name in ("", ".checks", ".checks_propagation", ".checks_values", ".conf", ".variables")
+    f"eplb_launch.nccl{name}" for name in ("", ".cases", ".checks", ".conf", ".variables")
 )
 
 

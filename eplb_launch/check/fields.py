@@ -13,7 +13,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images, shell_files
+from eplb_launch.check import shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import YAML
@@ -90,7 +90,6 @@ class Fields(Kind):
     suffixes = (".yaml", ".yml", ".json")
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()
         self.found: list[Task] = []
 
@@ -103,7 +102,6 @@ class Fields(Kind):
         return bool(found)
 
     def leftover(self) -> Iterator[Task]:
-        """Yield what was found."""
         yield from self.found
 
 
@@ -120,7 +118,6 @@ class _At(Record):
         return _plain(self.path[-1]) if self.path else ""
 
     def below(self, node: Node, key: str = "") -> _At:
-        """Return a node inside this one."""
         path = (*self.path, key) if key else self.path
         return _At(node, path, (self.node, *self.above) if self.node.kind == MAP else self.above)
 
@@ -144,8 +141,6 @@ def tasks(source: Source, document: Node, others: Others) -> Iterator[Task]:
 
 
 class _Reader:
-    """A document that is being read."""
-
     def __init__(self, source: Source, document: Node, others: Others) -> None:
         self.source = source
         self.document = document
@@ -312,7 +307,6 @@ class _Reader:
     def task(self, at: _At, place: Place, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the environment that stand around it."""
         image = _image(at)
-        version, version_source = images.version(image)
         environment = _environment(at, self.source)
         return Task(
             place,
@@ -323,8 +317,6 @@ class _Reader:
             environment.known,
             tuple(environment.unread),
             image=image,
-            version=version,
-            version_source=version_source,
             limit=environment.limit,
         )
 

@@ -52,7 +52,6 @@ class Kind:
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
-        """Begin with none."""
         self.sources: list[Source] = []
         # Of files, from which line to which they repeat what another object says.
         self.repeated: list[tuple[str, int, int]] = []

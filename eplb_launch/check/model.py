@@ -17,17 +17,28 @@ WORDS = {EXPOSED: "exposed", UNKNOWN: "unknown", CAPPED: OK, NOT_NEEDED: OK}
 OK_STATES = (CAPPED, NOT_NEEDED)
 VERDICTS = tuple(dict.fromkeys(WORDS.values()))
 
+_ALONE = "try the command that starts the server: eplb-launch explain -- CMD"
+# What settles a verdict that is unknown, by its cause.
+_SETTLES = {
+    "release-not-known": "say which release it is with --vllm-version X.Y.Z",
+    "config-not-read": "check that file together with this one",
+    "settings-not-known": "write these settings where the server is started",
+    "value-not-known": "write its value where the server is started",
+    "limit-not-known": "check that file together with this one, or write its value here",
+    "environment-not-read": "check what it is read from together with this file",
+    "script-not-read": "check the script together with this file",
+    "script-too-large": _ALONE,
+    "too-many-commands": _ALONE,
+    "not-a-script": _ALONE,
+}
+
 
 class Fix(Record):
-    """One way to put a server right."""
-
     how: str  # what to do with the text
     text: str
 
 
 class Finding(Record):
-    """A server and the verdict on it."""
-
     file: str
     line: int
     name: str  # "Deployment/decode container vllm"; "" for a script
@@ -51,9 +62,11 @@ class Finding(Record):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What could not be read, as a line; none if all could."""
-        unread = self.assessment.unread
-        return (f"could not be read: {', '.join(unread)}",) if unread else ()
+        """What could not be read, and what would settle it, as lines; none if all could."""
+        found = self.assessment
+        unread = (f"could not be read: {', '.join(found.unread)}",) if found.unread else ()
+        settles = _SETTLES.get(found.cause) if found.state == UNKNOWN else None
+        return (*unread, *((f"to settle it: {settles}",) if settles else ()))
 
 
 class Trouble(Record):

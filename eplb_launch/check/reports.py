@@ -55,12 +55,12 @@ def _summary(review: Review, *, strict: bool) -> str:
     total = len(review.findings)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
     parts[0] += " to the EPLB hang"
-    if strict and counts[WORDS[UNKNOWN]]:
-        parts[1] += " (counts as exposed: --strict)"
+    if counts[WORDS[UNKNOWN]]:
+        parts[1] += " (counts as exposed: --strict)" if strict else " (--strict: counts as exposed)"
     servers, files = _plural(total, "server"), _plural(review.files, "file")
     line = f"{servers} in {files}: {', '.join(parts)}"
     if not review.files:
-        line = "nothing was checked: no file that check reads is there"
+        line = "nothing was checked: no file that check reads is there; name a file itself"
     elif not total:
         line = f"{servers} in {files}: nothing there starts vLLM, as far as check reads it"
     if review.mentions:

@@ -39,7 +39,6 @@ class Script(Kind):
         return any(line.startswith("#SBATCH") for line in text.split("\n", 20))
 
     def leftover(self) -> Iterator[Task]:
-        """Yield the scripts."""
         for source in self.sources:
             yield task(source, source.text, 1, "")
 

@@ -35,7 +35,6 @@ class Environ:
         opaque: bool = False,
         looked_at: set[str] | None = None,
     ) -> None:
-        """Begin with no changes to `base`."""
         self.base = base
         self.changes: dict[str, str | None] = {}  # None: taken out
         self.handed: dict[str, Environ] = {}  # changes that are what another environment has
@@ -72,7 +71,6 @@ class Environ:
             self.handed[name] = before
 
     def unset(self, name: str) -> None:
-        """Take `name` out."""
         self.changes[name] = None
         self.handed.pop(name, None)
 
@@ -115,6 +113,7 @@ class Context:
         self.complete: bool = above.complete if above else True
         self.depth: int = above.depth if above else 0
         self.room: list[int] = above.room if above else [ROOM]
+        self.strings: bool = above.strings if above else True  # those for a shell are looked into
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
@@ -123,6 +122,7 @@ class Context:
         self.reading: list[Scripts] = above.reading if above else []
         self.level: int = above.level if above else 0  # scripts, one in another
         self.script: str = above.script if above else ""  # the innermost one
+        self.release: str = above.release if above else ""  # of vLLM, that the command asks for
 
     def branch(self) -> Context:
         """Return a context that goes on from here and leaves this one as it is."""
@@ -180,6 +180,9 @@ class Context:
             self._apply(said, row)
             if "elsewhere" in row:
                 self.elsewhere = self.elsewhere or name
+        for kind, _, value in said:
+            if kind == "requires":
+                self.require(value)
         self.wrappers.append(Wrapper(name, words, position, drops, sets))
 
     def _apply(self, said: Sequence[Said], row: Row) -> None:
@@ -216,11 +219,21 @@ class Context:
         else:
             self.directory = f"{self.directory.rstrip('/')}/{directory}"
 
+    def require(self, text: str) -> None:
+        """Note a package that the command is to have."""
+        name, version = requirement(text)
+        if name in VLLM[:1] and version:
+            self.release = version
+
     def server(
         self, words: Sequence[str], positions: Sequence[int], found: tuple[str, int], program: str
     ) -> Server:
         """Return the server that was found at the end of the way."""
         entry, start = found
+        at = max(start - 1, 0)
+        if program.rpartition("/")[2] in VLLM:
+            while at and words[at] != program:
+                at -= 1
         return Server(
             entry,
             tuple(words[start:]),
@@ -234,7 +247,23 @@ class Context:
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
             script=self.script,
+            place=positions[at] if positions else 0,
+            release=self.release,
         )
+
+
+def requirement(text: str) -> tuple[str, str]:
+    """Return the name of a package, and its version where that is said: `vllm@0.16.0`.
+
+    PEP 508; docs.astral.sh/uv/guides/tools: NAME@VERSION.
+    """
+    at = next((i for i, char in enumerate(text) if char in "@=<>!~[; "), len(text))
+    name, rest = text[:at], text[at:]
+    if rest.startswith("["):
+        rest = rest.partition("]")[2]
+    version = rest.strip().removeprefix("==").removeprefix("@").strip()
+    known = rest.lstrip()[:1] in ("@", "=") and version[:1].isdecimal() and "," not in version
+    return name, version if known and not version.endswith("*") else ""
 
 
 def _unread(words: Sequence[str], found: tuple[str, int]) -> bool:

@@ -36,6 +36,7 @@ MODULES = frozenset(
         "vllm.entrypoints.openai.api_server",
         "vllm.entrypoints.openai.run_batch",
         "vllm.snapshot.server",  # 0.31: engine arguments stand after its own "--"
+        "dynamo.vllm.main",
         "dynamo.vllm",  # ai-dynamo/dynamo components/src/dynamo/vllm
         "huggingfaceserver",  # kserve/kserve python/huggingfaceserver
     )
@@ -47,6 +48,12 @@ COMMANDS = {
     "vllm_omni.entrypoints.cli.main": "vllm-omni",
 }
 VLLM = ("vllm", "vllm-omni")
+# Modules of `vllm bench sweep` that start servers, from commands that they are given.
+SWEEPS = tuple(
+    f"vllm.benchmarks.sweep.{name}" for name in ("serve", "serve_sla", "serve_workload", "startup")
+)
+# Options that an entry point has, and `vllm serve` has not: vllm/benchmarks of 0.12 to 0.33.
+OWN_OPTIONS = {"vllm bench latency": ("--n",), "vllm bench throughput": ("--n",)}
 HINTS = ("vllm", "huggingfaceserver")  # without one of these in it, a command starts no engine
 # Sub-commands that start none, of the same releases.
 IDLE = frozenset(("bench", "chat", "collect-env", "complete", "download-kernels", "launch"))
@@ -108,7 +115,7 @@ def module_entry(words: Sequence[str], module: str, start: int) -> tuple[str, in
     if module in COMMANDS:
         return _subcommand(words, start, COMMANDS[module])
     if module.startswith("vllm."):
-        return NOTHING
+        return None if module in SWEEPS else NOTHING
     # dynamo.sglang and sglang have an --enable-eplb of their own.
     return OTHER if module.startswith(("dynamo.", "sglang")) else None
 

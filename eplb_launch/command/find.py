@@ -7,11 +7,13 @@ vLLM's own options. On the way it is noted what each program does to the environ
 
 from __future__ import annotations
 
-from eplb_launch.command.context import Context
+from eplb_launch.command.context import Context, requirement
 from eplb_launch.command.entrypoints import (
+    HINTS,
     IDLE,
     NOTHING,
     OTHER,
+    SWEEPS,
     VLLM,
     entry_at,
     module_entry,
@@ -36,19 +38,28 @@ _OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
 MARKS = (*_OF_EPLB, "--data-parallel-size", "-dp")
 _VALUED = (
     *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
-    *("replaces", "hosts", "spreads"),
+    *("replaces", "hosts", "spreads", "params", "requires"),
 )
+# Whose value is a command for sure, in whatever program; of others it may be a text.
+_COMMAND_OPTIONS = frozenset(("--", "-c", "-e", "-x", "--cmd", "--command", "--exec", "--run"))
+_LIKE_POSIX = frozenset("$`()*?[]{}~;&|<>\n")  # what fish and tcsh may not read as sh does
 _PAIRS = "pairs", "assigns"
 _BARE = "flags", "clears", "keeps", "module", "refuses"
 _kinds: dict[int, dict[str, str]] = {}
 
 
 def find(
-    command: Sequence[str], environ: Mapping[str, str], files: Files | None, directory: str | None
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    files: Files | None,
+    directory: str | None,
+    *,
+    strings: bool = True,
 ) -> tuple[Server | None, bool, Sequence[str]]:
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
     context = Context(environ)
+    context.strings = strings
     context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
     unread = context.reading[0].unread if context.reading else ()
@@ -113,12 +124,16 @@ class _Trail:
         """Whether a server may start at `index`, behind a program that is not known."""
         words = self.words
         name = words[index].rpartition("/")[2]
+        before = words[index - 1]
+        if _is_command(words[index]):
+            text = before.startswith("-") and before not in _COMMAND_OPTIONS
+            return not text or any(mark in words[index] for mark in MARKS)
         if name in VLLM:
             found = entry_at(words, index)
             if found is None or found == NOTHING:
                 return False
             # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
-            option = words[index - 1].startswith("-") and words[index - 1] != "--"
+            option = before.startswith("-") and before != "--"
             return marked or not option or max(len(words) - 1, self.context.gap) >= found[1]
         return name in PREFIXES or name in SHELLS or is_python(name)
 
@@ -128,6 +143,8 @@ class _Trail:
         name = words[index].rpartition("/")[2]
         self.end = index + 1
         found = None
+        if index and _is_command(words[index]) and self._look_at_string(index):
+            return True
         if name in READERS:
             found = OTHER
         elif UNKNOWN in name and words[self.end : self.end + 1] == ["serve"]:
@@ -159,6 +176,11 @@ class _Trail:
         self.context.sourced += _sourced(words[index:at], name, self.context)
         return self._run(words[at], at, at + 1, name)
 
+    def _look_at_string(self, index: int) -> bool:
+        """As _look, for a word that may be a whole command: `doas -- wrapper "vllm serve m"`."""
+        self._run(self.words[index], index, index + 1, "sh")
+        return self.server is not None and bool(self.server.entry)
+
     def _look_at_program(self, index: int) -> bool | None:
         """As _look, for a program that nobody knows: it may be a script of a shell."""
         scripts = self.context.scripts()
@@ -184,6 +206,10 @@ class _Trail:
         self.context.sourced += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
+        from eplb_launch.command.shell.state import Place
+
+        place = Place(self.positions[at], 0, len(text), exact=True)
+        self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
         self._run(text, at, at, shell)
         # Else a server may be among the words of the script.
         self.context = context
@@ -197,6 +223,7 @@ class _Trail:
         if module:
             self.end = start
             found = module_entry(words, module, start)
+            self.context.idle[0] = module in SWEEPS
             if found is None and module in MODULE_PREFIXES:
                 return self._step(MODULE_PREFIXES[module], module, index, start)
         elif UNKNOWN not in words[index]:
@@ -222,9 +249,25 @@ class _Trail:
             self.server = search(started, places, self.context)
             return True
         if step.string is not None:
-            return self._run(step.string, step.at, end, "sh")
+            if "foreign" in last and not _LIKE_POSIX.isdisjoint(step.string):
+                self.context.complete = False
+            self._run(step.string, step.at, end, "sh")
+            self._sweep(step.said, step.at)
+            return True
+        if end < len(words) and "appends" in last:
+            if not self.context.spend(len(words)):  # one in another, and all words copied for each
+                return True
+            # What stands for each item, and after ":::" the items.
+            stop = words.index(":::", end) if ":::" in words[end:] else len(words)
+            behind = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
+            self.words, self.positions = [*words[:end], *behind], self.positions[:stop]
+            words = self.words
         if end < len(words) and "joins" in last:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
+        if end < len(words) and "package" in last:
+            name, _ = requirement(words[end])
+            self.context.require(words[end])
+            self.words = words = [*words[:end], name, *words[end + 1 :]]
         found = None
         if end < len(words) and step.module:
             found = module_entry(words, words[end], end + 1)
@@ -232,6 +275,16 @@ class _Trail:
             index = end
             found = script_entry(words, index)
         return None if found is None else self._found(found, index)
+
+    def _sweep(self, said: Sequence[Said], at: int) -> None:
+        """Note what files of parameters change of the server."""
+        for kind, _, path in said:
+            if kind == "params" and self.server is not None:
+                from eplb_launch.command.sweep import swept
+
+                scripts = self.context.scripts()
+                text = scripts.text(path, self.context) if scripts else None
+                self.server = swept(self.server, text, self.positions[at])
 
     def _found(self, found: tuple[str, int], index: int) -> bool:
         """Settle for an entry point whose program is at `index`."""
@@ -251,6 +304,8 @@ class _Trail:
 
         context = self.context.branch()
         context.enter(at)
+        if not context.strings:
+            return True
         if context.depth > 1 and not context.spend(64 + 2 * len(text)):
             return True
         parameters = list(zip(self.words[rest:], self.positions[rest:], strict=True))
@@ -410,6 +465,11 @@ def _is_value(words: Sequence[str], index: int) -> bool:
         return False
     name = words[index].rpartition("/")[2]
     return not (name in PREFIXES or name in SHELLS or is_python(name))
+
+
+def _is_command(word: str) -> bool:
+    """Whether a word may be a whole command, for a program that has it executed."""
+    return " " in word.strip() and any(hint in word for hint in HINTS)
 
 
 def _is_mark(word: str) -> bool:

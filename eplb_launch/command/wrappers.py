@@ -6,6 +6,7 @@ no row lists is taken to have no value of its own; `search` looks ahead where th
 
 from __future__ import annotations
 
+from eplb_launch.command.entrypoints import SWEEPS
 from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS
 
 TYPE_CHECKING = False
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
         image: bool  # its last operand is the image of a container
         chdir: str  # options whose value is the command's working directory
         string: str  # options whose value is a command for a shell
+        foreign: bool  # that shell expands otherwise than POSIX has it
+        params: str  # options whose value is a file with options for the server
+        package: bool  # its first word may be a requirement: `vllm@0.16.0`, `vllm==0.16.0`
+        requires: str  # options whose value is one
         joins: bool  # the words of the command are joined and given to a shell
         splits: str  # options whose value is split into words
         module: str  # options after which a Python module stands, not a program
@@ -65,11 +70,12 @@ SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "rbash"))
 # Programs whose arguments are no command, though they may look like one.
 _READERS = """
     [ alias apt apt-cache apt-get awk basename cat code cp curl cut declare diff dirname dnf dpkg
-    du echo ed egrep emacs export fgrep file find gawk gh git grep head help hash hf
-    huggingface-cli info jq kill killall less ln local locate logger ls lsof make mamba-build man
-    md5sum mkdir more mv nano nvim pgrep pidof pip pip3 pipx pkill printf ps pytest read readlink
-    realpath rg rm rpm rsync scp sed set sha256sum sleep sort stat tail tar tee test touch tr
-    trap tree type unset vi vim wc wget whatis whereis which yum zgrep zip
+    du echo ed egrep emacs export fgrep file find gawk gh git grep hash head help hf
+    huggingface-cli info jq kill killall less ln local locate logger ls lsof mail mailx make
+    mamba-build man md5sum mkdir more mv nano notify-send nvim pgrep pidof pip pip3 pkill printf
+    ps pytest read readlink realpath rg rm rpm rsync scp sed set sha256sum sleep sort stat tail
+    tar tee test touch tr trap tree type unset vi vim wall wc wget whatis whereis which yum zgrep
+    zip
 """
 READERS = frozenset(_READERS.split())
 
@@ -199,7 +205,13 @@ _UV_VALUES = """
     --prerelease --project -p --python --python-platform --refresh-package --reinstall-package
     --resolution --torch-backend --upgrade-group -P --upgrade-package -w --with --with-editable
     --with-requirements -b --build-constraints -c --constraints --overrides --from"""
-_UV_TOOL: Row = {"python": "knows", "values": _UV_VALUES, "chdir": "--directory"}
+_UV_TOOL: Row = {
+    "python": "knows",
+    "package": True,
+    "values": _UV_VALUES,
+    "requires": "--from -w --with",
+    "chdir": "--directory",
+}
 _UV: Row = {  # docs.astral.sh/uv/reference/cli
     "python": "project",
     "values": _UV_VALUES,
@@ -207,6 +219,7 @@ _UV: Row = {  # docs.astral.sh/uv/reference/cli
     "subs": {
         "run": {
             "values": _UV_VALUES,
+            "requires": "-w --with",
             "chdir": "--directory",
             "module": "-m --module",
         },
@@ -318,6 +331,19 @@ _PERF: Row = {  # perf-record(1), perf-stat(1), perf-trace(1)
     }
 }
 _OPERAND: Row = {"operands": 1}
+# vllm/benchmarks/sweep of 0.11.1 to 0.33: shlex.split(serve_cmd)
+_SWEEP: Row = {
+    "string": "--serve-cmd --serve_cmd --startup-cmd --startup_cmd",
+    "needs": "--serve-cmd --serve_cmd --startup-cmd --startup_cmd",
+    "params": "--serve-params --serve_params --startup-params --startup_params",
+    "mixed": True,
+    "greedy": True,
+}
+_DOPPLER_VALUES = """
+    --api-host --attempts -c --config --config-dir --configuration --fallback --mount --mount-format
+    --mount-max-reads --mount-template --name-transformer --only-secrets -p --passphrase --project
+    --scope -t --timeout --token"""
+_SHELL_OF_ITS_OWN: Row = {"string": "-c --command", "needs": "-c --command", "foreign": True}
 _SOFTLIMIT: Row = {"values": "-a -c -d -f -l -m -o -p -r -s -t"}
 # They start the command behind their options, none of which has a value. Those of a shell; nohup(1)
 # of coreutils 9.4, setsid(1) of util-linux 2.40; of containers (skarnet.org/software/s6,
@@ -403,6 +429,12 @@ PREFIXES: dict[str, Row] = {
         "clears": "- -l --login",
         "mixed": True,
     },
+    # sg(1), shadow 4.13
+    "sg": {"string": "-c", "operands": 1, "clears": "-", "mixed": True},
+    # The manuals of fish and tcsh, section 1
+    "fish": _SHELL_OF_ITS_OWN,
+    "csh": _SHELL_OF_ITS_OWN,
+    "tcsh": _SHELL_OF_ITS_OWN,
     "script": {
         "values": """
         -I --log-in -O --log-out -B --log-io -T --log-timing -m --logging-format -E --echo""",
@@ -515,6 +547,16 @@ PREFIXES: dict[str, Row] = {
     # Python environments
     "uv": _UV,
     "uvx": _UV_TOOL,
+    "pipx": {  # pipx.pypa.io/stable/docs
+        "python": "knows",
+        "subs": {
+            "run": {
+                "package": True,
+                "values": "--backend -i --index-url --pip-args --python --with",
+                "requires": "--spec --with",
+            }
+        },
+    },
     "poetry": {**_RUN, "python": "knows"},  # python-poetry.org/docs/cli
     "pipenv": {**_RUN, "python": "knows"},  # pipenv.pypa.io/en/latest/commands.html
     "pdm": {
@@ -541,6 +583,21 @@ PREFIXES: dict[str, Row] = {
         "values": "-f --file -q --quote",
         "subs": {"run": {}},
     },  # github.com/theskumar/python-dotenv
+    "doppler": {  # docs.doppler.com/docs/cli
+        "values": _DOPPLER_VALUES,
+        "subs": {"run": {"values": _DOPPLER_VALUES, "string": "--command"}},
+    },
+    "sops": {  # getsops.io/docs
+        "subs": {
+            "exec-env": {
+                "values": "--user",
+                "clears": "--pristine",
+                "operands": 1,
+                "joins": True,
+            },
+            "exec-file": {"values": "--user --filename", "operands": 1, "joins": True},
+        }
+    },
     "honcho": {"values": "-e --env -f --procfile", "chdir": "-d --app-root", "subs": {"run": {}}},
     # Instrumentation
     "opentelemetry-instrument": {  # opentelemetry-python-contrib
@@ -632,22 +689,22 @@ PREFIXES: dict[str, Row] = {
         "appends": True,
     },
     LAUNCHERS[0]: _LAUNCHER,
-    # `vllm bench sweep`: vllm/benchmarks/sweep/serve.py of 0.11.1 to 0.33, shlex.split(serve_cmd)
-    "vllm": {
-        "subs": {
-            "bench": {
-                "subs": {
-                    "sweep": {
-                        "string": "--serve-cmd",
-                        "needs": "--serve-cmd",
-                        "operands": 1,
-                        "mixed": True,
-                        "greedy": True,
-                    }
-                }
-            }
-        }
+    # GNU parallel(1), 20240222
+    "parallel": {
+        "values": """
+        -a --arg-file -C --colsep -d --delimiter --delay -E -I --replace -j --jobs -P --max-procs
+        --joblog --halt -L --max-lines --load -n --max-args -N --memfree --nice --results --retries
+        -s --max-chars --shellquote --tagstring --termseq --timeout --tmpdir --tempdir --wd
+        --workdir""",
+        "spreads": "-S --sshlogin --slf --sshloginfile",
+        "keeps": "--env",
+        "nodes": "",
+        "option": "--env {name}",
+        "joins": True,
+        "appends": True,
     },
+    # `vllm bench sweep`
+    "vllm": {"subs": {"bench": {"subs": {"sweep": {**_SWEEP, "operands": 1}}}}},
 }
 # Modules that are such programs, run with `python -m`.
 MODULE_PREFIXES: dict[str, Row] = {
@@ -671,5 +728,6 @@ MODULE_PREFIXES: dict[str, Row] = {
         "module": "-m --module",
     },
     "memray": {"subs": {"run": {"values": "-o --output", "module": "-m"}}},
+    **dict.fromkeys(SWEEPS, _SWEEP),
     LAUNCHERS[1]: _LAUNCHER,
 }

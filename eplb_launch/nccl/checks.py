@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from eplb_launch.command import look
 from eplb_launch.files import DISK, Given
+from eplb_launch.launch_options import NAMES
 from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning, Record
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
-from eplb_launch.nccl import checks_propagation as places
-from eplb_launch.nccl import checks_values as cases
-from eplb_launch.nccl.checks_values import Case, shown
+from eplb_launch.nccl import cases
+from eplb_launch.nccl.cases import Case, shown
 from eplb_launch.nccl.conf import ENVIRONMENT, Value, readings
 from eplb_launch.nccl.variables import MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
 from eplb_launch.vllm.releases import VARIABLE
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 
     from eplb_launch.files import Files
     from eplb_launch.model import Server, Wrapper
-    from eplb_launch.nccl.checks_values import Fields
+    from eplb_launch.nccl.cases import Fields
     from eplb_launch.plans import Plan
 
 
 class Row(Record):
-    """A kind of trouble."""
-
     code: str
     find: Callable[[Case], Iterator[Fields]]
     message: str
@@ -108,7 +106,7 @@ WARNINGS: tuple[Row, ...] = (
     ),
     Row(
         "conf-file-limit",
-        cases.file_kept,
+        lambda case: cases.file_kept(case, own_rule=False),
         "NCCL_MAX_CTAS={value} in {where} is the limit: it stays, and nothing is set, "
         "where vLLM's rule would hide it",
         "set NCCL_MAX_CTAS={value} in the environment, so that it does not rest on a file",
@@ -116,7 +114,7 @@ WARNINGS: tuple[Row, ...] = (
     ),
     Row(
         "conf-file-limit-hidden",
-        cases.file_hidden_by_vllm,
+        lambda case: cases.file_kept(case, own_rule=True),
         "NCCL_MAX_CTAS={value} in {where} stays, and nothing is set, but vLLM's own workers do "
         "not see the file and set 8",
         "set NCCL_MAX_CTAS={value} in the environment: vLLM keeps that",
@@ -131,7 +129,7 @@ WARNINGS: tuple[Row, ...] = (
     ),
     Row(
         "variable-dropped",
-        places.dropped,
+        cases.dropped,
         "{names} {verb} not hand NCCL_MAX_CTAS on to the server",
         "put `eplb-launch --` directly before {place}{option}",
         "the manual of the program",
@@ -140,7 +138,7 @@ WARNINGS: tuple[Row, ...] = (
     ),
     Row(
         OVERWRITTEN,
-        places.overwritten,
+        cases.overwritten,
         "{names} sets NCCL_MAX_CTAS={value} for the server, whatever is set here",
         "take it out there, or put `eplb-launch --` directly before {place}",
         "the manual of the program",
@@ -149,7 +147,7 @@ WARNINGS: tuple[Row, ...] = (
     ),
     Row(
         "ray-workers",
-        places.ray,
+        lambda case: cases.ray(case, carries=False),
         "vLLM {version} hands no NCCL variable to its Ray workers ({option})",
         'run `eval "$(eplb-launch env -- CMD)"` before `ray start` on every node, or use '
         "`eplb-launch env --format ray -- CMD` as the runtime_env",
@@ -162,7 +160,7 @@ WARNINGS: tuple[Row, ...] = (
 NOTES: tuple[Row, ...] = (
     Row(
         "ray-workers-unsure",
-        places.ray_unknown,
+        lambda case: cases.ray(case, carries=None),
         "before 0.17 vLLM hands no NCCL variable to its Ray workers ({option}); "
         "which release runs is not known",
         "say --vllm-version, or set the variable before `ray start` on every node",
@@ -170,14 +168,14 @@ NOTES: tuple[Row, ...] = (
     ),
     Row(
         "ray-node-value",
-        places.ray_v2,
+        cases.ray_v2,
         "with the Ray executor of vLLM {version} an NCCL_MAX_CTAS that a node has already wins",
         "unset it where `ray start` runs, on every node",
         "vLLM v1/executor/ray_executor_v2.py",
     ),
     Row(
         "every-node",
-        places.nodes,
+        cases.nodes,
         "this command starts a part of the server only ({option})",
         "put `eplb-launch --` before the command of every node",
         "vLLM vllm/config/parallel.py",
@@ -235,7 +233,7 @@ def advise(
         if behind is not None:  # which sets it there
             arrives = not any(wrapper.sets for wrapper in behind)
         there = text if arrives else met.environ.get(VARIABLE) or ""
-        there = "" if places.dropping(met) else there
+        there = "" if cases.dropping(met) else there
         found = tuple({**reading, VARIABLE: Value(there, ENVIRONMENT)} for reading in found)
     texts = [{name: value.text for name, value in reading.items()} for reading in found]
     plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
@@ -263,11 +261,7 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
 
 def _behind_launcher(server: Server) -> tuple[Wrapper, ...] | None:
     """Return what stands between a launcher on the way and the server; None without one."""
-    if not server.prefixes:
-        return None
-    from eplb_launch.command.wrappers import LAUNCHERS
-
-    names = [wrapper.name in LAUNCHERS for wrapper in reversed(server.prefixes)]
+    names = [wrapper.name in NAMES for wrapper in reversed(server.prefixes)]
     return server.prefixes[len(names) - names.index(True) :] if True in names else None
 
 

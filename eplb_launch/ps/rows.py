@@ -71,7 +71,6 @@ class Row(Record):
 
     @property
     def verdict(self) -> str:
-        """The assessment in the words of `ps`."""
         return WORDS[self.assessment.state]
 
     @property

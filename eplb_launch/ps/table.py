@@ -29,6 +29,8 @@ _COLOURS = {EXPOSED: "1;31", UNKNOWN: "33", CAPPED: "32", NOT_NEEDED: "32"}
 _MORE = {
     "no-limit": " Restart it with `eplb-launch --` before the command.",
     "vllm": " That does not show in /proc.",
+    "release-not-known": " `eplb-launch explain --vllm-version X.Y.Z -- CMD` says it of a release.",
+    "changed-since-start": " Restart it to know.",
 }
 
 

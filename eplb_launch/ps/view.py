@@ -41,7 +41,6 @@ class GiveUpError(Exception):
     """The files are not looked at any more. No OSError: it does not mean that one is missing."""
 
     def __init__(self, trouble: str) -> None:
-        """Say why: TOO_MUCH or NOT_SAFE."""
         super().__init__(trouble)
         self.trouble = trouble
 
@@ -118,7 +117,6 @@ class View(Files):
         return content
 
     def names(self, path: str) -> list[str]:
-        """Return what there is in a directory."""
         descriptor = self._find(path)
         try:
             opened = os.open(f"/proc/self/fd/{descriptor}", _FLAGS | os.O_DIRECTORY)
@@ -136,7 +134,6 @@ class View(Files):
         return names
 
     def stat(self, path: str) -> os.stat_result:
-        """Return the status of what a path leads to."""
         descriptor = self._find(path)
         try:
             return os.fstat(descriptor)

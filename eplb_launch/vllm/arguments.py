@@ -110,15 +110,18 @@ def read(
     *,
     serve: bool,
     load_config: Callable[[str], Mapping[object, Any] | None],
+    own: Sequence[str] = (),
 ) -> Reading:
     """Return what the arguments give.
 
     `words` are the arguments and `positions` where each stands in the command; `serve` says
-    whether they follow `vllm serve`. `load_config` returns the content of a --config file, given
-    its name, or None where it cannot be known. Raises RefusedError where vLLM would refuse the
-    arguments.
+    whether they follow `vllm serve`; `own` are options that `vllm serve` has not. `load_config`
+    returns the content of a --config file, given its name, or None where it cannot be known.
+    Raises RefusedError where vLLM would refuse the arguments.
     """
     pairs: list[Word] = list(zip(words, positions, strict=True))
+    if own:
+        pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in own]
     if serve:
         pairs = _move_model(pairs, release)
     complete = True
@@ -349,7 +352,7 @@ def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], release:
 
 
 # Not of the rules, and read only as far as they are written in full: which model it is, and how
-# many tokens a step may have (`nccl.grids`). VALUE, JSON, LIST: one word or all up to an option.
+# many tokens a step may have (`deepep.grids`). VALUE, JSON, LIST: one word or all up to an option.
 LIST = "list"
 OTHERS: Mapping[str, tuple[str, object]] = {
     "--model": ("model", VALUE),
@@ -379,7 +382,6 @@ OTHERS: Mapping[str, tuple[str, object]] = {
 
 
 def _others(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
-    """Return what OTHERS names."""
     found: dict[str, Given] = {}
     for index, (word, source) in enumerate(pairs):
         name, equals, value = word.partition("=")

@@ -32,7 +32,6 @@ class ConfigFileError(RefusedError):
     remedy = "give vLLM a readable YAML file, or put the settings of the rule on the command line"
 
     def __init__(self, why: str) -> None:
-        """Say why."""
         super().__init__(f"the --config file is {why}")
 
 

@@ -309,7 +309,10 @@ def test_annotations_of_github(folder: Path) -> None:
         ("error", "./d.yaml", "2"),
     ]
     assert "%0A" in found[0][4]
-    assert lines[-1].startswith("2 servers in 3 files: 1 exposed to the EPLB hang, 1 unknown, 0 ok")
+    assert lines[-1] == (
+        "2 servers in 3 files: 1 exposed to the EPLB hang, "
+        "1 unknown (--strict: counts as exposed), 0 ok; 1 part not read"
+    )
     strict = check("--strict", "--format", "github", "c.sh").output
     assert strict.startswith("::error file=c.sh,line=1")
 
@@ -380,6 +383,43 @@ def test_what_could_not_be_read_is_said(folder: Path, style: str) -> None:
     assert output.count("could not be read: ") == (style != "json")
 
 
+UNSETTLED = {
+    "the release": (EXPOSED, "say which release it is with --vllm-version X.Y.Z"),
+    "the --config file": (
+        "vllm serve m --config c.yaml\n",
+        "check that file together with this one",
+    ),
+    "settings": (
+        f"vllm serve m -dp $N {ARGS.partition(' ')[2].partition(' ')[2]}\n",
+        "write these settings where the server is started",
+    ),
+    "a script": ("./serve.sh -dp 8\n", None),
+    "not needed": ("vllm serve m\n", None),
+    "capped": (WRAPPED, None),
+}
+
+
+@pytest.mark.parametrize(("script", "settles"), UNSETTLED.values(), ids=UNSETTLED)
+def test_an_unknown_verdict_says_what_would_settle_it(
+    folder: Path, script: str, settles: str | None
+) -> None:
+    (folder / "a.sh").write_text(script)
+    result = CliRunner().invoke(app, ["check", "a.sh"])
+    output = result.output
+    assert (": unknown: " in output) == (settles is not None)
+    lines = [line.strip() for line in output.splitlines() if "to settle it" in line]
+    assert lines == ([f"to settle it: {settles}"] if settles else [])
+
+
+def test_what_is_said_to_settle_it_settles_it(folder: Path) -> None:
+    (folder / "a.sh").write_text(EXPOSED)
+    assert "a.sh:1: exposed: " in check("a.sh").output
+    (folder / "b.sh").write_text("vllm serve m --config c.yaml\n")
+    assert "b.sh:1: unknown: " in check("b.sh").output
+    (folder / "c.yaml").write_text("enable-eplb: false\n")
+    assert "b.sh:1: ok: " in check("b.sh", "c.yaml").output
+
+
 @pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
 def test_no_secret_is_printed(folder: Path, style: str) -> None:
     secret = "hf_s3cr3t"
@@ -410,7 +450,7 @@ def test_control_characters_do_not_reach_the_terminal(folder: Path) -> None:
 def test_a_launch_loads_nothing_of_it() -> None:
     code = (
         "import sys, eplb_launch.launch, eplb_launch.plans; "
-        "print([n for n in sys.modules if 'launch.check' in n or 'tree_sitter' in n])"
+        "print([n for n in sys.modules if 'launch.check' in n])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -424,7 +464,6 @@ def test_the_hook_of_pre_commit(folder: Path) -> None:
     manifest = os.path.join(REPOSITORY, ".pre-commit-hooks.yaml")
     with open(manifest, encoding="utf-8") as file:
         [hook] = yaml.safe_load(file)
-    del hook["additional_dependencies"]
     hook |= {"language": "system", "entry": f"{SCRIPT} check"}
     config = {"repos": [{"repo": "local", "hooks": [hook]}]}
     (folder / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EPLB = "-dp 8 --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency"
-NOTHING = "nothing was checked: no file that check reads is there"
+NOTHING = "nothing was checked: no file that check reads is there; name a file itself"
 SERVE = f"vllm serve m {EPLB}"
 
 # The name of a file, what is in it, and each server with its line.

@@ -6,7 +6,6 @@ import copy
 import os
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import sources
 from eplb_launch.check.tasks import File
 from eplb_launch.check.yaml_tree import TEXT
 
@@ -25,7 +24,6 @@ class ConfigMaps:
     """The ConfigMaps that have been read: all are to be, before one is asked for."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         # By name and place: each with its namespace, "" if that is said elsewhere.
         self.found: dict[tuple[str, str, str], list[tuple[str, dict[str, File]]]] = {}
         self.merged: dict[tuple[str, str, str, str], Mapping[str, File | None] | None] = {}
@@ -38,7 +36,6 @@ class ConfigMaps:
         return maps
 
     def add(self, node: Node, source: Source) -> None:
-        """Take the data of a ConfigMap."""
         name, namespace = (node.string("metadata", key) for key in ("name", "namespace"))
         entries = self._new(name, source, namespace)
         data = node.at("data")
@@ -60,8 +57,8 @@ class ConfigMaps:
             for item in generator.list("files")[:MAX_FILES]:
                 key, equals, name = item.text.partition("=")
                 path = os.path.normpath(os.path.join(source.directory, name if equals else key))
-                found = sources.read(path, "") if os.path.isfile(path) else None
-                if found is not None and not found.problem:
+                found = source.near(path, "")
+                if found is not None:
                     entries[key if equals else os.path.basename(key)] = File(found.text, found)
 
     def _new(self, name: str, source: Source, namespace: str) -> dict[str, File]:
@@ -110,8 +107,8 @@ def _env_files(generator: Node, source: Source) -> dict[str, File] | None:
         names.append(generator.string("env"))
     for name in names:
         path = os.path.normpath(os.path.join(source.directory, name))
-        found = sources.read(path, "") if os.path.isfile(path) else None
-        if found is None or found.problem:
+        found = source.near(path, "")
+        if found is None:
             return None
         for number, line in enumerate(found.text.split("\n"), 1):
             key, equals, value = line.partition("=")

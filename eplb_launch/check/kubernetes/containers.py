@@ -37,7 +37,6 @@ class Container(Record):
 
 
 def is_object(node: Node) -> bool:
-    """Whether a document is an object of Kubernetes."""
     return bool(node.kind == MAP and node.string("kind") and node.string("apiVersion"))
 
 

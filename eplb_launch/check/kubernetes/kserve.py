@@ -29,11 +29,9 @@ class Runtimes:
     """The runtimes of all files that are checked: all are to be read, before one is asked for."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self.found: dict[str, list[Node]] = {}
 
     def add(self, node: Node) -> bool:
-        """Take an object, if it is a runtime."""
         if node.string("kind") not in _KINDS:
             return False
         self.found.setdefault(node.string("metadata", "name"), []).append(node)

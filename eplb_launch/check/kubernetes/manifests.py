@@ -54,7 +54,6 @@ class Kubernetes(Kind):
     suffixes = (".yaml", ".yml", ".json")
 
     def __init__(self) -> None:
-        """Begin with none."""
         super().__init__()
         self.maps = ConfigMaps()
         self.runtimes = kserve.Runtimes()
@@ -82,7 +81,6 @@ class Kubernetes(Kind):
         return known
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        """Yield the objects, with what their containers start."""
         owned = [bool(node.list("metadata", "ownerReferences")) for _, node in self.objects]
         said: set[object] = set()
         for one_of_another in (False, True):
@@ -167,7 +165,6 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
     image = node.string("image")
     command = _words(node.get("command"), source, environ)
     args = _words(node.get("args"), source, environ)
-    version, version_source = images.version(image)
     own_entry = False
     text = script(node)
     if text is not None:
@@ -200,8 +197,6 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         tuple(environment.unread),
         node.string("workingDir") or "/",
         image,
-        version,
-        version_source,
         {**files(found, source, maps), **gpus(found, source)},
         () if found.kind else (_BY_ITSELF,),
         unreadable=unreadable,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eplb_launch.check.kubernetes.containers import containers
 from eplb_launch.check.kubernetes.pods import files, from_secrets_only, variables
 from eplb_launch.check.yaml_tree import TEXT
-from eplb_launch.command.wrappers import LAUNCHERS
+from eplb_launch.launch_options import NAMES
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _without(found: Container, source: Source, maps: ConfigMaps) -> bool:
     texts = [file.text for file in files(found, source, maps).values()]
     for name in ("command", "args"):
         texts += _words(found.node.get(name))
-    return not any(word in text for text in texts for word in (VARIABLE, *LAUNCHERS))
+    return not any(word in text for text in texts for word in (VARIABLE, *NAMES))
 
 
 def _words(node: Node | None) -> list[str]:

@@ -20,8 +20,6 @@ _BLACKWELL = "FlashInfer pull request 4445: physical SMs"
 
 
 class Gpu(Record):
-    """A kind of GPU."""
-
     name: str  # as a person calls it
     sms: int
     products: tuple[str, ...]  # as the driver calls it, "NVIDIA " left out
