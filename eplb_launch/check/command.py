@@ -37,8 +37,12 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
     def judged(tasks: Iterator[Task]) -> Iterator[Finding]:
         for task in tasks:
             with reader.guard(task.source):
+                if not task.source.spend(0):
+                    continue
                 for finding in judge(task, vllm_version, decisions):
                     yield finding.replace(file=reader.name(finding.file))
+                task.source.spend(sum(decisions.done))
+                decisions.done.clear()
 
     findings: dict[tuple[str, int, str], Finding] = {}
     decisions = Decisions()

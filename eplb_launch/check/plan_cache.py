@@ -37,6 +37,7 @@ class Decisions:
         self.files = Given({})
         self.known: dict[object, Plan | None] = {}
         self.found: dict[object, tuple[Server, ...] | None] = {}
+        self.done: list[int] = []  # what looking for servers took, in characters
 
     def enter(self, task: Task) -> None:
         """Have the files of a task where a Plan will look for them."""
@@ -55,7 +56,7 @@ class Decisions:
             if len(self.found) >= _MAX_COMMANDS:
                 self.found.clear()
             try:
-                server, _, _ = look(words, environ, self.files, directory)
+                server, _, _ = look(words, environ, self.files, directory, done=self.done)
             except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.found[key] = None
             else:

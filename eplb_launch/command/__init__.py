@@ -31,11 +31,13 @@ def look(
     directory: str | None = None,
     *,
     strings: bool = True,
+    done: list[int] | None = None,
 ) -> tuple[Server | None, bool, Sequence[str]]:
     """As find_server; and whether the command is vLLM's and starts no engine: `vllm bench serve`.
 
     Of a script, the last program that is neither built into the shell nor known to start nothing.
     Scripts are read through `files`, if there are any; those that were not are named at last.
+    `done` is given how much work it was.
     """
     if not command:
         return None, False, ()
@@ -43,7 +45,7 @@ def look(
     if found is None:
         from eplb_launch.command.find import find
 
-        return find(command, environ, files, directory, strings=strings)
+        return find(command, environ, files, directory, strings=strings, done=done)
     entry, start = found
     if not start:
         return None, found == NOTHING, ()

@@ -113,7 +113,8 @@ class Context:
         self.sourced: tuple[str, ...] = above.sourced if above else ()
         self.complete: bool = above.complete if above else True
         self.depth: int = above.depth if above else 0
-        self.room: list[int] = above.room if above else [ROOM]
+        # How much work is left, and how much was done.
+        self.room: list[int] = above.room if above else [ROOM, 0]
         self.strings: bool = above.strings if above else True  # those for a shell are looked into
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
@@ -132,6 +133,7 @@ class Context:
     def spend(self, work: int) -> bool:
         """Take so much of the room; False if there is none left."""
         self.room[0] -= work
+        self.room[1] += work
         return self.room[0] >= 0
 
     def enter(self, at: int) -> None:

@@ -47,6 +47,7 @@ def find(
     directory: str | None,
     *,
     strings: bool = True,
+    done: list[int] | None = None,
 ) -> tuple[Server | None, bool, Sequence[str]]:
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
@@ -54,6 +55,8 @@ def find(
     context.strings = strings
     context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
+    if done is not None:
+        done.append(context.room[1])
     unread = context.reading[0].unread if context.reading else ()
     return server, server is None and context.idle[0], unread
 

@@ -135,6 +135,16 @@ CASES = [
     ),
     pytest.param(
         "a.yaml",
+        "".join(
+            "---\nkind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: vllm\n    command:\n"
+            f"    - bash\n    - -c\n    - x={i}; set -- a b; {'set -- $@ $@; ' * 40} vllm serve $@\n"
+            for i in range(200)
+        ),
+        "more work in it than in any real one",
+        id="shell strings that double",
+    ),
+    pytest.param(
+        "a.yaml",
         f"x: &x |\n{'  ENV A=1' + chr(10) * 90_000}\nservices:\n"
         + "".join(f"  s{i}: {{build: {{dockerfile_inline: *x}}}}\n# vllm" for i in range(900)),
         None,

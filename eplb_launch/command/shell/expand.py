@@ -262,7 +262,9 @@ class _Expansion:
 
     def elements(self, fields: list[Field], *, quoted: bool, alone: bool, joined: bool) -> None:
         """Expand `$@`, `$*`, `${ARRAY[@]}` or `${ARRAY[*]}`."""
-        if not self.state.spend(sum([len(text) + 1 for text, _ in fields])):
+        if not self.state.spend(
+            sum([len(text) + 16 for text, _ in fields])
+        ):  # a word costs more than its letters
             fields = [(GAP, self.position)]
         if self.joins or (quoted and joined):
             self.put(" ".join([UNKNOWN if text == GAP else text for text, _ in fields]))
