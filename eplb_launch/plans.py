@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from eplb_launch.files import Files
     from eplb_launch.model import Server
     from eplb_launch.vllm.arguments import Given
-    from eplb_launch.vllm.releases import Verdict
+    from eplb_launch.vllm.releases import RuleResult
 
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -62,7 +62,7 @@ class Plan(Record):
     vllm_version: str | None  # of the release that will run; None: not known
     vllm_source: str  # how it was found, or why not
     settings: Mapping[str, Setting]  # by name; empty where there is no server or it is unreadable
-    verdicts: tuple[Verdict, ...]  # the rules of that release, with their conditions
+    verdicts: tuple[RuleResult, ...]  # the rules of that release, with their conditions
     current: str | None  # NCCL_MAX_CTAS as the server would have it; None: unset
     variables: tuple[tuple[str, str], ...]  # what to set, on top of the environment
     reason: str  # the decision in one sentence
@@ -85,7 +85,7 @@ class Plan(Record):
         return tuple(note for note in self.notes if note.code == DOES_NOT_FIT)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> RuleResult | None:
         """The rule that decides: one that holds, else one that cannot be ruled out, else None."""
         for wanted in (True, None):
             for verdict in self.verdicts:
@@ -260,6 +260,10 @@ def _look_up(server: Server, files: Files) -> Installed:
     return look_up(server.program, environ, server.directory, files)
 
 
+def _in_a_script(server: Server) -> bool:
+    return bool(server.script) or any(prefix.name == "sh" for prefix in server.prefixes)
+
+
 def settings_of(
     server: Server, release: Release, version: str | None, nixl: Setting, files: Files
 ) -> tuple[dict[str, Setting], Mapping[str, Given]]:
@@ -270,7 +274,10 @@ def settings_of(
             return None
         from eplb_launch.vllm.config_file import load
 
-        return load(os.path.join(server.directory or "", name), files)
+        path = os.path.join(server.directory or "", name)
+        if files.all_there and _in_a_script(server) and not files.exists(path):
+            return None  # which may write it first
+        return load(path, files)
 
     reading = read(
         server.words,
@@ -287,7 +294,7 @@ def settings_of(
     return found, {**reading.given, **reading.others}
 
 
-def _why(verdict: Verdict, found: Mapping[str, Setting], version: str | None) -> str:
+def _why(verdict: RuleResult, found: Mapping[str, Setting], version: str | None) -> str:
     size = found["data_parallel_size"]
     shown = f"={size.value}" if size.known else " not known"
     release = f"vLLM {version}" if version else "vLLM release not known"
@@ -297,7 +304,7 @@ def _why(verdict: Verdict, found: Mapping[str, Setting], version: str | None) ->
 
 
 def _why_not(
-    verdicts: tuple[Verdict, ...], found: Mapping[str, Setting], version: str | None
+    verdicts: tuple[RuleResult, ...], found: Mapping[str, Setting], version: str | None
 ) -> str:
     if not verdicts:
         return f"vLLM {version} has no async EPLB"

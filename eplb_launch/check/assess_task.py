@@ -61,7 +61,7 @@ class _Judge:
     def __init__(self, task: Task, vllm_version: str | None, decisions: Decisions) -> None:
         self.task = task
         self.given = vllm_version is not None
-        self.version = vllm_version or task.version
+        self.version = vllm_version or task.version[0]
         self.decisions = decisions
 
     def findings(self) -> Iterator[Finding]:
@@ -200,7 +200,7 @@ class _Judge:
         found = assessed(task.replace(unread=unread), decided, server, files=files, idle=idle)
         if found.state == UNKNOWN:
             found = found.replace(unread=(*found.unread, *server.unknown, *unread))
-        source = images.version(run.image)[1] if run and not task.version else task.version_source
+        by_image = images.version(run.image) if run and not task.version[0] else task.version
         notes = task.notes
         if task.takes_away and found.state not in OK_STATES:
             notes = (*notes, f"{task.takes_away} takes {VARIABLE} away: setting it has no effect")
@@ -212,7 +212,7 @@ class _Judge:
             notes=notes,
             entry=server.entry or (run.entry if run else ""),
             version=decided.vllm_version,
-            version_source="given" if self.given else source or "no image says it",
+            version_source="given" if self.given else by_image[1],
             fixes=ways(task, server, decided, found),
         )
 

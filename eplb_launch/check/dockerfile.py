@@ -109,7 +109,6 @@ def tasks(source: Source) -> Iterator[Task]:
         words = (*stage.entrypoint, *stage.command)
         if not stage.says or not words:
             continue
-        version, version_source = images.version(stage.image)
         yield Task(
             PLACE,
             f"stage {stage.name or number}",
@@ -120,8 +119,6 @@ def tasks(source: Source) -> Iterator[Task]:
             (),
             stage.directory,
             stage.image,
-            version,
-            version_source,
             stage.files,
             own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
             only_arguments=not stage.entrypoint,

@@ -13,13 +13,13 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images, shell_files
+from eplb_launch.check import shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import YAML
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
-from eplb_launch.command.find import MARKS
+from eplb_launch.command.entrypoints import MARKS
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import PREFIXES, SHELLS
 from eplb_launch.model import UNKNOWN, Record
@@ -302,7 +302,6 @@ class _Reader:
     def task(self, at: _At, place: Place, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the environment that stand around it."""
         image = _image(at)
-        version, version_source = images.version(image)
         environment = _environment(at, self.source)
         return Task(
             place,
@@ -313,8 +312,6 @@ class _Reader:
             environment.known,
             tuple(environment.unread),
             image=image,
-            version=version,
-            version_source=version_source,
             limit=environment.limit,
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eplb_launch.deepep.grids import Fit
     from eplb_launch.model import PlanWarning
     from eplb_launch.plans import Plan
-    from eplb_launch.vllm.releases import Verdict
+    from eplb_launch.vllm.releases import RuleResult
     from eplb_launch.vllm.settings import Setting
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
@@ -263,7 +263,7 @@ def _safe(fit: Fit) -> str:
     return "none: safe" if fit.safe else "none, by combine"
 
 
-def _rule(verdict: Verdict) -> Iterator[RenderableType]:
+def _rule(verdict: RuleResult) -> Iterator[RenderableType]:
     word, style = {
         True: ("holds", "bold red"),
         False: ("does not hold", "green"),

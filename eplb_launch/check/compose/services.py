@@ -126,10 +126,7 @@ class _Service:
                 command = built.command
             entrypoint = by_image
             own_entry = bool(by_image)
-        version, version_source = images.version(image)
         variables = Variables(built.environ, built.limit) if built else Variables()
-        if built and version is None:
-            version, version_source = images.version(built.image)
         self.environment(variables)
         words = (*entrypoint, *(command or ()))
         unreadable = self.unreadable(image, words)
@@ -148,9 +145,8 @@ class _Service:
             tuple(self.unread),
             self.text(self.get("working_dir")[1]) or "/",
             image,
-            version,
-            version_source,
-            {**(built.files if built else {}), **self.files()},
+            base=built.image if built else "",
+            files={**(built.files if built else {}), **self.files()},
             unreadable=unreadable,
             own_entry=own_entry,
             as_text=not own_entry and self.is_text("entrypoint" if entrypoint else "command"),

@@ -11,7 +11,6 @@ from eplb_launch.command.shell.lexer import (
     Word,
     literal,
     parts,
-    tokens,
 )
 from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS
 from eplb_launch.model import ONE_WORD, UNKNOWN
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from eplb_launch.command.shell.state import Field, State, Value
 
 DEPTH = 16  # `${A:-${B:-..}}`
+_SAY_WHERE = frozenset(("cd", "dirname", "readlink", "realpath"))
 # Their output is one word, and no option.
 _ONE_WORD = frozenset(("basename", "dirname", "hostname", "mktemp", "nproc", "pwd", "whoami"))
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
@@ -97,6 +97,7 @@ class _Expansion:
         self.one = False  # and it is one field for sure, whatever is unknown in it
         self.absent = False
         self.depth = 0
+        self.nested = 0  # inside of `$(..)`
 
     def whole(self, word: Parts) -> None:
         """Expand a whole word."""
@@ -138,39 +139,26 @@ class _Expansion:
 
     def command(self, text: str, *, quoted: bool) -> None:
         """Expand `$(text)`."""
-        path = self.path(text) if "dirname" in text or "realpath" in text else None
-        if path is not None:
-            self.put(path)
-            return
         words = text.split(None, 2)
+        if words and words[0] in _SAY_WHERE and self.nested < DEPTH:
+            from eplb_launch.command.shell.outputs import output
+
+            known = output(text, self.state, self.inside)
+            if known is not None:
+                self.put(known, one=quoted)
+                return
         if words and words[0] in _ONE_WORD and (words[0] != "hostname" or "-I" not in text):
             self.put(self.one_word())
             return
         self.state.blame(f"$({words[0] if words and '=' not in words[0] else ''} …)")
         self.put(UNKNOWN, one=quoted)
 
-    def path(self, text: str) -> str | None:
-        """Return what `dirname PATH`, `realpath PATH` or `cd PATH && pwd` print, if it is known."""
-        words = [token for token in tokens(text) if isinstance(token, Word)]
-        name = literal(words[0]) if words else ""
-        given = [word for word in words[1:] if not literal(word).startswith("-")]
-        if self.depth > DEPTH or not given or name not in ("cd", "dirname", "realpath", "readlink"):
-            return None
-        if name == "cd" and [literal(word) for word in given[1:]] != ["pwd"]:
-            return None
-        self.depth += 1
-        inner = _Expansion(self.state, self.position, joins=True)
-        inner.depth = self.depth
-        inner.whole(given[0])
-        self.depth -= 1
-        found = "".join([text for text, _ in inner.fields])
-        if UNKNOWN in found or not found:
-            return None
-        if name == "dirname":
-            folder = found.rstrip("/").rpartition("/")
-            return folder[0] or folder[1] or "."
-        base = self.state.shell.way.files
-        return found if found.startswith("/") or not base else f"{base[1] or '.'}/{found}"
+    def inside(self, word: Parts) -> str:
+        """Return what a word is, inside of `$(..)`."""
+        expansion = _Expansion(self.state, self.position, joins=True)
+        expansion.nested = self.nested + 1
+        expansion.whole(word)
+        return "".join([text for text, _ in expansion.fields if text != ABSENT])
 
     def put(self, text: str, *, one: bool = True) -> None:
         """Add text to the field."""

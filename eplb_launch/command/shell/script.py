@@ -7,8 +7,7 @@ A command is followed once for each way through the alternatives of what it read
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import HINTS, NOTHING, VLLM, entry_at
-from eplb_launch.command.find import MARKS, search
+from eplb_launch.command.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
 from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
@@ -31,13 +30,15 @@ from eplb_launch.model import ONE_WORD, UNKNOWN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ClassVar
+    from typing import ClassVar, TypeAlias
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.lexer import Redirection
     from eplb_launch.command.shell.state import Arm, Field, Guard
     from eplb_launch.command.shell.syntax import Item
     from eplb_launch.model import Server
+
+    Search: TypeAlias = Callable[[list[str], list[int], Context], Server | None]
 
 SOURCED = 16  # files and commands to name
 SERVERS = 100  # to look at in one script
@@ -52,7 +53,9 @@ SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DE
 INPUTS = SHELLS | {"sbatch", "ssh"}
 
 
-def run(script: str, position: int, shell: str, words: list[Field], way: Context) -> Server | None:
+def run(
+    script: str, position: int, shell: str, words: list[Field], way: Context, *, search: Search
+) -> Server | None:
     """Return the server that a script starts; all others are among its `others`.
 
     `position` is where the script stands in the command; `words` are its `$0`, `$1` and so on. Of
@@ -63,7 +66,7 @@ def run(script: str, position: int, shell: str, words: list[Field], way: Context
     state.variables["0"] = words[0][0] if words else shell
     state.variables[PARAMETERS] = list(words[1:])
     way.room[0] += ROOM * len(script) if way.depth == 1 else 0
-    follower = _Follower(found)
+    follower = _Follower(found, search)
     file = way.script
     try:
         follower.text(script, state)
@@ -77,8 +80,9 @@ def run(script: str, position: int, shell: str, words: list[Field], way: Context
 class _Follower:
     """A script that is being followed."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, search: Search) -> None:
         self.shell = shell
+        self.search = search  # for the server in the words of a command
         self.way = shell.way
         self.source = ""
         self.found: list[tuple[Server, bool]] = []  # each with whether `exec` starts it
@@ -461,7 +465,7 @@ class _Follower:
         way = self.way_to(state)
         texts, gap = settle(fields)
         way.gap = gap
-        server = search([text for text, _ in texts], [at for _, at in texts], way)
+        server = self.search([text for text, _ in texts], [at for _, at in texts], way)
         if server is not None and server.entry:
             self.nets.append((names, server.replace(complete=False)))
 
@@ -640,13 +644,13 @@ class _Follower:
             if isinstance(value, str):
                 known = UNKNOWN if value == ABSENT else value.replace(ONE_WORD, UNKNOWN)
                 way.environ.changes[assigned(item)] = known
-        server = search([text for text, _ in words], [at for _, at in words], way.branch())
+        server = self.search([text for text, _ in words], [at for _, at in words], way.branch())
         if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
             one = elements(fields)
             way.gap = max([index for index, (text, _) in enumerate(one) if text == GAP], default=-1)
             texts = [UNKNOWN if text == GAP else text for text, _ in one]
-            server = search(texts, [at for _, at in one], way) or server
+            server = self.search(texts, [at for _, at in one], way) or server
         if server is not None:
             self.used |= self.shell.read
             unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
@@ -665,7 +669,7 @@ class _Follower:
             text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
             place = _text_place(one, self.shell)
             way = self.way_to(command.state)
-            server = search(["sh", "-c", text], [0, 0, place], way)
+            server = self.search(["sh", "-c", text], [0, 0, place], way)
             if server is None or not server.entry:
                 server = self.nothing_known(one.at, one.at + len(text))
             self.nets.append((frozenset(), server.replace(complete=False)))

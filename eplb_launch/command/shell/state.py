@@ -204,9 +204,6 @@ class State:
 
     def outside(self, name: str) -> Value:
         """Return the value of a variable that the script has not set."""
-        if name == "BASH_SOURCE":
-            zero = self.stored("0")
-            return self.shell.way.script or (zero if isinstance(zero, str) else UNKNOWN)
         if name in OWN:
             return ONE_WORD if name in NUMBERS else UNKNOWN
         value = self.shell.way.environ.get(name)
