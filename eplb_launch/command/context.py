@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
-ROOM = 1_000_000
+ROOM = 500_000
+PARSED = 16  # what it takes to read a character of a script
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
