@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
 
+DEPTH = 16  # shell strings inside shell strings
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
 ROOM = 500_000

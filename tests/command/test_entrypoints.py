@@ -636,7 +636,7 @@ print(*sorted(set(sys.modules) - before))
         pytest.param(["python3", "-m", "dynamo.vllm", "m"], set(), id="module"),
         pytest.param(
             ["nice", "vllm", "serve", "m"],
-            {"command.wrappers", "command.find", "command.context"}
+            {"command.wrappers", "command.find", "command.step", "command.context"}
             | {"launch_options", "vllm", "vllm.releases"},
             id="prefix",
         ),

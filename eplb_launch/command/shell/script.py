@@ -8,8 +8,7 @@ A command is followed once for each way through the alternatives of what it read
 from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
-from eplb_launch.command.entrypoints import HINTS, NOTHING, VLLM, entry_at
-from eplb_launch.command.find import MARKS, search
+from eplb_launch.command.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
 from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
@@ -33,13 +32,15 @@ from eplb_launch.model import ONE_WORD, UNKNOWN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ClassVar
+    from typing import ClassVar, TypeAlias
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.lexer import Redirection
     from eplb_launch.command.shell.state import Arm, Field, Guard
     from eplb_launch.command.shell.syntax import Item
     from eplb_launch.model import Server
+
+    Search: TypeAlias = Callable[[list[str], list[int], Context], Server | None]
 
 SOURCED = 16  # files and commands to name
 SERVERS = 100  # to look at in one script
@@ -54,7 +55,9 @@ SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DE
 INPUTS = SHELLS | {"sbatch", "ssh"}
 
 
-def run(script: str, position: int, shell: str, words: list[Field], way: Context) -> Server | None:
+def run(
+    script: str, position: int, shell: str, words: list[Field], way: Context, *, search: Search
+) -> Server | None:
     """Return the server that a script starts; all others are among its `others`.
 
     `position` is where the script stands in the command; `words` are its `$0`, `$1` and so on. Of
@@ -68,7 +71,7 @@ def run(script: str, position: int, shell: str, words: list[Field], way: Context
         # Who starts a server waits for it.
         waits = way.files is not None and way.files[0].all_there
         way.room[0] += (PARSED if waits else ROOM) * len(script)
-    follower = _Follower(found)
+    follower = _Follower(found, search)
     try:
         follower.text(script, state)
         follower.not_called(state)
@@ -80,8 +83,9 @@ def run(script: str, position: int, shell: str, words: list[Field], way: Context
 class _Follower:
     """A script that is being followed."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, search: Search) -> None:
         self.shell = shell
+        self.search = search  # for the server in the words of a command
         self.way = shell.way
         self.source = ""
         self.found: list[tuple[Server, bool]] = []  # each with whether `exec` starts it
@@ -460,7 +464,7 @@ class _Follower:
         way = self.way_to(state)
         texts, gap = settle(fields)
         way.gap = gap
-        server = search([text for text, _ in texts], [at for _, at in texts], way)
+        server = self.search([text for text, _ in texts], [at for _, at in texts], way)
         if server is not None and server.entry:
             self.nets.append((names, server.replace(complete=False)))
 
@@ -645,13 +649,13 @@ class _Follower:
             if isinstance(value, str):
                 known = UNKNOWN if value == ABSENT else value.replace(ONE_WORD, UNKNOWN)
                 way.environ.changes[assigned(item)] = known
-        server = search([text for text, _ in words], [at for _, at in words], way.branch())
+        server = self.search([text for text, _ in words], [at for _, at in words], way.branch())
         if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
             one = elements(fields)
             way.gap = max([index for index, (text, _) in enumerate(one) if text == GAP], default=-1)
             texts = [UNKNOWN if text == GAP else text for text, _ in one]
-            server = search(texts, [at for _, at in one], way) or server
+            server = self.search(texts, [at for _, at in one], way) or server
         if server is not None:
             self.used |= self.shell.read
             unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
@@ -670,7 +674,7 @@ class _Follower:
             text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
             place = _text_place(one, self.shell)
             way = self.way_to(command.state)
-            server = search(["sh", "-c", text], [0, 0, place], way)
+            server = self.search(["sh", "-c", text], [0, 0, place], way)
             if server is None or not server.entry:
                 server = self.nothing_known(self.shell.position, one.at, one.at + len(text))
             self.nets.append((frozenset(), server.replace(complete=False)))
