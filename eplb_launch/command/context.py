@@ -135,6 +135,10 @@ class Context:
         self.room[0] -= work
         return self.room[0] >= 0
 
+    def make_room(self, length: int) -> None:
+        """Add what it takes to read a script of this length."""
+        self.room[0] += PARSED * length
+
     def enter(self, at: int) -> None:
         """Go on inside the word at `at`; what may stand before a later word adds arguments."""
         self.depth += 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 
-from eplb_launch.command.context import PARSED
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.files import NotRegularError, is_regular
 from eplb_launch.model import UNKNOWN
@@ -85,7 +84,7 @@ class Scripts:
             for path in paths if self._look(len(paths)) else ():
                 content = self._read(path, context)
                 if content is not None:
-                    context.room[0] += PARSED * len(content)
+                    context.make_room(len(content))
                     return None if b"\0" in content else os.fsdecode(content)
         except OSError as error:
             if len(self.unread) < NAMED:
