@@ -7,6 +7,7 @@ A command is followed once for each way through the alternatives of what it read
 
 from __future__ import annotations
 
+from eplb_launch.command.context import PARSED
 from eplb_launch.command.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
@@ -17,6 +18,7 @@ from eplb_launch.command.shell.state import (
     GAP,
     LOCAL,
     MOST,
+    OUTSIDE,
     PARAMETERS,
     Place,
     Shell,
@@ -65,7 +67,10 @@ def run(
     state = State(found)
     state.variables["0"] = words[0][0] if words else shell
     state.variables[PARAMETERS] = list(words[1:])
-    way.room[0] += ROOM * len(script) if way.depth == 1 else 0
+    if way.depth == 1 and not way.level:
+        # Who starts a server waits for it.
+        waits = way.files is not None and way.files[0].all_there
+        way.room[0] += (PARSED if waits else ROOM) * len(script)
     follower = _Follower(found, search)
     file = way.script
     try:
@@ -150,7 +155,7 @@ class _Follower:
     def text(self, script: str, state: State, position: int | None = None) -> None:
         """Follow a script in a state."""
         before = self.source, self.shell.position
-        state.charge(16 * len(script))
+        state.charge(PARSED * len(script))
         self.source = script
         if position is not None:
             self.shell.position = position
@@ -159,7 +164,7 @@ class _Follower:
 
     def node(self, node: Node, state: State) -> None:
         """Follow a command."""
-        state.charge(4)
+        state.charge(16)
         self.level += 1
         if len(self.found) > SERVERS:
             raise TooMuch
@@ -512,6 +517,7 @@ class _Follower:
         scripts = way.scripts()
         if len(words) < 2 or scripts is None or words[1][0].endswith("/activate"):
             return False
+        state.charge(32)
         here = way.branch()
         here.directory = state.directory()
         text = scripts.text(words[1][0], here, sourced=True)
@@ -618,6 +624,17 @@ class _Follower:
         way.environ.changes.update(state.handed_on())
         return way
 
+    def is_script(self, program: str, state: State) -> bool:
+        """Whether a program is a script."""
+        scripts = self.way.scripts()
+        if scripts is None:
+            return False
+        stored = state.stored("PATH")
+        path: str | None = stored if isinstance(stored, str) else UNKNOWN
+        if stored is None or stored == OUTSIDE:
+            path = self.way.environ.get("PATH") if stored else None
+        return bool(scripts.started(program, state.directory(), path))
+
     def look(self, command: _Command) -> None:
         """Look for a server in a command."""
         state = command.state
@@ -625,12 +642,12 @@ class _Follower:
             command.settle(_with_input(command, self.shell))
         fields, words, gap = command.fields, command.words, command.gap
         name = command.names[0]
-        state.charge(len(words))
-        scripts = self.way.scripts()
-        starts = gap >= 0 or name in PREFIXES or name in SHELLS or "." in name
-        starts = starts or (scripts is not None and scripts.lookups >= 0)
-        if not starts and not any(
-            _hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words
+        state.charge(32 + len(words))
+        starts = gap >= 0 or name in PREFIXES or name in SHELLS
+        if not (
+            starts
+            or any(_hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words)
+            or self.is_script(words[0][0], state)
         ):
             self.way.idle[0] = False
             return
