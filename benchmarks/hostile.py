@@ -30,6 +30,7 @@ TARGET = 3.0  # seconds for all processes
 ENTRIES = 60_000
 KEYS = 25_000
 DEPTH = 100
+WORDS = 30_000
 AREA = 256 << 20
 HERE = Path(__file__).resolve().parent.parent
 SERVE = (
@@ -49,7 +50,8 @@ class Attackers:
         self.deep = folder.joinpath(*["a"] * DEPTH)
         self.deep.mkdir(parents=True)
         for place in (folder, self.deep):
-            (place / "serve").write_text(WAITS)  # what a shell runs that is called "vllm"
+            for script in ("serve", "bash", "env"):
+                (place / script).write_text(WAITS)  # what a shell runs that is called "vllm"
         packages = folder / "lib/python3.12/site-packages/vllm-0.16.0.dist-info"
         packages.mkdir(parents=True)
         (folder / "bin").mkdir()
@@ -76,6 +78,13 @@ class Attackers:
             doubled = 'set -- "$@" "$@"; ' * 40
             text = f"{WAITS}set -- a b c d; {doubled} vllm serve {' '.join(SERVE)}"
             words = ["bash", "-c", f'{text} "$@"']
+            if kind.endswith("env"):
+                words, executable = ["env", *words], "/bin/sh"
+            elif kind.endswith("above"):
+                server = f"(exec -a vllm sh serve {' '.join(SERVE)}) <&0 & wait"
+                words[2], executable = words[2].replace(WAITS, server + "\n"), "/bin/bash"
+        elif kind == "words":
+            words = [*["env"] * WORDS, "vllm", "serve", *SERVE]
         elif kind in ("cmdline", "environ"):
             user, executable = 0, os.path.realpath(sys.executable)
             words = [executable, f"{self.folder}/large/vllm", "serve", *SERVE]
@@ -117,6 +126,9 @@ KINDS = {
     f"{ENTRIES} entries in PYTHONPATH, {DEPTH} deep": "PYTHONPATH deep",
     f"a --config file of {KEYS} keys": "--config",
     "a shell string that doubles": "a shell string",
+    "a shell string that doubles, behind env": "a shell string env",
+    "a shell string that doubles, above a server": "a shell string above",
+    f"a command of {WORDS} words": "words",
     f"a command line of {AREA >> 20} MB": "cmdline",
     f"an environment of {AREA >> 20} MB": "environ",
 }
@@ -170,7 +182,7 @@ def main() -> None:
                 pid = attackers.start(kind)
                 for when, package in packages.items():
                     seconds, megabytes, said = measure(package, str(pid))
-                    print(f"{title:42} {when:6} {seconds:6.2f} s {megabytes:5} MB  {said}")
+                    print(f"{title:44} {when:6} {seconds:6.2f} s {megabytes:5} MB  {said}")
                 attackers.end()
             kinds = itertools.cycle(list(KINDS.values())[1:])
             for kind in itertools.islice(kinds, options.attackers):

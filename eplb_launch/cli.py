@@ -217,7 +217,7 @@ def explain(
     It lists each setting that counts, and where its value comes from. It starts nothing, and exits
     with 0 whatever the answer is, unless --strict is given.
     """
-    from eplb_launch.nccl import cap
+    from eplb_launch.deepep import cap
     from eplb_launch.render import explain as report
 
     decided = cap.explain(_plan(ctx, vllm_version, max_ctas, sms))
@@ -366,6 +366,9 @@ def check(
         bool,
         typer.Option("--verbose", help="List also lines that have an entry point and no server."),
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Read what the files name also outside of PATH.")
+    ] = False,
     vllm_version: Annotated[
         str | None,
         typer.Option(
@@ -399,7 +402,14 @@ def check(
     strict = strict or bool(options.get("strict"))
     verbose = verbose or bool(options.get("verbose"))
     raise typer.Exit(
-        run_check(paths, style=style, strict=strict, vllm_version=version, verbose=verbose)
+        run_check(
+            paths,
+            style=style,
+            strict=strict,
+            vllm_version=version,
+            verbose=verbose,
+            follow=follow,
+        )
     )
 
 

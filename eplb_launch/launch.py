@@ -6,6 +6,7 @@ import gc
 import os
 
 from eplb_launch.exec import LAUNCHER_FAILED, become, say
+from eplb_launch.launch_options import check_cap, check_version
 from eplb_launch.vllm.releases import CAP
 
 TYPE_CHECKING = False
@@ -28,8 +29,11 @@ def run(
 
     Says on stderr what was set, and each warning, in one line each; with `verbose` also why nothing
     was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
-    command from starting: exit status 125. `max_ctas` and `sms` are those of `plan`.
+    command from starting: exit status 125. `vllm_version`, `max_ctas` and `sms` are those of
+    `plan`, and ValueError says what is wrong with one.
     """
+    check_cap(max_ctas, sms)
+    check_version(vllm_version)
     gc.disable()  # exec takes all of it in a few milliseconds
     environment: dict[str, str] = {}
     lines: list[str] = []

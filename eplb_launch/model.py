@@ -79,6 +79,8 @@ class Record:
 # Stands inside an argument for text that cannot be known without running the command, such as
 # `$((GROUP * 8))`. A real argument never holds a NUL byte.
 UNKNOWN = "\0"
+# The same as the value of a variable that is one word for sure, and no option: a number, a host.
+ONE_WORD = "\0\1"
 
 
 class Argument(Record):
@@ -118,6 +120,8 @@ class Server(Record):
     elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
     sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string starts
+    place: int = 0  # of the words that say what it is: a position; for a script a shell.state.Place
+    unknown: tuple[str, ...] = ()  # what of the shell's its words are that cannot be known: "$ARGS"
     # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
     # depends on the value.
     hands_on: bool | None = True

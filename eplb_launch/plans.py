@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
+    from eplb_launch.deepep.cap import Row
     from eplb_launch.files import Files
     from eplb_launch.model import Server
-    from eplb_launch.nccl.cap import Row
     from eplb_launch.vllm.arguments import Given
-    from eplb_launch.vllm.releases import Verdict
+    from eplb_launch.vllm.releases import RuleResult
 
 _GPUS = "/proc/driver/nvidia/gpus"
 
@@ -62,7 +62,7 @@ class Plan(Record):
     vllm_version: str | None  # of the release that will run; None: not known
     vllm_source: str  # how it was found, or why not
     settings: Mapping[str, Setting]  # by name; empty where there is no server or it is unreadable
-    verdicts: tuple[Verdict, ...]  # the rules of that release, with their conditions
+    verdicts: tuple[RuleResult, ...]  # the rules of that release, with their conditions
     current: str | None  # NCCL_MAX_CTAS as the server would have it; None: unset
     variables: tuple[tuple[str, str], ...]  # what to set, on top of the environment
     reason: str  # the decision in one sentence
@@ -85,7 +85,7 @@ class Plan(Record):
         return tuple(note for note in self.notes if note.code == DOES_NOT_FIT)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> RuleResult | None:
         """The rule that decides: one that holds, else one that cannot be ruled out, else None."""
         for wanted in (True, None):
             for verdict in self.verdicts:
@@ -132,18 +132,16 @@ def plan(
         return decided if idle and not unread else decided.replace(warnings=(no_server(unread),))
 
     def decide(server: Server) -> Plan:
-        if directory is not None:
-            server = server.replace(directory=os.path.join(directory, server.directory or ""))
-        return _decide(
-            words,
+        return plan_for(
             server,
+            words,
             environ,
             vllm_version=vllm_version,
             nixl=nixl,
+            directory=directory,
             files=files,
             max_ctas=max_ctas,
             sms=sms,
-            base=directory,
         )
 
     decided = decide(server)
@@ -155,19 +153,21 @@ def plan(
     return decided
 
 
-def _decide(
-    words: tuple[str, ...],
+def plan_for(
     server: Server,
+    words: tuple[str, ...],
     environ: Mapping[str, str],
     *,
-    vllm_version: str | None,
-    nixl: bool | None,
-    files: Files,
-    max_ctas: int | Literal["fit"],
-    sms: int | None,
-    base: str | None,
+    vllm_version: str | None = None,
+    nixl: bool | None = None,
+    directory: str | None = None,
+    files: Files = DISK,
+    max_ctas: int | Literal["fit"] = CAP,
+    sms: int | None = None,
 ) -> Plan:
-    """Decide for one server of a command, which was started in the directory `base`."""
+    """Decide as `plan` does, for one server of a command."""
+    if directory is not None:
+        server = server.replace(directory=os.path.join(directory, server.directory or ""))
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, files=files
     )
@@ -196,10 +196,10 @@ def _decide(
     else:
         from eplb_launch.nccl.checks import advise
 
-        decided = advise(decided, environ, cap=cap, files=files, directory=base)
+        decided = advise(decided, environ, cap=cap, files=files, directory=directory)
     if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
         return decided
-    from eplb_launch.nccl import cap as fitting
+    from eplb_launch.deepep import cap as fitting
 
     return fitting.advise(decided, files)
 
@@ -219,7 +219,7 @@ def _cap(
     """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
     if max_ctas != "fit":
         return max_ctas, ()
-    from eplb_launch.nccl.cap import fit
+    from eplb_launch.deepep.cap import fit
 
     return fit(decided, files)
 
@@ -260,6 +260,10 @@ def _look_up(server: Server, files: Files) -> Installed:
     return look_up(server.program, environ, server.directory, files)
 
 
+def _in_a_script(server: Server) -> bool:
+    return bool(server.script) or any(prefix.name == "sh" for prefix in server.prefixes)
+
+
 def settings_of(
     server: Server, release: Release, version: str | None, nixl: Setting, files: Files
 ) -> tuple[dict[str, Setting], Mapping[str, Given]]:
@@ -270,7 +274,10 @@ def settings_of(
             return None
         from eplb_launch.vllm.config_file import load
 
-        return load(os.path.join(server.directory or "", name), files)
+        path = os.path.join(server.directory or "", name)
+        if files.all_there and _in_a_script(server) and not files.exists(path):
+            return None  # which may write it first
+        return load(path, files)
 
     reading = read(
         server.words,
@@ -287,7 +294,7 @@ def settings_of(
     return found, {**reading.given, **reading.others}
 
 
-def _why(verdict: Verdict, found: Mapping[str, Setting], version: str | None) -> str:
+def _why(verdict: RuleResult, found: Mapping[str, Setting], version: str | None) -> str:
     size = found["data_parallel_size"]
     shown = f"={size.value}" if size.known else " not known"
     release = f"vLLM {version}" if version else "vLLM release not known"
@@ -297,7 +304,7 @@ def _why(verdict: Verdict, found: Mapping[str, Setting], version: str | None) ->
 
 
 def _why_not(
-    verdicts: tuple[Verdict, ...], found: Mapping[str, Setting], version: str | None
+    verdicts: tuple[RuleResult, ...], found: Mapping[str, Setting], version: str | None
 ) -> str:
     if not verdicts:
         return f"vLLM {version} has no async EPLB"

@@ -207,7 +207,7 @@ def installed(
     if version is None:
         install_alone(file, python)
     else:
-        ran(python, "-m", "pip", "--disable-pip-version-check", "install", f"{file}[check]")
+        ran(python, "-m", "pip", "--disable-pip-version-check", "install", file)
         ran(python, "-m", "pip", "check")
     return Installed(folder, python)
 

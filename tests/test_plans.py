@@ -429,6 +429,8 @@ def test_each_dotted_key_says_where_it_came_from() -> None:
 def test_a_version_that_is_no_release_is_refused(version: str) -> None:
     with pytest.raises(ValueError, match=f"such as 0.16.0, not '{version}'"):
         plan(["vllm", "serve", "m"], {}, vllm_version=version)
+    with pytest.raises(ValueError, match=f"such as 0.16.0, not '{version}'"):
+        eplb_launch.run(["vllm", "serve", "m"], vllm_version=version)
 
 
 @pytest.mark.parametrize("word", [1, b"serve", None, ["serve"]])

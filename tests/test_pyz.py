@@ -173,6 +173,7 @@ def test_a_config_file_needs_yaml_and_without_it_the_server_starts(
     ("words", "status", "says"),
     [
         pytest.param(["--help"], 0, "Left out are the", id="help"),
+        pytest.param(["-h"], 0, "Left out are the", id="short help"),
         pytest.param(["--version"], 0, "(single file)", id="version"),
         pytest.param(["explain", "--", "vllm"], 2, "'explain' is left out", id="explain"),
         pytest.param(["check", "."], 2, "'check' is left out", id="check"),

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     if "--version" in before:
         sys.stdout.write(f"eplb-launch {__version__} (single file)\n")
         sys.exit(0)
-    if "--help" in before:
+    if "--help" in before or "-h" in before:
         sys.stdout.write(USAGE)
         sys.exit(0)
     if before and before[0] in SUB_COMMANDS:

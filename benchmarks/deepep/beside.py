@@ -42,7 +42,7 @@ sys.path.append(os.path.join(ROOT, "benchmarks", "nccl"))
 from nccl_report import Report, driver
 
 from eplb_launch import __version__
-from eplb_launch.nccl.grids import grid
+from eplb_launch.deepep.grids import grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

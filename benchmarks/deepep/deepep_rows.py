@@ -13,7 +13,7 @@ from deepep_launch import ROOT, Launch, Trial
 from deepep_worker import MODELS
 
 sys.path.insert(0, ROOT)
-from eplb_launch.nccl.grids import grid
+from eplb_launch.deepep.grids import grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -20,7 +20,7 @@ from nccl_launch import ROOT, TWO_ON_ONE, Bench, Launch, Outcome
 from nccl_report import Report, machine
 
 sys.path.insert(0, ROOT)
-from eplb_launch.nccl.grids import fit, grid, tokens
+from eplb_launch.deepep.grids import fit, grid, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,9 @@ takes some of them and gives what they start as `tasks`: `kubernetes/`, `compose
 YAML, and `others` for what no reader knows; `reader` has the list of the kinds, and asks all of
 them.
 
-`assess_task` asks the Plan (by `plan_cache`) about each task, with its `files`, and about each
-command of its `scripts` (which `worker` reads with `grammar`; `shell_inputs` and `docker_run` say
-what else sets variables there); `verdict` says what that means, `presence` whether the launcher is
+`assess_task` asks the Plan (by `plan_cache`) about each server of each task, with its
+`files` (`scripts` has the lines of those in a script; `scripts` and `docker_run` say what else sets
+variables there); `verdict` says what that means, `presence` whether the launcher is
 there, `fixes` what to do. All that is said is in `model`; `reports` and `sarif` print it; `command`
 does all of that for a command line.
 Nothing is started, and nothing here is imported to launch a command.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import reports
 from eplb_launch.check.assess_task import judge
-from eplb_launch.check.model import Finding, Mention, Review
+from eplb_launch.check.model import Finding, Mention, Review, Trouble
 from eplb_launch.check.plan_cache import Decisions
 from eplb_launch.check.reader import Reader, gather
+from eplb_launch.check.sources import Reach
 from eplb_launch.exec import say
 from eplb_launch.terminal import print_text
 
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
 _NAMED = 3  # of many files, in one line
 
 
-def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
+def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool = False) -> Review:
     """Return the review of the servers that files start.
 
-    `vllm_version` is what runs in all of them, whatever the images say.
+    `vllm_version` is what runs in all of them, whatever the images say. `follow`: what they name
+    is read wherever it is.
     """
     reader = Reader()
-    for source in gather(paths):
+    reach = Reach(paths, follow=follow)
+    for source in gather(paths, reach):
         with reader.guard(source):
             reader.take(source)
 
@@ -44,6 +48,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None) -> Review:
     for finding in judged(reader.leftover()):
         if (finding.file, finding.line) not in covered:
             findings[finding.file, finding.line, finding.name] = finding
+    reader.troubles += [Trouble(reader.name(file), 0, message) for file, message in reach.said]
     order = {name: number for number, name in enumerate(reader.names.values())}
     found = sorted(findings.values(), key=lambda f: (order.get(f.file, len(order)), f.line))
     mentions = tuple(_mentions(reader, found))
@@ -80,9 +85,11 @@ def run(
     strict: bool = False,
     vllm_version: str | None = None,
     verbose: bool = False,
+    follow: bool = False,
 ) -> int:
     """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
-    review = check(paths, vllm_version)
+    gc.disable()  # a tree of YAML takes twice as long with it, and the process ends soon
+    review = check(paths, vllm_version, follow=follow)
     if review.idle:
         names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
         more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""

@@ -7,7 +7,7 @@ import posixpath
 from collections import ChainMap
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images, sources
+from eplb_launch.check import images
 from eplb_launch.check.instructions import (
     arguments,
     exec_form,
@@ -109,7 +109,6 @@ def tasks(source: Source) -> Iterator[Task]:
         words = (*stage.entrypoint, *stage.command)
         if not stage.says or not words:
             continue
-        version, version_source = images.version(stage.image)
         yield Task(
             PLACE,
             f"stage {stage.name or number}",
@@ -120,8 +119,6 @@ def tasks(source: Source) -> Iterator[Task]:
             (),
             stage.directory,
             stage.image,
-            version,
-            version_source,
             stage.files,
             own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
             only_arguments=not stage.entrypoint,
@@ -277,9 +274,9 @@ class _Stage:
             if UNKNOWN in path:
                 continue
             if path not in self.read and len(self.read) < _MAX_COPIES:
-                self.read[path] = sources.read(path, "") if os.path.isfile(path) else None
+                self.read[path] = self.source.near(path, "")
             found = self.read.get(path)
-            if found is None or found.problem:
+            if found is None:
                 continue
             target = posixpath.join(self.directory, words[-1])
             if words[-1].endswith(("/", ".")) or len(words) > 2:

@@ -13,13 +13,13 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images, shell_files
+from eplb_launch.check import shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import YAML
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
-from eplb_launch.command.find import MARKS
+from eplb_launch.command.entrypoints import MARKS
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import PREFIXES, SHELLS
 from eplb_launch.model import UNKNOWN, Record
@@ -78,6 +78,7 @@ _DEEP = 3  # texts of YAML inside texts of YAML
 _SHOWN = 5  # keys of a path
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OPTIONS = re.compile(r"(?:^|\s)--(?:enable-eplb|eplb-config|all2all-backend)\b")
+_SELECTS = re.compile(r"[sS]elector$")
 _ENV = re.compile(r"environment$|_env$")
 
 
@@ -146,10 +147,14 @@ class _Reader:
         self.others = others
         self.started = 0  # by others
         self.seen: set[int] = set()
+        self.inner: list[Node] = []  # kept, so that no other node gets the id of one
         kind, name = document.string("kind"), document.string("metadata", "name")
         group = document.string("apiVersion").rpartition("/")[0]
         self.title = f"{kind}/{name or '?'}" if kind and group else ""
-        self.operator = "." in group and not group.endswith(_NO_OPERATORS)
+        spec = document.get("spec")
+        selects = spec is not None and any(_SELECTS.search(key) for key in spec.entries())
+        # A route or a policy says of pods that others start what their engine is.
+        self.operator = "." in group and not group.endswith(_NO_OPERATORS) and not selects
 
     def tasks(self) -> Iterator[Task]:
         at = _At(self.document)
@@ -242,9 +247,9 @@ class _Reader:
         """Yield what YAML in a text starts: values of a chart in an object of Argo CD or Flux."""
         if depth >= _DEEP or ":" not in at.node.text:
             return
-        text = "\n" * (at.node.line - 1) + at.node.text
-        for _, document in nodes.documents(text):
+        for _, document in nodes.documents(at.node.text, at.node.line):
             if not isinstance(document, nodes.Problem) and document.kind == MAP:
+                self.inner.append(document)
                 yield from self.walk([at.replace(node=document)], depth + 1)
 
     def command(self, at: _At) -> Task | None:
@@ -302,7 +307,6 @@ class _Reader:
     def task(self, at: _At, place: Place, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the environment that stand around it."""
         image = _image(at)
-        version, version_source = images.version(image)
         environment = _environment(at, self.source)
         return Task(
             place,
@@ -313,8 +317,6 @@ class _Reader:
             environment.known,
             tuple(environment.unread),
             image=image,
-            version=version,
-            version_source=version_source,
             limit=environment.limit,
         )
 

@@ -54,8 +54,8 @@ def with_config_files(task: Task) -> Task:
             beside = [os.path.join(folder, name.lstrip("/")), os.path.join(folder, path[1:])]
             beside.append(os.path.join(folder, os.path.basename(name)))
             for place in beside if path not in files else ():
-                found = sources.read(place, sources.YAML) if os.path.isfile(place) else None
-                if found is not None and not found.problem:
+                found = word.source.near(place, sources.YAML, guessed=True)
+                if found is not None:
                     files[path] = File(found.text, found)
                     break
     return task.replace(files=files)

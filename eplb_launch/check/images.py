@@ -62,7 +62,7 @@ def version(image: str) -> tuple[str | None, str]:
     """Return vLLM's version that an image's name says, None if it says none, and why."""
     name, tag = split(image)
     if not image:
-        return None, "no image is named"
+        return None, "no image says it"
     if tag:
         own = not any(publisher in image.lower() for publisher in _OTHERS)
         match = _TAG.match(tag) if own and name in _BY_TAG else None

@@ -8,25 +8,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import scripts
+from eplb_launch.command import look
 from eplb_launch.files import Given
 from eplb_launch.model import UNKNOWN
-from eplb_launch.plans import plan
+from eplb_launch.plans import plan_for
 from eplb_launch.vllm.releases import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from eplb_launch.check.grammar import Script
     from eplb_launch.check.tasks import File, Task
+    from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
 _MAX_FILES = 100
 _MAX_DEPTH = 64  # folders, one inside another: makedirs and rmtree call themselves for each
-_MAX_PLANS = 256  # that are kept
-_MAX_SCRIPTS = 16
+_MAX_PLANS = 512  # that are kept
+_MAX_COMMANDS = 64
 _NAME = re.compile(r"[\w.+-]+")
 
 
@@ -36,7 +36,7 @@ class Decisions:
     def __init__(self) -> None:
         self.files = Given({})
         self.known: dict[object, Plan | None] = {}
-        self.scripts: dict[str, Script | None] = {}
+        self.found: dict[object, tuple[Server, ...] | None] = {}
 
     def enter(self, task: Task) -> None:
         """Have the files of a task where a Plan will look for them."""
@@ -44,39 +44,56 @@ class Decisions:
         if files.texts != self.files.texts:
             self.files = files
             self.known.clear()
+            self.found.clear()
 
-    def plan(
+    def servers(
+        self, words: Sequence[str], environ: Mapping[str, str], directory: str
+    ) -> tuple[Server, ...] | None:
+        """Return the servers that a command starts; None for a bug of ours."""
+        key = (tuple(words), type(environ), frozenset(environ.items()), directory)
+        if key not in self.found:
+            if len(self.found) >= _MAX_COMMANDS:
+                self.found.clear()
+            try:
+                server, _, _ = look(words, environ, self.files, directory)
+            except Exception:  # noqa: BLE001 - the other files are still to be checked
+                self.found[key] = None
+            else:
+                self.found[key] = (server, *server.others) if server is not None else ()
+        return self.found[key]
+
+    def plan(  # noqa: PLR0917
         self,
+        server: Server,
         words: Sequence[str],
         environ: Mapping[str, str],
         directory: str,
         version: str | None,
         cap: int = CAP,
     ) -> Plan | None:
-        """Return the Plan; None for a bug of ours: the other files are still to be checked."""
-        key = (tuple(words), type(environ), frozenset(environ.items()), directory, version, cap)
+        """Return the Plan for one of them; None for a bug of ours."""
+        key = (
+            *(server.entry, server.words, server.program, server.prefixes, server.directory),
+            *(server.complete, server.elsewhere, server.sourced, server.hands_on),
+            *(frozenset(server.environ.items()), frozenset(environ.items())),
+            *(tuple(words), directory, version, cap),
+        )
         if key not in self.known:
             if len(self.known) >= _MAX_PLANS:
                 self.known.clear()
             try:
-                self.known[key] = plan(
-                    words,
+                self.known[key] = plan_for(
+                    server,
+                    tuple(words),
                     environ,
                     vllm_version=version,
                     directory=directory,
                     files=self.files,
                     max_ctas=cap,
                 )
-            except Exception:  # noqa: BLE001
+            except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.known[key] = None
         return self.known[key]
-
-    def read(self, script: str) -> Script | None:
-        if script not in self.scripts:
-            if len(self.scripts) >= _MAX_SCRIPTS:
-                self.scripts.clear()
-            self.scripts[script] = scripts.read(script)
-        return self.scripts[script]
 
 
 def _wanted(task: Task) -> Iterator[tuple[str, str]]:

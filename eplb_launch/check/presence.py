@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eplb_launch.check import docker_run, images
 from eplb_launch.check.verdict import launcher_of
+from eplb_launch.launch_options import NAMES, SINGLE_FILE
 from eplb_launch.model import UNKNOWN, PlanWarning
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
 
 CODE = "launcher-not-there"
-NAME = "eplb-launch"
+NAME = NAMES[0]
 # Where the ConfigMap of `make pyz` is mounted: examples/README.md.
-SINGLE_FILE = "/opt/eplb-launch/eplb-launch.pyz"
+PLACE = f"/opt/eplb-launch/{SINGLE_FILE}"
 # Where systemd looks for a program without a path: systemd.exec(5), ExecSearchPath=.
 _SYSTEM = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -27,7 +28,7 @@ _SYSTEM = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"
 def words(task: Task, program: Sequence[str]) -> list[str]:
     """Return the words that start the launcher, where a file has none yet."""
     if task.bare:
-        return ["python3", SINGLE_FILE]
+        return ["python3", PLACE]
     folder = posixpath.dirname("".join(program[:1]))
     if task.place.absolute and folder not in ("", *_SYSTEM) and UNKNOWN not in folder:
         return [f"{folder}/{NAME}"]
@@ -63,7 +64,7 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
         return PlanWarning(
             CODE,
             f"{image} has no {NAME}, and nothing here brings it: the container does not start",
-            f"build it into the image, or mount {NAME}.pyz from its ConfigMap, or set "
+            f"build it into the image, or mount {SINGLE_FILE} from its ConfigMap, or set "
             f"{VARIABLE}={CAP} instead",
         )
     first = task.words[0].text if task.words else ""

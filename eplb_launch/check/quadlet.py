@@ -66,7 +66,6 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
     environ, unread = environment(parts[0], settings)
     given = [word for setting in settings.get("PodmanArgs", ()) for word in split(setting.value)]
     more = ["PodmanArgs="] if any(word.startswith(_SETS) for word in given) else []
-    version, version_source = images.version(image)
     mounts = tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2])
     words = (*program, *args)
     if not words or not (args or entry):
@@ -82,8 +81,6 @@ def tasks(parts: Sequence[Source]) -> Iterator[Task]:
         (*unread, *more),
         _last(settings.get("WorkingDir", ())) or "/",
         image,
-        version,
-        version_source,
         own_entry=not entry and bool(program),
         only_arguments=not entry,
         bare=images.is_bare(image, mounts),

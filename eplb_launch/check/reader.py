@@ -22,7 +22,7 @@ from eplb_launch.check.model import Mention, Trouble
 from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none
 from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.sources import YAML, Source
+from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, YAML, Reach, Source
 from eplb_launch.check.systemd import Unit
 from eplb_launch.check.tasks import TooMuch
 
@@ -49,9 +49,6 @@ MAX_FILES = 100_000
 _SKIPPED = frozenset(
     (".git", ".hg", ".svn", ".venv", "venv", ".tox", "node_modules", "__pycache__")
 )
-# Of one document. An alias makes many of one.
-_MAX_TASKS = 1_000
-_MAX_WORDS = 100_000
 MANY = 1 << 20  # characters of JSON of which each item is read by itself
 _LIST = re.compile(
     r'\{\s*(?:"(?:apiVersion|kind)":\s*"[^"]*",\s*|"metadata":\s*\{[^{}]*\},\s*)*"items":\s*\[\s*'
@@ -60,17 +57,17 @@ _NEXT = re.compile(r"\s*,\s*(?=\{)")
 _ITEMS = (*HINTS, *LEADS, '"ConfigMap"', "ServingRuntime")
 
 
-def gather(paths: Sequence[str]) -> Iterator[Source]:
+def gather(paths: Sequence[str], reach: Reach) -> Iterator[Source]:
     """Yield the files that `paths` name, those below folders by their names' form."""
     seen: set[tuple[int, int]] = set()
     for path in paths:
         if os.path.isdir(path):
-            yield from _below(path, seen)
+            yield from _below(path, seen, reach)
             continue
         if path == "-":
-            source: Source | None = sources.standard_input()
+            source: Source | None = sources.standard_input(reach)
         else:
-            source = sources.read(path, form_of(path), seen)
+            source = sources.read(path, form_of(path), seen, reach=reach)
         if source is not None:
             if not source.kind and not source.problem:
                 form = _looks_like(source.text)
@@ -95,7 +92,7 @@ def _looks_like(text: str) -> str:
     return next(found, "" if text.startswith("#!") else YAML)
 
 
-def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
+def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[Source]:
     failed: list[OSError] = []
     count = others = 0
     waiting = [folder]
@@ -106,15 +103,19 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
         for name in files:
             path = os.path.join(parent, name)
             form = form_of(path)
+            if os.path.islink(path) and not reach.allows(path):
+                if form not in ("", OTHER):
+                    yield Source(path, problem=f"it {sources.OUTSIDE}")
+                continue
             if not form and "." not in name:
                 head = sources.head(path)
                 form = _looks_like(head) if head.startswith("#!") else ""
             if form in ("", OTHER):
                 others += 1
-                source = _other(path, seen) if others <= MAX_FILES else None
+                source = _other(path, seen, reach) if others <= MAX_FILES else None
             else:
                 count += 1
-                source = sources.read(path, form, seen, only_hinted=True)
+                source = sources.read(path, form, seen, reach=reach, only_hinted=True)
             if source is not None:
                 yield source
             if count >= MAX_FILES:
@@ -128,14 +129,14 @@ def _below(folder: str, seen: set[tuple[int, int]]) -> Iterator[Source]:
         yield Source(str(error.filename), problem=f"unreadable: {error.strerror}")
 
 
-def _other(path: str, seen: set[tuple[int, int]]) -> Source | None:
+def _other(path: str, seen: set[tuple[int, int]], reach: Reach) -> Source | None:
     """Return a file of no kind that is known, if it is a text with an entry point in it."""
     try:
         if os.stat(path).st_size > sources.MAX_TEXT:  # data, a log, weights
             return None
     except OSError:
         return None
-    source = sources.read(path, OTHER, seen)
+    source = sources.read(path, OTHER, seen, reach=reach)
     if source is None or source.problem:
         return None
     return source if next(entries(source.text), 0) else None
@@ -238,16 +239,11 @@ class Reader:
                         yield from self.bounded(*found)
 
     def bounded(self, source: Source, tasks: Iterator[Task]) -> Iterator[Task]:
-        """Yield the tasks of a document, but not more than any real one has."""
-        words = 0
+        """Yield the tasks of a document, as far as there is room for its file: see `Reach`."""
         with self.guard(source):
-            for number, task in enumerate(tasks):
-                words += len(task.words) + len(task.environ) + len(task.files)
-                if number >= _MAX_TASKS or words > _MAX_WORDS:
-                    message = (
-                        f"more than {_MAX_TASKS:,} commands, or {_MAX_WORDS:,} words in them: "
-                    )
-                    self.troubles.append(Trouble(source.path, task.line, message + "not read on"))
+            for task in tasks:
+                words = len(task.words) + len(task.environ) + len(task.files)
+                if not source.spend(OF_A_COMMAND + OF_A_WORD * words):
                     return
                 yield task
 
@@ -257,7 +253,7 @@ class Reader:
         for kind in self.kinds:
             for task in kind.leftover():
                 place = os.path.normpath(task.source.path), task.line
-                if place not in seen:
+                if place not in seen and task.source.spend(OF_A_COMMAND):
                     seen.add(place)
                     yield task
 

@@ -1,29 +1,41 @@
-"""Shell scripts as a review needs them: one command at a time.
-
-Where each command stands is from the grammar of bash. What its words are is for our own reader of
-shells, which follows variables, functions and loops: it is given the script with all the other
-such commands blanked out, so that what it finds is the one that is asked about.
-"""
+"""Scripts as a review needs them: lines, and what is sourced or evaluated before a server."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import worker
-from eplb_launch.check.grammar import PROGRAM, SERVES
 from eplb_launch.command.find import shell_string
-from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.command.shell.lexer import COMMAND, Word, literal, split, tokens
+from eplb_launch.command.shell.syntax import parse
+from eplb_launch.command.wrappers import LAUNCHERS, SHELLS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from eplb_launch.check.grammar import Command, Script
+    from eplb_launch.command.shell.state import Place
 
 MAX_LENGTH = 256 * 1024  # larger scripts are archives with a script in front
-
-# Without the library: what has to be installed.
-MISSING = "tree-sitter and tree-sitter-bash are not installed: pip install 'eplb-launch[check]'"
+_PROGRAM = re.compile(
+    r"(?<![\w.-])(?:vllm(?:-omni)?(?=[\s\"'\\]|$)|vllm\.|dynamo\.vllm|huggingfaceserver)"
+)
+_EVALUATES = ("eval", "source", ".")
+# They set paths and prompts, and nothing of NCCL or vLLM: the scripts of Python environments, of
+# environment modules, and what a login shell reads in an image.
+_FILES = frozenset(
+    (
+        "/etc/profile",
+        "activate",
+        "conda.sh",
+        "lmod.sh",
+        "mamba.sh",
+        "modules.sh",
+        "nvm.sh",
+        "~/.profile",
+    )
+)
+_COMMANDS = frozenset(("brew", "conda", "dircolors", "mamba", "micromamba", "pyenv", "ssh-agent"))
 
 
 def shell_index(words: Sequence[str]) -> int:
@@ -36,54 +48,96 @@ def shell_index(words: Sequence[str]) -> int:
     return 0
 
 
-def read(script: str) -> Script | None:
-    """Return the commands that may start a server; None where the grammar is not installed."""
-    return worker.read(script) if worker.installed() else None
+def guess_line(script: str) -> int:
+    """Return the line, from 0, of the first word that looks like a server."""
+    for number, line in enumerate(script.split("\n")):
+        if not line.lstrip().startswith("#") and _PROGRAM.search(line):
+            return number
+    return 0
 
 
-def seems_to_serve(script: str) -> bool:
-    """Whether a line looks like the start of a server."""
-    source = script.encode("utf-8", "surrogatepass")
-    lines = (line for line in source.split(b"\n") if not line.lstrip().startswith(b"#"))
-    return SERVES.search(b"\n".join(lines)) is not None
+def line_of(script: str, place: Place) -> int:
+    """Return the line, from 0, of the words of a server; in a string, of what looks like it."""
+    match = _PROGRAM.search(script, place.offset, place.end)
+    return script.count("\n", 0, match.start() if match else place.offset)
 
 
-def with_exports(script: str, found: Script, value: Callable[[str, str], str | None]) -> str:
+def with_exports(script: str, value: Callable[[str, str], str | None]) -> str:
     """Return a script with what `eval "$(eplb-launch env -- CMD)"` would evaluate in its place.
 
     `value` is given the script up to there and CMD, and returns what the variable is set to: "" if
     it is not, None if that cannot be known. That leaves the command as it is, unless the very same
     CMD follows: then it is set where it has to be.
     """
-    for item in reversed(found.evaluated):
-        setting = value(script[: item.start], item.launched)
-        if setting is None and _line(item.launched) in _line(script[item.end :]):
+    if not any(name in script for name in LAUNCHERS):
+        return script
+    for start, end, launched in sorted(_evaluated(script), reverse=True):
+        setting = value(script[:start], launched)
+        if setting is None and _on_a_line(launched) in _on_a_line(script[end:]):
             setting = str(CAP)
         if setting is not None:
             done = f"export {VARIABLE}={setting}" if setting else ":"
-            lines = script[item.start : item.end].count("\n")
-            script = script[: item.start] + done + "\\\n" * lines + script[item.end :]
+            lines = script[start:end].count("\n")
+            script = script[:start] + done + "\\\n" * lines + script[end:]
     return script
 
 
-def _line(command: str) -> str:
+def _evaluated(script: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where a script evaluates what `eplb-launch env -- CMD` prints, with the CMD."""
+    todo = [parse(script)]
+    while todo:
+        node = todo.pop()
+        todo += node.parts
+        first = node.items[0] if node.kind == "simple" and node.items else None
+        if isinstance(first, Word) and literal(first) in _EVALUATES:
+            start, end = first.at, node.items[-1].end
+            command = launched(script[start:end])
+            if command:
+                yield start, end, command
+
+
+def _on_a_line(command: str) -> str:
     """Return a command with all its words on one line."""
     return " ".join(command.replace("\\\n", " ").split())
 
 
-def without(script: str, others: Sequence[Command]) -> str:
-    """Return a script with some of its commands replaced by one that does nothing."""
-    for command in sorted(others, key=lambda command: -command.start):
-        if command.text:
-            continue  # it is read by itself
-        script = script[: command.start] + ":" + script[command.end :]
-    return script
+def unread(sourced: Sequence[str]) -> tuple[str, ...]:
+    """Return those of a server's `sourced` that may set the variable, each with how it is read.
+
+    Of a command only the program: the rest, and what is assigned before it, may hold a secret.
+    """
+    found = []
+    for item in sourced:
+        if item.startswith("$("):
+            words = [word for word in split(item[2:-1]) if "=" not in word]
+            program = "".join(words[:1]).rpartition("/")[2]
+            if program not in _COMMANDS:
+                found.append(f"$({program} …) (evaluated by the shell)")
+        elif item not in _FILES and item.rpartition("/")[2] not in _FILES:
+            found.append(f"{item} (read by the shell)")
+    return tuple(found)
 
 
-def guess_line(script: str) -> int:
-    """Return the line, from 0, of the first word that looks like a server."""
-    source = script.encode("utf-8", "surrogatepass")
-    for number, line in enumerate(source.split(b"\n")):
-        if not line.lstrip().startswith(b"#") and PROGRAM.search(line):
-            return number
-    return 0
+def launched(command: str) -> str:
+    """Return the CMD of a shell command that evaluates `eplb-launch env -- CMD`; "" for another."""
+    for token in tokens(command):
+        for kind, text, _ in token if isinstance(token, Word) else ():
+            if kind == COMMAND and is_launcher(text):
+                return re.split(r"\s--\s", text, maxsplit=1)[1]
+    return ""
+
+
+def is_launcher(text: str) -> bool:
+    """Whether a command is `eplb-launch env -- CMD`, with an output for shells."""
+    words = [word.rpartition("/")[2] for word in split(text)]
+    before = words[: words.index("--")] if "--" in words else []
+    formats = [value for value in _values(before, "--format") if value != "shell"]
+    return any(word in LAUNCHERS for word in before) and "env" in before and not formats
+
+
+def _values(words: Sequence[str], option: str) -> Iterator[str]:
+    for index, word in enumerate(words):
+        if word == option:
+            yield "".join(words[index + 1 : index + 2])
+        elif word.startswith(option + "="):
+            yield word[len(option) + 1 :]

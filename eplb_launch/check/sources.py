@@ -9,6 +9,10 @@ import sys
 from eplb_launch.command import entrypoints as command
 from eplb_launch.model import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # The largest bundles of manifests have some 5 MB.
 MAX_BYTES = 8 * 1024 * 1024
 # What kubectl prints of a large cluster: of a List in JSON, items are read one by one.
@@ -21,16 +25,84 @@ YAML = "YAML"
 HINTS = (*command.HINTS, "eplb")
 
 
+# What may be done for each character of a file, beyond reading it: in characters of what it
+# names, each time; a command counts as so many, and a word of it. No file is less than 1 MB.
+ROOM = 8
+OF_A_COMMAND = 8_000
+OF_A_WORD = 80
+
+OUTSIDE = "is outside of what is checked, and not read: name it as well, or give --follow"
+TOO_MUCH = "more work in it than in any real one: not read on from here"
+
+
+class Reach:
+    """The files that a review may read, and how much is done for each.
+
+    Those are the ones that were given, what is below the folders that were given, and what is
+    beside the files. A link, a ".." or an absolute name that leads elsewhere leads nowhere: who
+    wrote the files that are checked shall not choose what else is read here, and shown.
+    """
+
+    def __init__(self, paths: Sequence[str] = (), *, follow: bool = False) -> None:
+        """Take the paths that were given; `follow`: whatever their files name may be read."""
+        self.follow = follow
+        self.places: set[str] = set()  # without links: files, and folders with all below them
+        self.known: dict[tuple[str, str], Source] = {}
+        self.left: dict[str, int] = {}
+        self.said: dict[tuple[str, str], None] = {}  # of a file what is not read, once
+        for path in paths:
+            if path != "-":
+                self.places.add(os.path.realpath(path))
+                if not os.path.isdir(path):
+                    self.places.add(os.path.realpath(os.path.dirname(path)))
+
+    def allows(self, path: str) -> bool:
+        """Whether what a path leads to may be read."""
+        at = os.path.realpath(path)
+        while not self.follow and at not in self.places:
+            if at == os.path.dirname(at):
+                return False
+            at = os.path.dirname(at)
+        return True
+
+
 class Source(Record):
     path: str  # as given, or found below a folder that was given; "<stdin>"
     kind: str = ""  # the `form` of a kind; "" if its name does not say it
     text: str = ""
     problem: str = ""  # why it could not be read
     named: bool = False  # it was asked for itself, not found below a folder
+    reach: Reach = Reach()
 
     @property
     def directory(self) -> str:
         return os.path.dirname(self.path)
+
+    def spend(self, work: int) -> bool:
+        """Take so much of what may be done for it; False, and it is said, if none is left."""
+        left = self.reach.left
+        left[self.path] = left.get(self.path, ROOM * max(len(self.text), MAX_TEXT)) - work
+        if left[self.path] < 0:
+            self.reach.said[self.path, TOO_MUCH] = None
+        return left[self.path] >= 0
+
+    def near(self, path: str, kind: str, *, guessed: bool = False) -> Source | None:
+        """Return a file that this one names; None if there is none, or if it cannot be read.
+
+        Where it is `guessed`, nobody has named it, and one that may not be read is none.
+        """
+        reach = self.reach
+        if "\0" in path:
+            return None
+        if not reach.allows(path):
+            if not guessed:
+                reach.said[self.path, f"{path} {OUTSIDE}"] = None
+            return None
+        if (path, kind) not in reach.known:
+            there = os.path.isfile(path) and read(path, kind, reach=reach)
+            reach.known[path, kind] = there or Source(path, kind, problem="not a file")
+        found = reach.known[path, kind]
+        return None if found.problem or not self.spend(len(found.text)) else found
 
 
 def head(path: str) -> str:
@@ -50,7 +122,12 @@ def head(path: str) -> str:
 
 
 def read(
-    path: str, kind: str, seen: set[tuple[int, int]] | None = None, *, only_hinted: bool = False
+    path: str,
+    kind: str,
+    seen: set[tuple[int, int]] | None = None,
+    *,
+    reach: Reach,
+    only_hinted: bool = False,
 ) -> Source | None:
     """Return a file; None if it was `seen` before, by this or by another name.
 
@@ -71,17 +148,18 @@ def read(
                 if (found.st_dev, found.st_ino) in seen:
                     return None
                 seen.add((found.st_dev, found.st_ino))
-            return _source(path, kind, file, only_hinted=only_hinted)
+            return _source(path, kind, file, only_hinted=only_hinted).replace(reach=reach)
         except OSError as error:
             return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
 
-def standard_input() -> Source:
+def standard_input(reach: Reach) -> Source:
     path = "<stdin>"
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
-        return _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
+        found = _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
+        return found.replace(reach=reach)
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
 

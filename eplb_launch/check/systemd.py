@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import dropins as units
-from eplb_launch.check import sources
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
@@ -188,8 +187,7 @@ def _file_of(path: str, unit: Source) -> Source | None:
         places.insert(0, directory[: match.start()] + path)
     for place in places:
         if os.path.isfile(place):
-            found = sources.read(place, "")
-            return found if found is not None and not found.problem else None
+            return unit.near(place, "")
     return None
 
 

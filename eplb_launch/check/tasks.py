@@ -135,14 +135,13 @@ class Task(Record):
     unread: tuple[str, ...] = ()  # what sets more of the environment, and could not be read
     directory: str = "/"
     image: str = ""
-    version: str | None = None  # of vLLM, by the image
-    version_source: str = ""
     files: Mapping[str, File] = {}  # by the path where the command sees them
     notes: tuple[str, ...] = ()
     unreadable: str = ""  # why there are no words, though it starts a server
     guess: str = ""  # why it is not known whether its words are what is started
     takes_away: str = ""  # what takes the variable away again, wherever else the file sets it
     own_entry: bool = False  # the image's entry point is the program: the file names none
+    base: str = ""  # the image that this one is built from
     as_text: bool = False  # the command is one text, to be split
     only_arguments: bool = False  # of an entry point that is not known; it may be the first of them
     limit: Limit | None = None  # what `environ` has the variable from
@@ -151,6 +150,12 @@ class Task(Record):
     bare: bool = False  # the image is as it was published, and nothing adds a program to it
     mounts: tuple[str, ...] = ()  # what is put into it, by its paths there
     entry: str = ""  # what would set it among the variables that the file sets already
+
+    @property
+    def version(self) -> tuple[str | None, str]:
+        """The release of vLLM that the image says, and why."""
+        found = images.version(self.image)
+        return images.version(self.base) if self.base and found[0] is None else found
 
 
 class File(Record):

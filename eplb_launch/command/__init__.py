@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from eplb_launch.files import Files
 
 
-def find_server(command: Sequence[str], environ: Mapping[str, str]) -> Server | None:
+def find_server(
+    command: Sequence[str], environ: Mapping[str, str], *, strings: bool = True
+) -> Server | None:
     """Return the vLLM server that `command` starts, or None where there is none to be seen.
 
     `command` is an argument list as the kernel gets it; `environ` is its environment. Where
-    nothing on the way changes the environment, the server's is the same object.
+    nothing on the way changes the environment, the server's is the same object. Without `strings`,
+    none for a shell is looked into: it takes as long as who wrote it likes, within bounds.
     """
-    return look(command, environ)[0]
+    return look(command, environ, strings=strings)[0]
 
 
 def look(
@@ -26,6 +29,8 @@ def look(
     environ: Mapping[str, str],
     files: Files | None = None,
     directory: str | None = None,
+    *,
+    strings: bool = True,
 ) -> tuple[Server | None, bool, Sequence[str]]:
     """As find_server; and whether the command is vLLM's and starts no engine: `vllm bench serve`.
 
@@ -38,7 +43,7 @@ def look(
     if found is None:
         from eplb_launch.command.find import find
 
-        return find(command, environ, files, directory)
+        return find(command, environ, files, directory, strings=strings)
     entry, start = found
     if not start:
         return None, found == NOTHING, ()

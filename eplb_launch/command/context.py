@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
 
+DEPTH = 16  # shell strings inside shell strings
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
 ROOM = 1_000_000
@@ -113,6 +114,7 @@ class Context:
         self.complete: bool = above.complete if above else True
         self.depth: int = above.depth if above else 0
         self.room: list[int] = above.room if above else [ROOM]
+        self.strings: bool = above.strings if above else True  # those for a shell are looked into
         # Whether what was looked at last is vLLM that starts no engine.
         self.idle: list[bool] = above.idle if above else [False]
         self.gap: int = above.gap if above else -1  # the last word that more may stand before
@@ -229,6 +231,10 @@ class Context:
     ) -> Server:
         """Return the server that was found at the end of the way."""
         entry, start = found
+        at = max(start - 1, 0)
+        if program.rpartition("/")[2] in VLLM:
+            while at and words[at] != program:
+                at -= 1
         return Server(
             entry,
             tuple(words[start:]),
@@ -242,6 +248,7 @@ class Context:
             self.sourced,
             hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
             script=self.script,
+            place=positions[at] if positions else 0,
             release=self.release,
         )
 

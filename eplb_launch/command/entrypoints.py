@@ -57,6 +57,9 @@ OWN_OPTIONS = {"vllm bench latency": ("--n",), "vllm bench throughput": ("--n",)
 HINTS = ("vllm", "huggingfaceserver")  # without one of these in it, a command starts no engine
 # Sub-commands that start none, of the same releases.
 IDLE = frozenset(("bench", "chat", "collect-env", "complete", "download-kernels", "launch"))
+# Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.
+OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
+MARKS = (*OF_EPLB, "--data-parallel-size", "-dp")
 # What an entry point is: its name, and the index of its first argument; 0: it starts no engine.
 NOTHING = ("", 0)  # vLLM: `vllm bench serve`
 OTHER = ("other", 0)  # a program that is known to start no vLLM: `python -m sglang.launch_server`

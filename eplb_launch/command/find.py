@@ -7,11 +7,13 @@ vLLM's own options. On the way it is noted what each program does to the environ
 
 from __future__ import annotations
 
-from eplb_launch.command.context import Context, requirement
+from eplb_launch.command.context import DEPTH, Context, requirement
 from eplb_launch.command.entrypoints import (
     HINTS,
     IDLE,
+    MARKS,
     NOTHING,
+    OF_EPLB,
     OTHER,
     SWEEPS,
     VLLM,
@@ -20,6 +22,7 @@ from eplb_launch.command.entrypoints import (
     python_target,
     script_entry,
 )
+from eplb_launch.command.step import Step
 from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
 from eplb_launch.model import UNKNOWN, is_python
 
@@ -32,28 +35,23 @@ if TYPE_CHECKING:
     from eplb_launch.files import Files
     from eplb_launch.model import Server
 
-DEPTH = 16  # shell strings inside shell strings
-# Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.
-_OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
-MARKS = (*_OF_EPLB, "--data-parallel-size", "-dp")
-_VALUED = (
-    *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
-    *("replaces", "hosts", "spreads", "params", "requires"),
-)
 # Whose value is a command for sure, in whatever program; of others it may be a text.
 _COMMAND_OPTIONS = frozenset(("--", "-c", "-e", "-x", "--cmd", "--command", "--exec", "--run"))
 _LIKE_POSIX = frozenset("$`()*?[]{}~;&|<>\n")  # what fish and tcsh may not read as sh does
-_PAIRS = "pairs", "assigns"
-_BARE = "flags", "clears", "keeps", "module", "refuses"
-_kinds: dict[int, dict[str, str]] = {}
 
 
 def find(
-    command: Sequence[str], environ: Mapping[str, str], files: Files | None, directory: str | None
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    files: Files | None,
+    directory: str | None,
+    *,
+    strings: bool = True,
 ) -> tuple[Server | None, bool, Sequence[str]]:
     """As `entrypoints.look`, for a command whose first word is not the server."""
     words = list(command)
     context = Context(environ)
+    context.strings = strings
     context.files = None if files is None else (files, directory)
     server = search(words, range(len(words)), context)
     unread = context.reading[0].unread if context.reading else ()
@@ -68,7 +66,7 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
     context.idle[0] = False
     if context.depth > DEPTH:
         return None
-    trail = _Trail(words, positions, context.branch())
+    trail = Trail(words, positions, context.branch())
     if trail.follow(0):
         return trail.server
     first, words, positions, context = trail.first, trail.words, trail.positions, trail.context
@@ -84,7 +82,7 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
     return context.server(words, positions, ("", start), "".join(words[first:start]))
 
 
-class _Trail:
+class Trail:
     """A walk over programs that start each other."""
 
     def __init__(self, words: Sequence[str], positions: Sequence[int], context: Context) -> None:
@@ -200,6 +198,10 @@ class _Trail:
         self.context.sourced += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
+        from eplb_launch.command.shell.state import Place
+
+        place = Place(self.positions[at], 0, len(text), exact=True)
+        self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
         self._run(text, at, at, shell)
         # Else a server may be among the words of the script.
         self.context = context
@@ -223,7 +225,7 @@ class _Trail:
 
     def _step(self, row: Row, name: str, index: int, start: int) -> bool | None:
         """Step over the program at `index`, whose own words go on at `start`."""
-        step = _Step(self, start)
+        step = Step(self, start)
         last = step.over(row)
         if last is None or step.settled:
             return last is not None
@@ -245,6 +247,8 @@ class _Trail:
             self._sweep(step.said, step.at)
             return True
         if end < len(words) and "appends" in last:
+            if not self.context.spend(len(words)):  # one in another, and all words copied for each
+                return True
             # What stands for each item, and after ":::" the items.
             stop = words.index(":::", end) if ":::" in words[end:] else len(words)
             behind = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
@@ -292,10 +296,12 @@ class _Trail:
 
         context = self.context.branch()
         context.enter(at)
+        if not context.strings:
+            return True
         if context.depth > 1 and not context.spend(64 + 2 * len(text)):
             return True
         parameters = list(zip(self.words[rest:], self.positions[rest:], strict=True))
-        self.server = run(text, self.positions[at], shell, parameters, context)
+        self.server = run(text, self.positions[at], shell, parameters, context, search=search)
         return True
 
     def split(self, text: str, at: int) -> None:
@@ -309,148 +315,9 @@ class _Trail:
         self.positions = [*self.positions[: at + 1], *place, *self.positions[at + 1 :]]
 
 
-class _Step:
-    """The own words of a program that starts another one, by its row: where its command is."""
-
-    def __init__(self, trail: _Trail, start: int) -> None:
-        self.trail = trail
-        self.end = start  # the first word of the command
-        self.own_end = 0  # where it ended before words were inserted
-        self.said: list[Said] = []
-        self.string: str | None = None  # the command, for a shell
-        self.program: str | None = None  # its program, where an option names it
-        self.at = 0  # where the value stands that one of these two comes from
-        self.module = False  # the command is a Python module and its arguments
-        self.settled = False  # no command is started
-
-    def over(self, row: Row) -> Row | None:
-        """Skip options and operands; return the last sub-command's row, None: no command."""
-        while self._level(row):
-            if self.settled or "subs" not in row:
-                self.own_end = self.own_end or self.end
-                return row
-            sub = "".join(self.trail.words[self.end : self.end + 1])
-            self.end += 1
-            if sub not in row["subs"]:
-                break
-            row = row["subs"][sub]
-        return None
-
-    def _level(self, row: Row) -> bool:
-        """As over, for one level of sub-commands; False where what the row needs is not there."""
-        kinds = _kinds_of(row)
-        operands = row.get("operands", 0)
-        stops = row.get("stops", "").split()
-        needs = row.get("needs", "").split()
-        options = True
-        while self.end < len(self.trail.words) and not self.settled:
-            word = self.trail.words[self.end]
-            self.end += 1
-            if options and word == "--":
-                options = False
-            elif options and word.startswith("-"):
-                for kind, option, value in self._take(word, kinds, row):
-                    needs = [] if option in needs else needs
-                    operands *= kind != "replaces"
-                    self._note(kind, option, value)
-            elif options and word in stops:
-                self.settled = True
-            elif "assignments" in row and "=" in word:
-                self.said.append(("sets", "", word))
-            elif operands and (
-                "elsewhere" in row or not _is_server(self.trail.words, self.end - 1)
-            ):
-                operands -= 1
-                options = options and (operands > 0 or "mixed" in row)
-            else:
-                self.end -= 1
-                break
-        self.end = min(self.end, len(self.trail.words))
-        return not needs
-
-    def _take(self, word: str, kinds: dict[str, str], row: Row) -> list[Said]:
-        """Return what the options in a word say, and go past their values."""
-        words = self.trail.words
-        said: list[Said] = []
-        for option, glued in _options(word, kinds, row):
-            kind = kinds.get(option, "")
-            value = glued or ""
-            if glued is None and (kind in _VALUED or kind in _PAIRS):
-                value = "".join(words[self.end : self.end + 1])
-                self.end += 1
-            if kind in _PAIRS:
-                value += "=" + "".join(words[self.end : self.end + 1])
-                self.end += 1
-            elif not kind and glued is None and "greedy" in row and _is_value(words, self.end):
-                self.end += 1
-            said.append((kind, option, value))
-        return said
-
-    def _note(self, kind: str, option: str, value: str) -> None:
-        """Note what an option says; its value, if it has one, has just been passed."""
-        self.said.append((kind, option, value))
-        at = min(self.end, len(self.trail.words)) - 1
-        if kind == "splits":  # into more words of the program itself
-            self.own_end = self.own_end or at + 1
-            self.trail.split(value, at)
-            self.settled = self.trail.context.depth > DEPTH
-        elif kind == "string":
-            self.string, self.at = value, at
-        elif kind == "program":
-            self.program, self.at = value, at
-        elif kind == "module":
-            self.module = True
-        elif kind == "refuses":
-            self.settled = True
-
-
-def _kinds_of(row: Row) -> dict[str, str]:
-    """Return the column in which each option of a row stands."""
-    kinds = _kinds.get(id(row))
-    if kinds is None:
-        listed: dict[str, str] = row  # type: ignore[assignment]
-        keys = (*_VALUED, *_PAIRS, *_BARE)
-        kinds = {option: key for key in keys for option in listed.get(key, "").split()}
-        _kinds[id(row)] = kinds
-    return kinds
-
-
-def _options(word: str, kinds: dict[str, str], row: Row) -> list[tuple[str, str | None]]:
-    """Return the options in a word, each with the value that is glued to it."""
-    if word in kinds:
-        return [(word, None)]
-    if word.startswith("--") or "words" in row or len(word) < 3:
-        option, equals, value = word.partition("=")
-        return [(option, value if equals else None)]
-    found: list[tuple[str, str | None]] = []
-    for at in range(1, len(word)):
-        option = "-" + word[at]
-        if kinds.get(option) in _VALUED:
-            found.append((option, word[at + 1 :].removeprefix("=") or None))
-            break
-        if option in kinds:
-            found.append((option, None))
-    return found
-
-
-def _is_server(words: Sequence[str], index: int) -> bool:
-    """Whether a server starts at `index`."""
-    if words[index].rpartition("/")[2] not in VLLM:
-        return False
-    return entry_at(words, index) not in (None, NOTHING)
-
-
 def _is_idle(words: Sequence[str], index: int) -> bool:
     """Whether vLLM without an engine may start at `index`, behind a program that is not known."""
     return words[index].rpartition("/")[2] in VLLM and "".join(words[index + 1 : index + 2]) in IDLE
-
-
-def _is_value(words: Sequence[str], index: int) -> bool:
-    """Whether the word at `index` could be the value of an option that is not known."""
-    if index >= len(words) or words[index].startswith("-") or _is_server(words, index):
-        return False
-    name = words[index].rpartition("/")[2]
-    return not (name in PREFIXES or name in SHELLS or is_python(name))
 
 
 def _is_command(word: str) -> bool:
@@ -473,7 +340,7 @@ def _is_other(words: Sequence[str]) -> bool:
     It has an option that no vLLM has, and none of EPLB's.
     """
     names = [_name(word) for word in words if word.startswith("--") and UNKNOWN not in word]
-    if any(name in _OF_EPLB for name in names):
+    if any(name in OF_EPLB for name in names):
         return False
     from eplb_launch.vllm.options import OPTIONS
 

@@ -1,1 +1,1 @@
-"""What NCCL and DeepEP do with a cap."""
+"""What NCCL makes of its variables, and what makes a cap void."""

@@ -22,7 +22,7 @@ from eplb_launch.ps.processes import (
     scan,
 )
 from eplb_launch.ps.rows import no_server, row
-from eplb_launch.ps.servers import GONE, belongs_to, group
+from eplb_launch.ps.servers import GONE, affordable, belongs_to, group
 from eplb_launch.ps.table import as_dict, table
 from eplb_launch.ps.view import TOO_MUCH, GiveUpError
 from eplb_launch.terminal import colour, json_text, print_text, width
@@ -47,7 +47,9 @@ def look(pids: Collection[int] = ()) -> list[Row]:
     With `pids`, only for the servers that these processes are or belong to, and one for each of
     them that is no server's.
     """
-    processes = scan()
+    processes, dropped = affordable(scan())
+    if dropped:
+        say(f"{dropped} processes are not looked at: their commands are too much to read")
     groups = group(processes)
     others: list[Row] = []
     if pids:

@@ -30,6 +30,7 @@ _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in include/linux/sched.h
 _ZOMBIE = "ZXx"
 # A process makes both as large as it likes (PR_SET_MM).
 MAX_COMMAND = 256 * 1024
+MAX_COMMANDS = 64 * 1024 * 1024  # of all processes
 MAX_ENVIRON = 2 * 1024 * 1024
 _RECOGNISED = 4096  # bytes that are kept of a command that is larger
 
@@ -115,8 +116,16 @@ class Facts(Record):
 
 def scan() -> dict[int, Process]:
     """Return all processes by pid, without those of the kernel."""
-    found = ((pid, read(pid)) for pid in psutil.pids())
-    return {pid: process for pid, process in found if process is not None}
+    found: dict[int, Process] = {}
+    room = MAX_COMMANDS
+    for pid in psutil.pids():
+        process = read(pid)
+        if process is not None:
+            room -= len(process.cmdline)
+            if room < 0 and len(process.cmdline) > _RECOGNISED:
+                process = process.replace(cmdline=process.cmdline[:_RECOGNISED], cut=True)
+            found[pid] = process
+    return found
 
 
 def read(pid: int) -> Process | None:

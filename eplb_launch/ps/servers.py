@@ -29,6 +29,8 @@ GONE = "gone"  # only the processes of a server are left
 
 _HINTS = tuple(hint.encode() for hint in HINTS)
 _DEPTH = 100  # of a process tree
+# Words of commands that are read, in all; a server of flesh and blood has less than a hundred.
+_WORDS = 100_000
 _ONE_OF_MULTIPROCESSING = "from multiprocessing."  # python -c, spawn and forkserver
 
 
@@ -51,6 +53,20 @@ class Group(Record):
     def pids(self) -> frozenset[int]:
         """The pids of all of them."""
         return frozenset(process.pid for process in (self.head, *self.members, *self.starters))
+
+
+def affordable(processes: Processes) -> tuple[Processes, int]:
+    """Return the processes whose commands can be read, and how many are too many for that.
+
+    Anyone may start thousands whose commands take long to read: the short ones come first.
+    """
+    hinted = [p for p in processes.values() if any(hint in p.cmdline for hint in _HINTS)]
+    left, dropped = _WORDS, set()
+    for process in sorted(hinted, key=lambda process: process.cmdline.count(b"\0")):
+        left -= process.cmdline.count(b"\0")
+        if left < 0:
+            dropped.add(process.pid)
+    return {pid: p for pid, p in processes.items() if pid not in dropped}, len(dropped)
 
 
 def group(processes: Processes) -> list[Group]:
@@ -101,7 +117,7 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
     for pid, process in processes.items():
         if pid not in titled and any(hint in process.cmdline for hint in _HINTS):
             command = process.command
-            server = None if _is_shell_string(command) else _read(command)
+            server = _read(command)
             # With something in front of the server, this process is that, not the server.
             if server is not None and server.entry and not server.prefixes:
                 found[pid] = server
@@ -117,16 +133,18 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
 
 
 def _is_shell_string(command: tuple[str, ...]) -> bool:
-    """Whether this is a shell with `-c`: no server itself, and its string may take long to read."""
-    options = command[1:8]
-    return command[0].rpartition("/")[2] in SHELLS and any(
-        word[:1] == "-" and word[1:2] != "-" and "c" in word for word in options
+    """Whether there is a shell with `-c` in it: no server itself, whatever is in its string."""
+    first = next((i for i, w in enumerate(command[:16]) if w.rpartition("/")[2] in SHELLS), 16)
+    return any(
+        word[:1] == "-" and word[1:2] != "-" and "c" in word
+        for word in command[first + 1 : first + 8]
     )
 
 
 @functools.lru_cache(maxsize=8192)
 def _read(command: tuple[str, ...]) -> Server | None:
-    return find_server(command, {})
+    """Return the server of a command. No string is looked into: this is not a child of ours."""
+    return find_server(command, {}, strings=False)
 
 
 def _asks(server: Server) -> tuple[str, ...]:
@@ -186,7 +204,8 @@ def _may_start_engines(process: Process, child: Process) -> bool:
     # The init of a container is often a shell or the like, in the same session.
     if name in SHELLS or process.pid == 1 or process.parent == 0:
         return False
-    return process.group == child.group and _read(process.command) is None
+    command = process.command
+    return process.group == child.group and _read(command) is None and not _is_shell_string(command)
 
 
 def _starters(process: Process, processes: Processes) -> Iterator[Process]:
@@ -195,6 +214,8 @@ def _starters(process: Process, processes: Processes) -> Iterator[Process]:
         if not any(hint in ancestor.cmdline for hint in _HINTS):
             return
         found = _read(ancestor.command)
-        if found is None or not (found.prefixes or found.entry):
+        if not (found and (found.prefixes or found.entry)) and not _is_shell_string(
+            ancestor.command
+        ):
             return
         yield ancestor

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from eplb_launch import __version__
+from eplb_launch.deepep.cap import calls_beside
 from eplb_launch.model import cut, printable
-from eplb_launch.nccl.cap import calls_beside
 from eplb_launch.nccl.checks import OVERWRITTEN
 from eplb_launch.terminal import print_text
 from eplb_launch.vllm.releases import VARIABLE
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from eplb_launch.assessment import Assessment
+    from eplb_launch.deepep.cap import Row
+    from eplb_launch.deepep.grids import Fit
     from eplb_launch.model import PlanWarning
-    from eplb_launch.nccl.cap import Row
-    from eplb_launch.nccl.grids import Fit
     from eplb_launch.plans import Plan
-    from eplb_launch.vllm.releases import Verdict
+    from eplb_launch.vllm.releases import RuleResult
     from eplb_launch.vllm.settings import Setting
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
@@ -263,7 +263,7 @@ def _safe(fit: Fit) -> str:
     return "none: safe" if fit.safe else "none, by combine"
 
 
-def _rule(verdict: Verdict) -> Iterator[RenderableType]:
+def _rule(verdict: RuleResult) -> Iterator[RenderableType]:
     word, style = {
         True: ("holds", "bold red"),
         False: ("does not hold", "green"),

@@ -352,7 +352,7 @@ def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], release:
 
 
 # Not of the rules, and read only as far as they are written in full: which model it is, and how
-# many tokens a step may have (`nccl.grids`). VALUE, JSON, LIST: one word or all up to an option.
+# many tokens a step may have (`deepep.grids`). VALUE, JSON, LIST: one word or all up to an option.
 LIST = "list"
 OTHERS: Mapping[str, tuple[str, object]] = {
     "--model": ("model", VALUE),

@@ -54,7 +54,7 @@ class Condition(Record):
     setting: str  # the name of the setting that decides it
 
 
-class Verdict(Record):
+class RuleResult(Record):
     """A rule and its conditions."""
 
     rule: Rule
@@ -295,10 +295,10 @@ def release_of(version: str | None) -> Release:
     return row.replace(minor=minor)
 
 
-def judge(release: Release, settings: Settings) -> tuple[Verdict, ...]:
+def judge(release: Release, settings: Settings) -> tuple[RuleResult, ...]:
     """Return the rules of a release with each condition true, false or unknown."""
     return tuple(
-        Verdict(
+        RuleResult(
             rule,
             tuple(
                 Condition(text, holds(settings), setting)

@@ -56,15 +56,18 @@ def resolve(
     """
     given = reading.given
     known = reading.complete
-    eplb_config = _keys(given.get("eplb_config"), "--eplb-config", release)
-    kernel_config = _keys(given.get("kernel_config"), "--kernel-config", release)
+    eplb, kernel = given.get("eplb_config"), given.get("kernel_config")
+    of_eplb = _keys(eplb, "--eplb-config", release)
+    of_kernel = _keys(kernel, "--kernel-config", release)
     found = {
         "data_parallel_size": _data_parallel_size(given, environ, complete=known),
         "enable_eplb": _plain("enable_eplb", given),
-        "use_async": _use_async(eplb_config, given),
+        "use_async": _use_async(_key("use_async", of_eplb, eplb)),
         "all2all_backend": _all2all_backend(given, release, environ),
-        "communicator": _communicator(eplb_config, given, release),
-        "moe_backend": _moe_backend(kernel_config, given),
+        "communicator": _communicator(_key("communicator", of_eplb, eplb), release),
+        "moe_backend": _moe_backend(
+            _plain("moe_backend", given), _key("moe_backend", of_kernel, kernel)
+        ),
         "enable_elastic_ep": _plain("enable_elastic_ep", given),
     }
     defaults = {
@@ -168,37 +171,35 @@ def _keys(entry: Given | None, option: str, release: Release) -> Mapping[str, An
     return value
 
 
-def _use_async(keys: Mapping[str, Any] | None, given: Mapping[str, Given]) -> Setting | None:
-    name = "use_async"
-    if keys is None:
-        return Setting(name, None, given["eplb_config"].source_of(name), known=False)
-    if name not in keys:
+def _key(name: str, keys: Mapping[str, Any] | None, entry: Given | None) -> Setting | None:
+    """Return what a JSON option says of a key, of which `keys` are all; None if it has none."""
+    if entry is None or (keys is not None and name not in keys):
         return None
-    value = keys[name]
-    if not _known(value):
-        return Setting(name, None, given["eplb_config"].source_of(name), known=False)
+    known = keys is not None and _known(keys[name])
+    value = keys[name] if keys is not None and known else None
+    return Setting(name, value, entry.source_of(name), known=known)
+
+
+def _use_async(setting: Setting | None) -> Setting | None:
+    if setting is None or not setting.known:
+        return setting
+    value = setting.value
     if isinstance(value, str):
         text = value.lower()
         value = True if text in _TRUE else False if text in _FALSE else None
     if value not in (True, False):
         raise RefusedError("--eplb-config: use_async is not a boolean")
-    return Setting(name, bool(value), given["eplb_config"].source_of(name))
+    return setting.replace(value=bool(value))
 
 
-def _communicator(
-    keys: Mapping[str, Any] | None, given: Mapping[str, Given], release: Release
-) -> Setting | None:
-    name = "communicator"
-    if not release.communicator_option:
+def _communicator(setting: Setting | None, release: Release) -> Setting | None:
+    if setting is None or not release.communicator_option:
         return None
-    if keys is None or not _known(keys.get(name)):
-        return Setting(name, None, given["eplb_config"].source_of(name), known=False)
-    value = keys.get(name)
-    if value is None:
+    if setting.known and setting.value is None:
         return None
-    if not isinstance(value, str):
+    if setting.known and not isinstance(setting.value, str):
         raise RefusedError("--eplb-config: communicator is not a string")
-    return Setting(name, value, given["eplb_config"].source_of(name))
+    return setting
 
 
 def _default_communicator(
@@ -223,21 +224,15 @@ def _default_communicator(
     return Setting("communicator", tuple(possible) or None, default, given=False, known=False)
 
 
-def _moe_backend(keys: Mapping[str, Any] | None, given: Mapping[str, Given]) -> Setting | None:
-    name = "moe_backend"
-    setting = _plain(name, given)
-    if setting and not setting.known:
-        return setting
-    if setting:
-        setting = setting.replace(value=_backend(setting.value))
-    # --moe-backend wins over --kernel-config, unless it says "auto".
-    if (setting and setting.value != "auto") or "kernel_config" not in given:
-        return setting
-    source = given["kernel_config"].source_of(name)
-    if keys is None or not _known(keys.get(name)):
-        return Setting(name, None, source, known=False)
-    return Setting(name, _backend(keys[name]), source) if name in keys else setting
+def _moe_backend(setting: Setting | None, of_kernel: Setting | None) -> Setting | None:
+    """Return the one of --moe-backend, which wins over --kernel-config unless it says "auto"."""
+    found = setting and _backend(setting)
+    if found and (not found.known or found.value != "auto"):
+        return found
+    return _backend(of_kernel) if of_kernel else found
 
 
-def _backend(value: object) -> object:
-    return value.lower().replace("-", "_") if isinstance(value, str) else value
+def _backend(setting: Setting) -> Setting:
+    text = setting.value
+    named = isinstance(text, str)
+    return setting.replace(value=text.lower().replace("-", "_")) if named else setting

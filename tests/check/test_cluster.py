@@ -157,4 +157,4 @@ def test_more_than_any_cluster_is_not_read(monkeypatch: pytest.MonkeyPatch) -> N
         ("{}" + " " * 200, False),
     ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        assert bool(sources.standard_input().problem) == problem
+        assert bool(sources.standard_input(sources.Reach()).problem) == problem

@@ -297,6 +297,23 @@ spec: {type: vllm}
 """,
         [],
     ),
+    "an object for the pods of another": (
+        """
+apiVersion: networking.serving.volcano.sh/v1alpha1
+kind: ModelServer
+metadata: {name: m}
+spec: {inferenceEngine: vLLM, workloadSelector: {matchLabels: {a: b}}}
+""",
+        [],
+    ),
+    "a definition of a kind, which is not even read": (
+        """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+spec: {vllmConfig: {}, run: vllm serve m, broken: [}
+""",
+        [],
+    ),
     "a router of vLLM's": (
         """
 apiVersion: production-stack.vllm.ai/v1alpha1

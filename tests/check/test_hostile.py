@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import resource
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from conftest import counted
 
 from eplb_launch.check.command import check
+from eplb_launch.check.reports import STYLES
+from eplb_launch.check.sources import OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +46,7 @@ CASES = [
         HEAD
         + f"  - {{image: vllm, args: &a [{'x, ' * 5_000}]}}\n"
         + "  - {image: vllm, args: *a}\n" * 100,
-        "more than 1,000 commands, or 100,000 words",
+        "more work in it than in any real one",
         id="arguments, many times",
     ),
     pytest.param("a.yaml", "vllm: " + "[" * 200_000, INVALID, id="[[[["),
@@ -80,7 +83,7 @@ CASES = [
         f"  - {{image: vllm, args: [m], volumeMounts: &m [{MOUNTS}]}}\n"
         + "  - {image: vllm, args: [/m1/a], volumeMounts: *m}\n" * 900
         + VOLUME,
-        None,
+        "more work in it than in any real one",
         id="a large ConfigMap, mounted many times",
     ),
     pytest.param(
@@ -120,6 +123,42 @@ CASES = [
         + "".join(f"  s{i + 1}: {{extends: s{i}}}\n" for i in range(900)),
         None,
         id="extends of extends",
+    ),
+    pytest.param(
+        "a.yaml",
+        "services:\n"
+        + "".join(
+            f"  s{i}: {{image: vllm, command: m, extends: s{i + 1}}}\n" for i in range(9_000)
+        ),
+        "more work in it than in any real one",
+        id="a long chain of extends",
+    ),
+    pytest.param(
+        "a.yaml",
+        f"x: &x |\n{'  ENV A=1' + chr(10) * 90_000}\nservices:\n"
+        + "".join(f"  s{i}: {{build: {{dockerfile_inline: *x}}}}\n# vllm" for i in range(900)),
+        None,
+        id="a Dockerfile in it, many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        "".join(
+            "--- {kind: Pod, apiVersion: v1, spec: {containers: "
+            f"[{{image: vllm, args: [m{i}]}}]}}}}\n"
+            for i in range(3_000)
+        ),
+        "more work in it than in any real one",
+        id="documents with a server each",
+    ),
+    pytest.param(
+        "a.yaml",
+        "".join(
+            f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: s{i}}}\n"
+            f"data: {{a.sh: vllm serve m{i}}}\n"
+            for i in range(4_000)
+        ),
+        "more work in it than in any real one",
+        id="ConfigMaps with a script each",
     ),
     pytest.param(
         "a.yaml",
@@ -199,7 +238,7 @@ CASES = [
     pytest.param("Dockerfile", "FROM x\nCMD " + "[" * 100_000, None, id="JSON"),
     pytest.param("a.service", "[Service]\nExecStart=vllm " + "\\\n" * 200_000, None, id="unit"),
     pytest.param(
-        "a.service", "[Service]\nExecStart=" + "vllm serve ; " * 1_500, "more than", id=";"
+        "a.service", "[Service]\nExecStart=" + "vllm serve ; " * 1_500, "more work", id=";"
     ),
 ]
 
@@ -419,6 +458,7 @@ def test_links_pipes_and_devices(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "self.yaml").symlink_to("self.yaml")
     (tmp_path / "null.yaml").symlink_to("/dev/zero")
+    (tmp_path / "null").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "fifo.yaml")
     (tmp_path / "a.sh").write_text("vllm serve m\n")
     (tmp_path / "again.sh").symlink_to("a.sh")
@@ -426,9 +466,121 @@ def test_links_pipes_and_devices(tmp_path: Path) -> None:
     assert [os.path.basename(finding.file) for finding in review.findings] == ["a.sh"]
     assert sorted((os.path.basename(t.file), t.message) for t in review.troubles) == [
         ("fifo.yaml", "not a regular file"),
-        ("null.yaml", "not a regular file"),
+        ("null.yaml", f"it {OUTSIDE}"),
         ("self.yaml", f"unreadable: {os.strerror(errno.ELOOP)}"),
     ]
+
+
+SERVES = "vllm serve m -dp 8 --enable-eplb --eplb-config.use_async true"
+SERVICE_OF = "services: {v: {image: vllm/vllm-openai:v0.16.0, command: COMMAND, KEYS}}\n"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """Return a folder that is checked; beside it are files with a secret."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "x.env").write_text("VLLM_ALL2ALL_BACKEND=hunter2\nNCCL_MAX_CTAS=8\n")
+    (tmp_path / "base.yaml").write_text("services: {v: {command: vllm serve hunter2}}\n")
+    (tmp_path / "Dockerfile").write_text("FROM hunter2\n")
+    (tmp_path / "run.sh").write_text("vllm serve hunter2\n")
+    (tmp_path / "serve.yaml").write_text("all2all-backend: hunter2\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.env").write_text("A=hunter2\n")
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "link"),
+    [
+        pytest.param("compose.yaml", "env_file: ../x.env", "", id="env_file"),
+        pytest.param("compose.yaml", "env_file: HERE/../x.env", "", id="an absolute name"),
+        pytest.param("compose.yaml", "env_file: a.env", "a.env", id="a link"),
+        pytest.param("compose.yaml", "env_file: a/x.env", "a", id="a link to a folder"),
+        pytest.param("compose.yaml", "env_file: b.env", "b.env", id="a link to a link"),
+        pytest.param("compose.yaml", "ports: []", ".env", id=".env"),
+        pytest.param("compose.yaml", "extends: {file: ../base.yaml, service: v}", "", id="extends"),
+        pytest.param("compose.yaml", "build: ..", "", id="build"),
+        pytest.param("compose.yaml", "volumes: ['./../run.sh:/run.sh']", "", id="volumes"),
+        pytest.param("a.service", "EnvironmentFile=HERE/a.env", "a.env", id="EnvironmentFile="),
+        pytest.param("kustomization.yaml", "envs: [../x.env]", "", id="envs"),
+        pytest.param("kustomization.yaml", "files: [../x.env]", "", id="files"),
+        pytest.param("Dockerfile", "COPY ../run.sh /run.sh", "", id="COPY"),
+        pytest.param("a.yaml", "", "a.yaml", id="a manifest that is a link"),
+    ],
+)
+def test_what_is_outside_is_not_read_and_said(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, link: str
+) -> None:
+    text = text.replace("HERE", str(outside))
+    forms = {
+        "compose.yaml": SERVICE_OF.replace("COMMAND", SERVES).replace("KEYS", text),
+        "a.service": f"[Service]\n{text}\nExecStart={SERVES}\n",
+        "kustomization.yaml": (
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+            f"configMapGenerator: [{{name: c, {text}}}]\n"
+        ),
+        "Dockerfile": f"FROM vllm/vllm-openai:v0.16.0\n{text}\nCMD bash /run.sh\n",
+    }
+    if name in forms:
+        (outside / name).write_text(forms[name])
+    (outside / "a.env").symlink_to("../x.env")
+    (outside / "b.env").symlink_to("a.env")
+    if link not in ("", "a.env", "b.env"):
+        target = {"a": "../folder", ".env": "../x.env", "a.yaml": "../base.yaml"}[link]
+        (outside / link).symlink_to(target)
+    opened: list[str] = []
+    works = os.open
+
+    def noted(path: str, *rest: int, **more: int) -> int:
+        opened.append(os.path.realpath(path))
+        return works(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", noted)
+    review = check([str(outside)])
+    assert [path for path in opened if not path.startswith(str(outside))] == []
+    assert [t.message for t in review.troubles if OUTSIDE in t.message]
+    assert review.status() == 125
+    for style in STYLES.values():
+        assert "hunter2" not in style(review, strict=False, verbose=False)
+    opened.clear()
+    review = check([str(outside)], follow=True)
+    assert [path for path in opened if not path.startswith(str(outside))]
+    assert not [t.message for t in review.troubles if OUTSIDE in t.message]
+
+
+def test_what_is_outside_is_read_where_it_is_given_too(outside: Path) -> None:
+    compose = outside / "compose.yaml"
+    text = SERVICE_OF.replace("COMMAND", SERVES).replace("KEYS", "env_file: ../x.env")
+    compose.write_text(text)
+    [trouble] = check([str(compose)]).troubles
+    assert trouble.message == f"{outside}/../x.env {OUTSIDE}"
+    review = check([str(compose), str(outside.parent / "x.env")])
+    assert len(review.findings) == 1
+    assert review.troubles == ()
+
+
+def test_what_is_beside_a_file_or_below_a_folder_is_read(outside: Path) -> None:
+    (outside / "sub").mkdir()
+    (outside / "sub" / "a.env").write_text("NCCL_MAX_CTAS=8\n")
+    (outside / "b.env").symlink_to("sub/../sub/a.env")
+    (outside.parent / "link").symlink_to(outside)
+    for name in ("sub/a.env", "./sub/../sub/a.env", "b.env", f"{outside}/b.env"):
+        text = SERVICE_OF.replace("COMMAND", SERVES).replace("KEYS", f"env_file: {name}")
+        (outside / "compose.yaml").write_text(text)
+        for given in (outside, outside / "compose.yaml", outside.parent / "link"):
+            review = check([str(given)])
+            assert [finding.assessment.unread for finding in review.findings] == [()]
+            assert review.troubles == ()
+
+
+def test_standard_input_names_no_file_here(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(outside.parent)
+    text = SERVICE_OF.replace("COMMAND", SERVES).replace("KEYS", "env_file: x.env")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    review = check(["-"])
+    assert [t.message for t in review.troubles] == [f"x.env {OUTSIDE}"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert check(["-"], follow=True).troubles == ()
 
 
 def test_the_same_file_is_read_once(tmp_path: Path) -> None:
@@ -469,3 +621,25 @@ def test_a_large_file_takes_little_memory(
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )
         assert done.stdout == message
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("vllm serve 'm", id="an open quote"),
+        pytest.param("vllm serve " + "${A:-{{" * 50_000, id="too long"),
+        pytest.param("vllm serve " + "\\\\'" * 100_000, id="long"),
+    ],
+)
+def test_a_command_that_cannot_be_split_is_unknown(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "compose.yaml"
+    path.write_text(
+        f"services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    command: >-\n      {command}\n"
+    )
+    review, work = counted(check, [str(tmp_path)])
+    [finding] = review.findings
+    assert (finding.verdict, finding.assessment.reason) == (
+        "unknown",
+        "its command cannot be split into words",
+    )
+    assert work < 3_000_000

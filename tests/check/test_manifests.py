@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.check import scripts
 from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
@@ -272,6 +270,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
         ("unknown", "release-not-known", "    vllm serve $MODEL"),
         ("ok", "not-needed", "srun uv run vllm serve"),
         ("unknown", "release-not-known", "vllm serve remote"),
+        ("unknown", "release-not-known", "vllm serve not-run-by-this"),
     ],
     "scripts/positional.sh": [
         ("unknown", "settings-not-known", "vllm serve m --data-parallel-address $1"),
@@ -330,15 +329,6 @@ def test_a_folder_gives_what_its_files_give() -> None:
             assert (finding.file, finding.line, finding.verdict) in found
 
 
-def test_without_the_grammar_the_last_server_of_a_script_is_judged_and_it_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "tree_sitter", None)
-    [finding] = check([os.path.join(DATA, "01-lws-wide-ep.yaml")], "0.15.0").findings
-    assert (finding.verdict, finding.line) == ("exposed", 28)
-    assert finding.notes == (scripts.MISSING,)
-
-
 def test_nothing_that_is_installed_here_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,22 +355,29 @@ UNITS = os.path.join(DATA, "units")
 
 
 @pytest.mark.parametrize(
-    ("folder", "path"),
+    ("folder", "path", "inside"),
     [
-        (UNITS, "."),
-        (UNITS, "etc"),
-        (UNITS, "etc/systemd"),
-        (UNITS, "etc/systemd/system/vllm-file.service"),
-        (os.path.join(UNITS, "etc/systemd/system"), "."),
-        (os.path.join(UNITS, "etc/systemd/system"), "vllm-file.service"),
-        ("/", UNITS),
+        (UNITS, ".", True),
+        (UNITS, "etc", True),
+        (UNITS, "etc/systemd", False),
+        (UNITS, "etc/systemd/system/vllm-file.service", False),
+        (os.path.join(UNITS, "etc/systemd/system"), ".", False),
+        (os.path.join(UNITS, "etc/systemd/system"), "vllm-file.service", False),
+        ("/", UNITS, True),
     ],
 )
 def test_an_environment_file_is_found_however_the_unit_is_named(
-    monkeypatch: pytest.MonkeyPatch, folder: str, path: str
+    monkeypatch: pytest.MonkeyPatch, folder: str, path: str, *, inside: bool
 ) -> None:
     monkeypatch.chdir(folder)
-    found = {os.path.basename(f.file): f for f in check([path], "0.16.0").findings}
+    if not inside:
+        review = check([path], "0.16.0")
+        told = [t.message for t in review.troubles if t.file.endswith("vllm-file.service")]
+        assert len(told) == 1
+        assert "etc/default/vllm is outside of what is checked" in told[0]
+    review = check([path], "0.16.0", follow=not inside)
+    assert [t for t in review.troubles if t.file.endswith("vllm-file.service")] == []
+    found = {os.path.basename(f.file): f for f in review.findings}
     # Only with DP=8 of the file it is sure.
     of_file = found["vllm-file.service"].assessment
     assert (of_file.state, of_file.cause) == ("exposed", "no-limit")

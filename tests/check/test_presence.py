@@ -8,7 +8,7 @@ import pytest
 
 from eplb_launch.check import images
 from eplb_launch.check.command import check
-from eplb_launch.check.presence import CODE, SINGLE_FILE
+from eplb_launch.check.presence import CODE, PLACE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ EPLB = "-dp 8 --enable-eplb --eplb-config.use_async=true --all2all-backend=deepe
 LISTED = ", ".join(f'"{word}"' for word in ["m", *EPLB.split()])
 STOCK = "vllm/vllm-openai:v0.16.0"
 BARE = 'eplb-launch, "--", vllm, serve'
-PYZ = f'python3, {SINGLE_FILE}, "--", vllm, serve'
+PYZ = f'python3, {PLACE}, "--", vllm, serve'
 
 
 def pod(command: str, image: str = STOCK, more: str = "") -> str:
@@ -82,7 +82,7 @@ CASES: dict[str, tuple[str, str, bool]] = {
     "with others": ("p.yaml", script("uv pip install -r all.txt"), False),
     "a service that mounts it": (
         "compose.yaml",
-        compose(f"    volumes: ['./l.pyz:{SINGLE_FILE}']\n", PYZ),
+        compose(f"    volumes: ['./l.pyz:{PLACE}']\n", PYZ),
         False,
     ),
     "a build that installs it": ("Dockerfile", dockerfile("RUN pip install eplb-launch"), False),
@@ -151,7 +151,7 @@ def test_the_fixes_for_a_published_image_start(tmp_path: Path) -> None:
     first, second = only(tmp_path).fixes
     assert (first.how, first.text.split("\n")[0]) == ("set NCCL_MAX_CTAS in the container", "env:")
     assert second.how == "or let the command begin with eplb-launch, mounted from its ConfigMap"
-    assert second.text == f'command: ["python3", "{SINGLE_FILE}", "--", "vllm", "serve", …]'
+    assert second.text == f'command: ["python3", "{PLACE}", "--", "vllm", "serve", …]'
     whole = second.text.removeprefix("command: [").removesuffix(", …]")
     (tmp_path / "p.yaml").write_text(pod(whole, more=mount("/opt/eplb-launch")))
     found = only(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import grammar, images, scripts, systemd
+from eplb_launch.check import images, systemd
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.compose import interpolation
 from eplb_launch.check.kubernetes import containers, pods
@@ -253,50 +253,6 @@ def test_merged_keys_are_found_and_the_own_one_wins() -> None:
     assert z is not None
     assert [z.string(name) for name in "abc"] == ["1", "1", "3"]
     assert {name: node.text for name, node in z.entries().items()} == {"a": "1", "b": "1", "c": "3"}
-
-
-SCRIPT = """\
-A=1
-if true; then vllm serve a; fi
-for i in 1 2; do
-  FOO=$i vllm \\
-    serve b | tee log &
-done
-f() { vllm serve c "$@"; }
-f $(vllm serve not)
-x=$(vllm serve g & echo $!)
-cat > f <<E
-vllm serve not
-E
-ssh h bash <<E
-vllm serve d
-E
-[[ -n vllm ]] && exec vllm serve e
-"""
-
-
-def test_the_commands_of_a_script() -> None:
-    found = grammar.read(SCRIPT).commands
-    texts = [command.text or SCRIPT[command.start : command.end] for command in found]
-    assert [
-        (text.split()[-1], command.line) for text, command in zip(texts, found, strict=True)
-    ] == [
-        ("a", 1),
-        ("b", 3),
-        ('"$@"', 6),
-        ("not)", 7),
-        ("$!", 8),
-        ("d", 13),
-        ("e", 15),
-    ]
-
-
-@given(st.text(max_size=60))
-def test_no_script_is_too_odd(text: str) -> None:
-    script = "ä" + text + "\nvllm serve é"
-    found = scripts.read(script)
-    assert found is not None
-    scripts.without(script, found.commands)
 
 
 @given(st.text(alphabet="abc:-[]{}&*!|>'\"#%@` \n\t{}<", max_size=60))

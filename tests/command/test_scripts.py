@@ -27,6 +27,7 @@ HAZARD = (
     "--data-parallel-size 8 --enable-eplb --all2all-backend deepep_low_latency "
     "--eplb-config.use_async true"
 )
+REASON = "async EPLB with DeepEP low-latency (data_parallel_size=8, vLLM 0.16.0)\n"
 SERVE = f"vllm serve m {HAZARD}"
 START = f'#!/bin/sh\nset -e\nexec {SERVE} "$@"\n'
 FILES = {
@@ -208,6 +209,60 @@ def test_explain_says_in_which_script_the_server_is(
         check=True,
     )
     assert shown in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'source "$(dirname "$0")/../vars.sh"',
+        '. "$(dirname "${BASH_SOURCE[0]}")/../vars.sh"',
+        'AT="$(cd -- "$( dirname -- "${BASH_SOURCE[0]}" )" &>z && pwd)"; cd /; . "$AT/../vars.sh"',
+        "AT=$(dirname $(readlink -f $0)); . $AT/../vars.sh",
+        'AT=$(dirname "$(realpath "${BASH_SOURCE[0]:-$0}")"); . "$AT"/../vars.sh',
+        'cd "$(dirname "$0")/.." || exit 1; . ./vars.sh',
+        'cd "$(dirname "$0")"; AT=$(cd .. && pwd -P); . "$AT/vars.sh"',
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["x/at.sh"], ["bash", "x/at.sh"], ["env", "-C", "x", "./at.sh"]]
+)
+def test_files_beside_a_script(line: str, command: list[str], here: Path) -> None:
+    (here / "x" / "at.sh").write_text(f"#!/bin/bash\n{line}\nvllm serve m $OPTIONS\n")
+    (here / "x" / "at.sh").chmod(0o755)
+    ended = launched(command, here)
+    assert ended.stderr == "eplb-launch: set NCCL_MAX_CTAS=8: " + REASON
+    assert ended.stdout.splitlines() == ["cap 8", f"serve m {HAZARD}"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '. "$(dirname "$(which vllm)")/../vars.sh"',
+        '. "$(cd "$(dirname "$0")"; pwd)/../vars.sh"',
+        '. "$(dirname "$0" "$0")/vars.sh"',
+        '. "$(cd x)vars.sh"',
+    ],
+)
+def test_a_place_that_is_not_known(line: str, here: Path) -> None:
+    (here / "x" / "at.sh").write_text(f"{line}\nvllm serve m $OPTIONS\n")
+    found = planned(["bash", "x/at.sh"], here)
+    assert found.server is not None
+    assert not found.server.complete
+    assert found.environment
+
+
+def test_a_config_file_that_a_script_writes_first(here: Path) -> None:
+    serve = f"vllm serve m {HAZARD} --config made.yaml"
+    (here / "writes.sh").write_text(f"echo 'seed: 1' > made.yaml\n{serve}\n")
+    for command in (["bash", "writes.sh"], ["sh", "-c", f"echo 'seed: 1' > made.yaml; {serve}"]):
+        (here / "made.yaml").unlink(missing_ok=True)
+        ended = launched(command, here)
+        assert "set NCCL_MAX_CTAS=8" in ended.stderr
+        assert ended.stdout.splitlines()[0] == "cap 8"
+    # Nobody writes it for a server without a script.
+    (here / "made.yaml").unlink()
+    (warning,) = planned(serve.split(), here).warnings
+    assert warning.code == "config-unreadable"
 
 
 def warned(found: Plan) -> str:

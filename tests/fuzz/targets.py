@@ -18,9 +18,9 @@ from eplb_launch.assessment import assess
 from eplb_launch.check.command import check
 from eplb_launch.check.reports import STYLES
 from eplb_launch.command import find_server
+from eplb_launch.deepep import cap
 from eplb_launch.files import Given
 from eplb_launch.model import printable
-from eplb_launch.nccl import cap
 from eplb_launch.nccl.conf import readings
 from eplb_launch.plans import plan
 from eplb_launch.ps.processes import Process, _environ, _overwritten

@@ -6,9 +6,10 @@ import shlex
 from typing import Any
 
 import pytest
+from conftest import counted
 
 from eplb_launch.ps.processes import Process
-from eplb_launch.ps.servers import GONE, PROGRAM, SERVER, belongs_to, group
+from eplb_launch.ps.servers import GONE, PROGRAM, SERVER, affordable, belongs_to, group
 
 SERVE = "/v/bin/python3 /v/bin/vllm serve m"
 SPAWN = "/v/bin/python3 -c 'from multiprocessing.spawn import spawn_main; spawn_main()'"
@@ -224,3 +225,43 @@ def test_whose_a_process_is() -> None:
         **dict.fromkeys((1, 5, 10, 99)),  # a shell has other children too
         **dict.fromkeys((6, 7, 8, 9), 7),
     }
+
+
+DOUBLES = "set -- a b c d; " + 'set -- "$@" "$@"; ' * 40 + 'vllm serve m "$@"'
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        pytest.param(["sh", "-c", DOUBLES], id="a shell"),
+        pytest.param(["env", "bash", "-c", DOUBLES], id="behind env"),
+        pytest.param(["timeout", "9", "nice", "bash", "-ec", DOUBLES], id="behind more"),
+    ],
+)
+def test_a_shell_string_above_a_server_is_not_looked_into(above: list[str]) -> None:
+    """That is not done in a child of ours, which may take long: whoever wrote it says how long."""
+    processes = tree(INIT, (7, 1, shlex.join(above)), (8, 7, SERVE))
+    [found], work = counted(group, processes)
+    assert (found.head.pid, [process.pid for process in found.starters]) == (8, [7])
+    assert work < 20_000
+
+
+@pytest.mark.parametrize("word", ["env", "sudo", "xargs", "uv run", "python", "time", "x", "sh -c"])
+def test_a_command_of_many_words_takes_no_longer_than_its_words(word: str) -> None:
+    works = []
+    for count in (1_000, 4_000):
+        command = " ".join([word] * count) + " vllm serve m"
+        works.append(counted(group, tree(INIT, (7, 1, command)))[1])
+    assert works[1] < 6 * works[0] + 2_000
+
+
+def test_of_thousands_of_long_commands_the_short_ones_are_read() -> None:
+    long = "env " * 900 + "vllm serve m"
+    rows = [(pid, 1, long) for pid in range(100, 600)]
+    processes, dropped = affordable(tree(INIT, *rows, (700, 1, SERVE), (701, 1, "bash " * 9_000)))
+    assert dropped > 300
+    assert len(processes) == 503 - dropped
+    assert {1, 700, 701} <= processes.keys()  # what names no vLLM is not read at all
+    found, work = counted(group, processes)
+    assert [one.head.pid for one in found] == [700]
+    assert work < 2_500_000

@@ -536,11 +536,11 @@ def test_a_job_that_does_not_end_is_left_alone() -> None:
     begun = time.monotonic()
     jobs: dict[str, Callable[[], Any]] = {"hangs": hang, "works": lambda: str(pids)}
     try:
-        assert results(jobs, 0.5) == {"hangs": None, "works": str(pids)}
-        assert time.monotonic() - begun >= 1
+        assert results(jobs, 2.0) == {"hangs": None, "works": str(pids)}
+        assert time.monotonic() - begun >= 2
         (child,) = apart._left.values()  # noqa: SLF001
         # Not once more, as long as it is there.
-        assert results(jobs, 0.5) == {"hangs": None, "works": str(pids)}
+        assert results(jobs, 2.0) == {"hangs": None, "works": str(pids)}
         assert list(apart._left.values()) == [child]  # noqa: SLF001
     finally:
         for child in apart._left.values():  # noqa: SLF001
@@ -558,7 +558,7 @@ def test_who_waits_for_our_output_does_not_wait_for_a_child_that_hangs() -> None
         "print(apart.results({1: job}, 0.2), apart._left[1], flush=True)\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300
     )
     found, child = ended.stdout.split("} ")
     assert found == "{1: None"
@@ -576,7 +576,7 @@ def test_a_job_that_takes_too_long_or_too_much_is_given_up() -> None:
         "ends": lambda: os._exit(3),
         "works": lambda: 7,
     }
-    assert results(jobs, 1.0) == {"spins": None, "eats": None, "ends": None, "works": 7}
+    assert results(jobs, 2.0) == {"spins": None, "eats": None, "ends": None, "works": 7}
     assert apart._left == {}  # noqa: SLF001
 
 

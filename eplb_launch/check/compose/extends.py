@@ -54,7 +54,9 @@ class Files:
     def read(self, path: str) -> Layer | None:
         """Return a file and its tree; None if it cannot be read."""
         if path not in self.found:
-            self.found[path] = _read(path) if len(self.found) < MAX_FILES else None
+            self.found[path] = (
+                _read(path, self.first.source) if len(self.found) < MAX_FILES else None
+            )
         return self.found[path]
 
     def layers(self, name: str) -> Layers:
@@ -116,7 +118,7 @@ def included(files: Sequence[Layer]) -> Iterator[Layer | tuple[Layer, Node]]:
             if place in seen:
                 continue
             seen.add(place)
-            found = _read(place) if len(seen) < len(files) + MAX_FILES else None
+            found = _read(place, file.source) if len(seen) < len(files) + MAX_FILES else None
             if found is None:
                 yield file, path
             else:
@@ -142,9 +144,9 @@ def override_of(path: str) -> str:
     return next((os.path.normpath(place) for place in places if os.path.isfile(place)), "")
 
 
-def _read(path: str) -> Layer | None:
-    source = sources.read(path, sources.YAML)
-    if source is None or source.problem:
+def _read(path: str, by: Source) -> Layer | None:
+    source = by.near(path, sources.YAML)
+    if source is None:
         return None
     for _, document in nodes.documents(source.text):
         if not isinstance(document, nodes.Problem) and document.kind == MAP:

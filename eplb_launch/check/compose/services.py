@@ -14,6 +14,7 @@ from eplb_launch.check.compose.interpolation import env_lines, interpolate
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word
+from eplb_launch.check.templating import LONGEST
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
@@ -67,7 +68,8 @@ class Compose(Kind):
 def tasks(source: Source, node: Node) -> Iterator[Task]:
     """Yield what the services of a compose file start."""
     services = node.get("services")
-    env = sources.read(os.path.join(source.directory, ".env"), "")
+    path = os.path.join(source.directory, ".env")
+    env = source.near(path, "", guessed=not os.path.islink(path))
     defaults = {name: text for name, text, _ in env_lines(env)}
     files = extends.Files(source, node, lambda at: _text(at, defaults))
     for name, service in services.entries().items() if services is not None else ():
@@ -108,6 +110,7 @@ class _Service:
         self.layers = layers.layers
         self.problem = layers.problem
         self.broken = layers.broken
+        self.unsplit = ""  # why a command is none
         self.defaults = defaults  # of the .env file
         self.unread = [layers.problem] if layers.problem else []
 
@@ -123,10 +126,7 @@ class _Service:
                 command = built.command
             entrypoint = by_image
             own_entry = bool(by_image)
-        version, version_source = images.version(image)
         variables = Variables(built.environ, built.limit) if built else Variables()
-        if built and version is None:
-            version, version_source = images.version(built.image)
         self.environment(variables)
         words = (*entrypoint, *(command or ()))
         unreadable = self.unreadable(image, words)
@@ -145,9 +145,8 @@ class _Service:
             tuple(self.unread),
             self.text(self.get("working_dir")[1]) or "/",
             image,
-            version,
-            version_source,
-            {**(built.files if built else {}), **self.files()},
+            base=built.image if built else "",
+            files={**(built.files if built else {}), **self.files()},
             unreadable=unreadable,
             own_entry=own_entry,
             as_text=not own_entry and self.is_text("entrypoint" if entrypoint else "command"),
@@ -170,6 +169,9 @@ class _Service:
         nothing = not words and (not image or images.is_vllm(image))
         if self.broken or (self.problem and nothing):
             return self.problem
+        texts = (node.text for _, node in map(self.get, ("entrypoint", "command")) if node)
+        if self.unsplit and (images.is_vllm(image) or any("vllm" in text for text in texts)):
+            return self.unsplit
         return misshapen({name: self.get(name)[1] for name in ("entrypoint", "command")}, image)
 
     def merged(self, name: str) -> list[tuple[Source, Node]]:
@@ -233,10 +235,10 @@ class _Service:
             source, content = inline
             # Behind so many empty lines, its lines are those of the compose file.
             text = "\n" * (content.line - 1) + self.text(content)
-            written = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
-            return dockerfiles.final(written, target, arguments)
-        file = None if UNKNOWN in path else sources.read(path, dockerfiles.Dockerfile.form)
-        if file is None or file.problem:
+            file: Source | None = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
+        else:
+            file = self.source.near(path, dockerfiles.Dockerfile.form)
+        if file is None or not self.source.spend(len(file.text)):
             self.unread.append("the Dockerfile that it is built from")
             return None
         return dockerfiles.final(file, target, arguments)
@@ -260,10 +262,14 @@ class _Service:
         if node.kind == LIST:
             texts = (n for n in node.items if n.kind == TEXT)
             return tuple(word(n, source, self.possible("", n.text)) for n in texts)
+        text = self.possible("", node.text if node.kind == TEXT else "")
         try:
-            parts = shlex.split(self.possible("", node.text if node.kind == TEXT else ""))
+            if len(text) > LONGEST:
+                raise ValueError  # noqa: TRY301 - no program takes so much
+            parts = shlex.split(text)
         except ValueError:
-            return (Word(UNKNOWN, source, node.line),)
+            self.unsplit = f"its {name} cannot be split into words"
+            return ()
         return tuple(Word(part, source, node.line, node.end) for part in parts)
 
     def environment(self, variables: Variables) -> None:
@@ -272,8 +278,8 @@ class _Service:
             name = self.text(item.get("path") if item.kind == MAP else item)
             if name:
                 path = os.path.join(source.directory, name)
-                found = None if UNKNOWN in path else sources.read(path, "")
-                if found is None or found.problem:
+                found = self.source.near(path, "")
+                if found is None:
                     self.unread.append(f"{os.path.basename(name)} (env_file)")
                     continue
                 for key, text, line in env_lines(found):
@@ -334,7 +340,7 @@ class _Service:
         for source, host, target in pairs:
             if host.startswith("./") and target and UNKNOWN not in host:
                 path = os.path.normpath(os.path.join(source.directory, host))
-                found = sources.read(path, "") if os.path.isfile(path) else None
-                if found is not None and not found.problem:
+                found = self.source.near(path, "")
+                if found is not None:
                     files[target] = File(found.text, found)
         return files

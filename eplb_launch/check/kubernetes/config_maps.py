@@ -6,7 +6,6 @@ import copy
 import os
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import sources
 from eplb_launch.check.tasks import File
 from eplb_launch.check.yaml_tree import TEXT
 
@@ -58,8 +57,8 @@ class ConfigMaps:
             for item in generator.list("files")[:MAX_FILES]:
                 key, equals, name = item.text.partition("=")
                 path = os.path.normpath(os.path.join(source.directory, name if equals else key))
-                found = sources.read(path, "") if os.path.isfile(path) else None
-                if found is not None and not found.problem:
+                found = source.near(path, "")
+                if found is not None:
                     entries[key if equals else os.path.basename(key)] = File(found.text, found)
 
     def _new(self, name: str, source: Source, namespace: str) -> dict[str, File]:
@@ -108,8 +107,8 @@ def _env_files(generator: Node, source: Source) -> dict[str, File] | None:
         names.append(generator.string("env"))
     for name in names:
         path = os.path.normpath(os.path.join(source.directory, name))
-        found = sources.read(path, "") if os.path.isfile(path) else None
-        if found is None or found.problem:
+        found = source.near(path, "")
+        if found is None:
             return None
         for number, line in enumerate(found.text.split("\n"), 1):
             key, equals, value = line.partition("=")

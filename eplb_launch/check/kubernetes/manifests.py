@@ -165,7 +165,6 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
     image = node.string("image")
     command = _words(node.get("command"), source, environ)
     args = _words(node.get("args"), source, environ)
-    version, version_source = images.version(image)
     own_entry = False
     text = script(node)
     if text is not None:
@@ -198,8 +197,6 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         tuple(environment.unread),
         node.string("workingDir") or "/",
         image,
-        version,
-        version_source,
         {**files(found, source, maps), **gpus(found, source)},
         () if found.kind else (_BY_ITSELF,),
         unreadable=unreadable,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from eplb_launch.check.tasks import File, TooMuch, Variables
 from eplb_launch.check.templating import replace
 from eplb_launch.check.yaml_tree import TEXT
+from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.model import UNKNOWN
-from eplb_launch.nccl.gpus import DRIVER
 from eplb_launch.vllm.releases import CAP
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eplb_launch.check import images
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kubernetes.containers import containers
 from eplb_launch.check.kubernetes.pods import files, variables
@@ -71,7 +70,6 @@ def _job(
         mounted = files(found, source, maps)
     of_head = environment.limit
     entry_there = _runtime(environment, spec.get("runtimeEnvYAML"), source)
-    version, version_source = images.version(image)
     shell = (Word(text, source, entry.line) for text in ("bash", "-c"))
     return Task(
         PLACE,
@@ -83,8 +81,6 @@ def _job(
         tuple(environment.unread),
         "/",
         image,
-        version,
-        version_source,
         mounted,
         limit=environment.limit,
         workers_without=environment.limit is of_head,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from eplb_launch.command.shell.expand import elements, expand, value
-from eplb_launch.command.shell.lexer import NAME, TEXT, Array, is_name, literal
-from eplb_launch.command.shell.state import ABSENT, DIRECTORY, GAP, PARAMETERS
-from eplb_launch.model import UNKNOWN
+from eplb_launch.command.shell.lexer import TEXT, Array, is_name, literal
+from eplb_launch.command.shell.state import (
+    ABSENT,
+    DIRECTORY,
+    EXPORTS,
+    FUNCTION,
+    GAP,
+    LOCAL,
+    PARAMETERS,
+)
+from eplb_launch.command.shell.syntax import names_in
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
 
-    from eplb_launch.command.shell.lexer import Word
     from eplb_launch.command.shell.state import Field, State, Value
-
-    Item: TypeAlias = Word | Array
+    from eplb_launch.command.shell.syntax import Item
 
 # What bin/activate of a virtual environment sets: CPython, Lib/venv/scripts/common/activate.
 ACTIVATED = ("PATH", "PS1", "PYTHONHOME", "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
@@ -33,10 +39,12 @@ def assigned(item: Item) -> str:
     return name if is_name(name) else ""
 
 
-def assign(item: Item, state: State, position: int, *, export: bool = False) -> None:
+def assign(item: Item, state: State, *, export: bool = False) -> None:
     """Do what an assignment does to the variables."""
+    place = state.shell.place
+    position = place(item)
     if isinstance(item, Array):
-        fields = [field for word in item.words for field in expand(word, state, position)]
+        fields = [field for word in item.words for field in expand(word, state, place(word))]
         fields = elements(fields)
         if item.appends:
             fields = _as_list(state.get(item.name), position) + fields
@@ -57,8 +65,10 @@ def assign(item: Item, state: State, position: int, *, export: bool = False) -> 
             known = [(GAP, position)]
         elif before is None or ABSENT in (before, text) or not state.spend(len(before)):
             known = UNKNOWN
-        else:
+        elif before != UNKNOWN or text[:1] in (" ", "\t", "\n"):
             known = before + text
+        else:
+            known = UNKNOWN
     state.put(name, known, export=export)
 
 
@@ -68,10 +78,12 @@ def _as_list(known: Value, position: int) -> list[Field]:
         return known
     if known is None:
         return []
+    if known == ONE_WORD:
+        return [(UNKNOWN, position)]
     return [(GAP if known in (UNKNOWN, ABSENT) else known, position)]
 
 
-def declare(items: list[Item], state: State, position: int) -> None:
+def declare(items: list[Item], state: State) -> None:
     """`export`, `declare`, `typeset`, `local`, `readonly`."""
     command = "" if isinstance(items[0], Array) else literal(items[0])
     letters = taken = ""
@@ -79,7 +91,7 @@ def declare(items: list[Item], state: State, position: int) -> None:
         name = assigned(item)
         names = [name]
         if not name and not isinstance(item, Array):
-            names = [text for text, _ in expand(item, state, position)]
+            names = [text for text, _ in expand(item, state, 0)]
         if GAP in names:  # export $(cat .env)
             state.lose_sight()
         for text in names:
@@ -90,18 +102,18 @@ def declare(items: list[Item], state: State, position: int) -> None:
             if not is_name(text):
                 continue
             if command in ("local", "declare", "typeset"):
-                state.locals.setdefault(text, state.environ.get(text) is not None)
+                state.variables[LOCAL + text] = "1"
             export = command == "export" or "x" in letters
             if name:
-                assign(item, state, position, export=export)
+                assign(item, state, export=export)
             elif export and "n" not in letters:
                 state.export(text)
             # `export -n`, `declare +x`: it stays a variable of the shell.
             if "x" in taken or (command == "export" and "n" in letters):
-                state.environ.changes[text] = None
+                state.unexport(text)
             # Some letters change a value as it is assigned; a bare local is unset, but not in dash.
             if set(letters).intersection("inluA") or (command == "local" and not name):
-                state.doubt({text: False})
+                state.doubt((text,))
 
 
 def _set(fields: list[Field], state: State) -> None:
@@ -112,7 +124,7 @@ def _set(fields: list[Field], state: State) -> None:
         letters = texts[i][1:]
         options = texts[i + 1 : i + 1 + letters.count("o")]
         if "a" in letters or "allexport" in options:
-            state.exports_all = texts[i][0] == "-"
+            state.put(EXPORTS, "1" if texts[i][0] == "-" else "")
         i += 1 + len(options)
     if texts[i : i + 1] == ["--"]:
         i += 1
@@ -135,10 +147,11 @@ def _shift(fields: list[Field], state: State) -> None:
 def _unset(fields: list[Field], state: State) -> None:
     """`unset NAMES`."""
     names = [text for text, _ in fields[1:]]
-    if "-f" not in names:
-        for name in names:
-            if is_name(name.partition("[")[0]):
-                state.put(name.partition("[")[0], [(GAP, 0)] if "[" in name else None)
+    for name in names:
+        if "-f" in names:
+            state.put(name + FUNCTION, None)
+        elif is_name(name.partition("[")[0]):
+            state.put(name.partition("[")[0], [(GAP, 0)] if "[" in name else None)
 
 
 def _cd(fields: list[Field], state: State) -> None:
@@ -164,13 +177,14 @@ def _read(fields: list[Field], state: State) -> None:
     names = {"REPLY", "MAPFILE", "OPTARG"}
     for text in texts[1:]:
         if texts[0] == "let":
-            names.update("".join([char if char in NAME else " " for char in text]).split())
+            names.update(names_in(text))
         else:
             names.add(text)
     array = texts[0] in ("mapfile", "readarray") or "-a" in texts
     for name in sorted(names):
         if is_name(name):
-            state.put(name, [(GAP, 0)] if array else UNKNOWN)
+            number = texts[0] == "let" or name == "OPTARG"
+            state.put(name, [(GAP, 0)] if array else ONE_WORD if number else UNKNOWN)
 
 
 def _source(fields: list[Field], state: State) -> None:
@@ -178,7 +192,7 @@ def _source(fields: list[Field], state: State) -> None:
     if len(fields) < 2:
         return
     if fields[1][0].rpartition("/")[2] == "activate":
-        state.doubt(dict.fromkeys(ACTIVATED, False))
+        state.doubt(ACTIVATED)
     else:
         state.lose_sight()
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.shell.arithmetic import compute
-from eplb_launch.command.shell.lexer import ARITHMETIC, NAME, PARAMETER, TEXT, literal, parts
+from eplb_launch.command.shell.lexer import (
+    ARITHMETIC,
+    COMMAND,
+    NAME,
+    PARAMETER,
+    TEXT,
+    literal,
+    parts,
+)
 from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS
-from eplb_launch.model import UNKNOWN
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from eplb_launch.command.shell.lexer import Word
+    from eplb_launch.command.shell.lexer import Parts, Word
     from eplb_launch.command.shell.state import Field, State, Value
 
 DEPTH = 16  # `${A:-${B:-..}}`
+_SAY_WHERE = frozenset(("cd", "dirname", "readlink", "realpath"))
+# Their output is one word, and no option.
+_ONE_WORD = frozenset(("basename", "dirname", "hostname", "mktemp", "nproc", "pwd", "whoami"))
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
 
 
@@ -29,7 +39,7 @@ def expand(word: Word, state: State, position: int) -> list[Field]:
     return expansion.fields
 
 
-def value(word: Word, state: State, position: int) -> str:
+def value(word: Parts, state: State, position: int) -> str:
     """Return what `NAME=word` makes of a word; ABSENT if it is a variable that is not set."""
     expansion = _Expansion(state, position, joins=True)
     expansion.whole(word)
@@ -86,8 +96,9 @@ class _Expansion:
         self.one = False  # and it is one field for sure, whatever is unknown in it
         self.absent = False
         self.depth = 0
+        self.nested = 0  # inside of `$(..)`
 
-    def whole(self, word: Word) -> None:
+    def whole(self, word: Parts) -> None:
         """Expand a whole word."""
         if not self.joins and self.state.braces and _has_braces(word):
             self.fields.append((GAP, self.position))
@@ -103,21 +114,50 @@ class _Expansion:
         if self.absent and not self.fields and not self.joins:
             self.fields.append((ABSENT, self.position))
 
-    def parts(self, word: Word, *, alone: bool = False, operand: bool = False) -> None:
+    def parts(self, word: Parts, *, alone: bool = False, operand: bool = False) -> None:
         """Expand the parts of a word; an `operand` is what stands in `${NAME:-here}`."""
         for kind, text, quoted in word:
             if kind == PARAMETER:
                 self.parameter(text, quoted=quoted, alone=alone)
             elif kind == ARITHMETIC:
-                self.put(compute(text, self.state.get) or UNKNOWN)
-            elif kind != TEXT:
-                self.put(UNKNOWN, one=quoted)
+                from eplb_launch.command.shell.arithmetic import compute
+
+                self.put(compute(text, self.state.get) or self.one_word())
+            elif kind == COMMAND:
+                self.command(text, quoted=quoted)
             elif quoted:
                 self.put(text)
             elif operand:
                 self.split(text)
             elif text:
                 self.put(text, one=False)
+
+    def one_word(self) -> str:
+        """Return what stands for a word that is not known: as a value it stays one."""
+        return ONE_WORD if self.joins else UNKNOWN
+
+    def command(self, text: str, *, quoted: bool) -> None:
+        """Expand `$(text)`."""
+        words = text.split(None, 2)
+        if words and words[0] in _SAY_WHERE and self.nested < DEPTH:
+            from eplb_launch.command.shell.outputs import output
+
+            known = output(text, self.state, self.inside)
+            if known is not None:
+                self.put(known, one=quoted)
+                return
+        if words and words[0] in _ONE_WORD and (words[0] != "hostname" or "-I" not in text):
+            self.put(self.one_word())
+            return
+        self.state.blame(f"$({words[0] if words and '=' not in words[0] else ''} …)")
+        self.put(UNKNOWN, one=quoted)
+
+    def inside(self, word: Parts) -> str:
+        """Return what a word is, inside of `$(..)`."""
+        expansion = _Expansion(self.state, self.position, joins=True)
+        expansion.nested = self.nested + 1
+        expansion.whole(word)
+        return "".join([text for text, _ in expansion.fields if text != ABSENT])
 
     def put(self, text: str, *, one: bool = True) -> None:
         """Add text to the field."""
@@ -141,7 +181,7 @@ class _Expansion:
             if text:
                 self.put(text, one=False)
             return
-        if "IFS" in self.state.variables:
+        if self.state.has("IFS"):
             self.put(UNKNOWN, one=False)
             return
         blanks = text.replace("\t", " ").replace("\n", " ")
@@ -175,11 +215,14 @@ class _Expansion:
             known = value(parts(operand, quoted=quoted), self.state, self.position)
             self.state.put(name, known)
         elif choice == "unknown":
-            known = _elements(UNKNOWN, 0) if every else UNKNOWN
+            plain = known == ONE_WORD and not set(operand).intersection("- \t\n$`")
+            known = _elements(UNKNOWN, 0) if every else ONE_WORD if plain else UNKNOWN
         elif choice == "nothing" or (known is None and name.isdecimal()):
             known = ""
         elif alone and name.isdecimal() and name != "0" and known != UNKNOWN:
             self.position = self.state.parameters()[int(name) - 1][1]
+        if _is_unknown(known):
+            self.state.blame(name, variable=True)
         if isinstance(known, list):
             self.elements(known, quoted=quoted, alone=alone, joined=every == "*")
         else:
@@ -194,6 +237,13 @@ class _Expansion:
                 self.put(UNKNOWN, one=quoted)
         elif not self.state.spend(len(known)) or known == UNKNOWN:
             self.put(UNKNOWN, one=quoted)
+        elif ONE_WORD in known:
+            if not self.joins:
+                known = known.replace(ONE_WORD, UNKNOWN)
+            if quoted or self.joins or not known.strip(UNKNOWN):
+                self.put(known)
+            else:
+                self.split(known)
         elif quoted:
             self.put(known)
         else:
@@ -235,7 +285,7 @@ def _choose(known: Value, operator: str) -> str:
     """Return what `${NAME:-here}` gives: "value", "operand" (`here`), "nothing" or "unknown"."""
     colon = operator[0] == ":"
     first = known[0][0] if isinstance(known, list) and known else known
-    if first in (UNKNOWN, GAP) or (known == ABSENT and not colon):
+    if first in (UNKNOWN, GAP, ONE_WORD) or (known == ABSENT and not colon):
         return "unknown"
     null = known in (None, ABSENT, []) or (colon and known == "")
     if operator[-1] == "+":
@@ -273,7 +323,16 @@ def _elements(known: Value, position: int) -> Value:
         return known
     if known == UNKNOWN:
         return [(GAP, 0)]
+    if known == ONE_WORD:
+        return [(UNKNOWN, position)]
     return [("" if known == ABSENT else known, position)]
+
+
+def _is_unknown(known: Value) -> bool:
+    """Whether something in a value is not known."""
+    if isinstance(known, list):
+        return any(text == GAP for text, _ in known)
+    return known is None or UNKNOWN in known
 
 
 def _length(known: Value) -> str:
@@ -285,7 +344,7 @@ def _length(known: Value) -> str:
     return str(len(known))
 
 
-def _has_braces(word: Word) -> bool:
+def _has_braces(word: Parts) -> bool:
     """Whether bash may make several words of one: `{a,b}`, `{1..8}`."""
     text = "".join([text if kind == TEXT and not quoted else "_" for kind, text, quoted in word])
     opened = text.find("{")

@@ -1,8 +1,8 @@
-"""Split a shell script into words and operators, as POSIX sh and bash do.
+"""Split a shell script into words and operators, as POSIX sh and bash do, in time linear in it.
 
 A script becomes a list of tokens. A token is an operator (a string), a word (a list of parts, each
-`(kind, text, quoted)` with one of the kinds below) or an Array. Redirections and here-documents
-are left out.
+`(kind, text, quoted)` with one of the kinds below), an Array or a Redirection. All but operators
+know where they stand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Part: TypeAlias = tuple[str, str, bool]
-    Word: TypeAlias = list[Part]
+    Parts = list[Part]
+else:
+    Parts = list
 
 TEXT = "text"
 PARAMETER = "parameter"  # of `$NAME` the name, of `${..}` what is in the braces
@@ -29,20 +31,51 @@ REDIRECTIONS = frozenset(("<<", "<&", "<>", ">>", ">&", ">|", "&>", "<<<", "<<-"
 ESCAPES = dict(zip("abeEfnrtv", "\a\b\x1b\x1b\f\n\r\t\v", strict=True))
 
 
+class Word(Parts):
+    """The parts of a word, and where it begins and ends."""
+
+    __slots__ = ("at", "end")
+
+    def __init__(self, parts: Parts | tuple[()] = (), at: int = 0, end: int = 0) -> None:
+        """Take what is known."""
+        super().__init__(parts)
+        self.at = at
+        self.end = end
+
+
 class Array:
     """The assignment `NAME=(..)` or `NAME+=(..)`."""
 
-    __slots__ = ("appends", "name", "words")
+    __slots__ = ("appends", "at", "end", "name", "words")
 
-    def __init__(self, name: str, words: list[Word], *, appends: bool) -> None:
+    def __init__(self, name: str, words: list[Word], at: int, *, appends: bool) -> None:
         """Take what stands before and between the parentheses."""
         self.name = name
         self.words = words
         self.appends = appends
+        self.at = self.end = at
+
+
+class Redirection:
+    """A redirection, with the here-document or here-string that it gives as input."""
+
+    __slots__ = ("at", "operator", "text", "word")
+
+    def __init__(self, operator: str, word: Word) -> None:
+        """Begin without a text."""
+        self.operator = operator
+        self.word = word
+        self.text = ""  # of a here-document
+        self.at = word.at  # where that begins
+
+    @property
+    def expands(self) -> bool:
+        """Whether the shell expands the here-document."""
+        return not any(quoted for _, _, quoted in self.word)
 
 
 if TYPE_CHECKING:
-    Token: TypeAlias = str | Word | Array
+    Token: TypeAlias = str | Word | Array | Redirection
 
 
 def tokens(script: str) -> list[Token]:
@@ -55,7 +88,7 @@ def split(text: str) -> list[str]:
     return [
         "".join([part if kind == TEXT else "\0" for kind, part, _ in token])
         for token in tokens(text)
-        if isinstance(token, list)
+        if isinstance(token, Word)
     ]
 
 
@@ -69,7 +102,7 @@ def parts(text: str, *, quoted: bool) -> Word:
             if text[lexer.at] in SEPARATORS or not lexer.part():
                 lexer.add(TEXT, text[lexer.at], quoted=False)
                 lexer.at += 1
-    return lexer.word or []
+    return lexer.word or Word()
 
 
 def literal(word: Word) -> str:
@@ -139,7 +172,8 @@ class _Lexer:
         self.at = 0
         self.word: Word | None = None
         self.tokens: list[Token] = []
-        self.documents: list[tuple[str, bool]] = []  # here-documents, to begin at the next line
+        self.documents: list[Redirection] = []  # that begin at the next line
+        self.begin = 0  # of the word
         self.arithmetic = True  # `((` has been arithmetic so far
 
     def script(self) -> list[Token]:
@@ -162,12 +196,14 @@ class _Lexer:
     def add(self, kind: str, text: str, *, quoted: bool) -> None:
         """Add a part to the word."""
         if self.word is None:
-            self.word = []
+            self.word = Word()
+            self.begin = self.at
         self.word.append((kind, text, quoted))
 
     def end_word(self) -> None:
         """Put the word, if there is one, among the tokens."""
         if self.word is not None:
+            self.word.at, self.word.end = self.begin, self.at
             self.tokens.append(self.word)
             self.word = None
 
@@ -193,8 +229,10 @@ class _Lexer:
             self.add(TEXT, source[at + 1 : end], quoted=True)
             self.at = end + 1
         elif char == '"':
+            begin = at if self.word is None else self.begin
             self.at += 1
             self.double_quotes()
+            self.begin = begin
         elif char in "$`":
             self.dollar(quoted=False)
         elif char in "<>" and source.startswith("(", at + 1):
@@ -265,6 +303,10 @@ class _Lexer:
             else:
                 self.add(COMMAND, inner, quoted=quoted)
             self.at = end + 1
+        elif follows == "[":  # of old: arithmetic
+            end = source.find("]", at) % (len(source) + 1)
+            self.add(ARITHMETIC, source[at + 2 : end], quoted=quoted)
+            self.at = end + 1
         elif follows and follows in "@*#?$!-0123456789":
             self.add(PARAMETER, follows, quoted=quoted)
             self.at += 2
@@ -312,11 +354,12 @@ class _Lexer:
 
     def array(self) -> bool:
         """Read the rest of `NAME=(..)`, if that is what stands here."""
-        text = literal(self.word or [])
+        text = literal(self.word or Word())
         name = text[:-1].removesuffix("+")
         if not text.endswith("=") or not is_name(name):
             return False
         self.word = None
+        begin = self.begin
         self.at += 1
         outer, self.tokens = self.tokens, []
         while self.at < len(self.source) and self.source[self.at] != ")":
@@ -324,10 +367,12 @@ class _Lexer:
                 self.end_word()
                 self.at += 1
         self.end_word()
-        words = [token for token in self.tokens if isinstance(token, list)]
+        words = [token for token in self.tokens if isinstance(token, Word)]
         self.tokens = outer
-        self.tokens.append(Array(name, words, appends=text.endswith("+=")))
+        array = Array(name, words, begin, appends=text.endswith("+="))
+        self.tokens.append(array)
         self.at += 1
+        array.end = self.at
         return True
 
     def arithmetic_command(self) -> bool:
@@ -338,13 +383,13 @@ class _Lexer:
         end = _closing(source, at + 1, ")")
         self.arithmetic = end < len(source) and source[end - 1] == ")"
         if self.arithmetic:
-            self.tokens.append([(TEXT, "let", False)])
-            self.tokens.append([(TEXT, source[at + 2 : end - 1], True)])
+            self.tokens.append(Word([(TEXT, "let", False)], at, at))
+            self.tokens.append(Word([(TEXT, source[at + 2 : end - 1], True)], at, end + 1))
             self.at = end + 1
         return self.arithmetic
 
     def redirection(self) -> None:
-        """Read a redirection and leave it out, with the number before it."""
+        """Read a redirection, with the number before it."""
         source = self.source
         if self.word and DIGITS.issuperset(literal(self.word) or "-"):
             self.word = None
@@ -352,11 +397,13 @@ class _Lexer:
         operator = self.longest(REDIRECTIONS)
         while source.startswith((" ", "\t", "\\\n"), self.at):
             self.at += 2 if source[self.at] == "\\" else 1
+        begin = self.at
         while self.at < len(source) and self.part():
             pass
+        found = Redirection(operator, Word(self.word or (), begin, self.at))
         if operator in ("<<", "<<-"):
-            word = "".join([text for _, text, _ in self.word or ()])
-            self.documents.append((word, operator == "<<-"))
+            self.documents.append(found)
+        self.tokens.append(found)
         self.word = None
 
     def longest(self, operators: frozenset[str]) -> str:
@@ -372,18 +419,24 @@ class _Lexer:
         return operator
 
     def operator(self) -> None:
-        """Read an operator; after a newline, skip the here-documents that begin there."""
+        """Read an operator; after a newline, the here-documents that begin there."""
         self.end_word()
         source = self.source
         operator = self.longest(OPERATORS)
         self.tokens.append(operator)
         if operator != "\n":
             return
-        for delimiter, tabs in self.documents:
+        for document in self.documents:
+            delimiter = "".join([text for _, text, _ in document.word])
+            document.at = begin = last = self.at
             while self.at < len(source):
-                end = source.find("\n", self.at) % (len(source) + 1)
-                line = source[self.at : end]
+                last = self.at
+                end = source.find("\n", last) % (len(source) + 1)
+                line = source[last:end]
                 self.at = end + 1
-                if (line.lstrip("\t") if tabs else line) == delimiter:
+                if (line.lstrip("\t") if document.operator == "<<-" else line) == delimiter:
                     break
+            else:
+                last = len(source)
+            document.text = source[begin:last]
         self.documents.clear()

@@ -1,198 +1,509 @@
-"""Follow a shell script to the vLLM server that it starts, without running it."""
+"""Follow a shell script to the vLLM servers that it starts, without running it.
+
+What a script does for sure is followed in its state. What it may do (a branch, a loop, the right
+side of `&&`) is followed in a branch of the state, and where branches meet, there are alternatives.
+A command is followed once for each way through the alternatives of what it reads.
+"""
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import NOTHING, VLLM
-from eplb_launch.command.find import MARKS, search
-from eplb_launch.command.shell.blocks import Blocks
+from eplb_launch.command.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
-from eplb_launch.command.shell.lexer import COMMAND, Array, literal, tokens
-from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS, State, TooMuch
-from eplb_launch.command.wrappers import PREFIXES, READERS
-from eplb_launch.model import UNKNOWN
+from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
+from eplb_launch.command.shell.state import (
+    ABSENT,
+    FUNCTION,
+    GAP,
+    LOCAL,
+    MOST,
+    PARAMETERS,
+    Place,
+    Shell,
+    State,
+    TooMuch,
+)
+from eplb_launch.command.shell.syntax import Node, parse
+from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
+from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ClassVar, TypeAlias
+
     from eplb_launch.command.context import Context
-    from eplb_launch.command.shell.builtins import Item
-    from eplb_launch.command.shell.state import Field
+    from eplb_launch.command.shell.lexer import Redirection
+    from eplb_launch.command.shell.state import Arm, Field, Guard
+    from eplb_launch.command.shell.syntax import Item
     from eplb_launch.model import Server
 
+    Search: TypeAlias = Callable[[list[str], list[int], Context], Server | None]
+
 SOURCED = 16  # files and commands to name
-SERVERS = 64  # servers to look at in one script
-CALLS = 64  # functions called and strings evaluated
-DEPTH = 16  # of these, one inside another
+SERVERS = 100  # to look at in one script
+LEVELS = 150  # commands, functions and strings inside of each other
+UNROLLED = 64  # turns of loops inside of each other
+LOOKED_AT = 32  # of the words of an array
+NAMED = 8  # of what cannot be known
+ROOM = 32  # for each character of a script
 # Commands that hardly ever fail, so that what follows them after `&&` is run.
 SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DECLARE))
+# They run what they are given as input.
+INPUTS = SHELLS | {"sbatch", "ssh"}
 
 
-def run(script: str, position: int, shell: str, words: list[Field], way: Context) -> Server | None:
-    """Return the server that a script starts.
+def run(
+    script: str, position: int, shell: str, words: list[Field], way: Context, *, search: Search
+) -> Server | None:
+    """Return the server that a script starts; all others are among its `others`.
 
     `position` is where the script stands in the command; `words` are its `$0`, `$1` and so on. Of
     several servers it is the last one that takes the shell's place (`exec`), else the last one.
     """
-    state = State(way, shell, words[0][0] if words else shell, words[1:])
-    follower = _Follower(state, position)
+    found = Shell(way, shell, position)
+    state = State(found)
+    state.variables["0"] = words[0][0] if words else shell
+    state.variables[PARAMETERS] = list(words[1:])
+    way.room[0] += ROOM * len(script) if way.depth == 1 else 0
+    follower = _Follower(found, search)
     try:
-        follower.walk(tokens(script), 0, None)
+        follower.text(script, state)
+        follower.not_called(state)
     except TooMuch:
         follower.partly = True
-        if not follower.found and any(mark in script for mark in MARKS):
-            # There is a server in what was not followed, of which nothing is known.
-            return way.server((), (), NOTHING, "").replace(complete=False)
-    except _Stop:
-        pass
-    return follower.choice()
+    return follower.choice(script)
 
 
-class _Stop(Exception):  # noqa: N818
-    """Nothing after this point is run."""
-
-
-class _Follower(Blocks):
+class _Follower:
     """A script that is being followed."""
 
-    def __init__(self, state: State, position: int) -> None:
-        """Begin with the variables in `state`; the script stands at `position`."""
-        super().__init__(state)
-        self.position = position
-        self.calls = 0
+    def __init__(self, shell: Shell, search: Search) -> None:
+        self.shell = shell
+        self.search = search  # for the server in the words of a command
+        self.way = shell.way
+        self.source = ""
+        self.found: list[tuple[Server, bool]] = []  # each with whether `exec` starts it
+        self.nets: list[tuple[frozenset[str], Server]] = []  # what is put into variables
+        self.used: set[str] = set()  # variables that servers were started with, or that are shown
+        # All that are defined, each with the script that it is in.
+        self.functions: dict[int, tuple[Node, int, str]] = {}
+        self.called: set[int] = set()  # functions
+        self.returns: list[Arm] | None = None  # of the function that is being followed
+        self.frame: State | None = None  # its state
+        self.sure = False  # the command before succeeded
+        self.probing = False  # a loop, for what it changes
+        self.turns = 1  # of the loops around, as far as they are followed one by one
+        self.level = 0
         self.partly = False  # the rest was too much to follow
+        self.left: tuple[int, str, int] = (0, "", 0)  # where that is
 
-    def choice(self) -> Server | None:
+    def choice(self, script: str) -> Server | None:
         """Return the server to report."""
-        found = [pair for pair in self.found if pair[0].entry] or self.found[-1:]
-        if not found:
+        started = list(self.found)
+        for names, server in self.nets:
+            if self.used.isdisjoint(names):
+                self.add(server, execs=False)
+        if self.partly:
+            # What stands there is not followed: nothing is known of it.
+            position, source, at = self.left
+            if _stands(source[at:]) or (not self.found and any(mark in script for mark in MARKS)):
+                self.add(self.nothing_known(position, at, len(source)), execs=False)
+        if not self.found:
             return None
-        server = ([server for server, execs in found if execs] or [found[-1][0]])[-1]
-        same = (server.entry, server.words, server.environ)
-        others = [o for o, _ in found if (o.entry, o.words, o.environ) != same]
-        complete = server.complete and not self.partly
-        return server.replace(others=(*server.others, *others), complete=complete)
+        mains = [pair for pair in started if pair[0].entry] or started[-1:] or self.found[:1]
+        server = ([server for server, execs in mains if execs] or [mains[-1][0]])[-1]
+        others = [other for other, _ in self.found if other is not server]
+        return server.replace(others=tuple(others))
 
-    def command(self, words: list[Item]) -> None:
-        """Do what a simple command does to the shell, or look for a server in it."""
-        if not words or self.skipping:
+    def nothing_known(self, position: int, begin: int, end: int) -> Server:
+        """Return a server of which nothing is known but where it stands in the text."""
+        place = (
+            self.shell.place(Word((), begin, end)) if position == self.shell.position else position
+        )
+        found = self.way.server((), (), NOTHING, "")
+        return found.replace(complete=False, place=place)
+
+    def add(self, server: Server, *, execs: bool) -> None:
+        """Keep a server."""
+        if self.probing or len(self.found) > SERVERS:
             return
-        self.pending = ""
-        state, position = self.state, self.position
-        state.charge(32)
+        others = server.others
+        for one in (server.replace(others=()) if others else server, *others):
+            same = (one.entry, one.words, one.environ, _offset(one.place))
+            if not any(
+                (o.entry, o.words, o.environ, _offset(o.place)) == same and e == execs
+                for o, e in self.found[-MOST:]
+            ):
+                self.found.append((one, execs))
+
+    # Scripts and what is in them
+
+    def text(self, script: str, state: State, position: int | None = None) -> None:
+        """Follow a script in a state."""
+        before = self.source, self.shell.position
+        state.charge(16 * len(script))
+        self.source = script
+        if position is not None:
+            self.shell.position = position
+        self.node(parse(script), state)
+        self.source, self.shell.position = before
+
+    def node(self, node: Node, state: State) -> None:
+        """Follow a command."""
+        state.charge(4)
+        self.level += 1
+        if len(self.found) > SERVERS:
+            raise TooMuch
+        if not self.partly:
+            self.left = self.shell.position, self.source, node.at
+        if self.level > LEVELS or node.kind == "deep":
+            self.partly = True
+            if node.kind != "deep":
+                raise TooMuch
+        else:
+            self.kinds[node.kind](self, node, state)
+        self.level -= 1
+
+    def parts(self, node: Node, state: State) -> None:
+        """Follow the only part of a command."""
+        for part in node.parts:
+            self.node(part, state)
+
+    def commands(self, node: Node, state: State) -> None:
+        """Follow a list of commands."""
+        at = 0
+        while at < len(node.parts) and not state.ended:
+            end = at
+            while node.operators[end] in ("&&", "||") and end + 1 < len(node.parts):
+                end += 1
+            here = state.branch() if node.operators[end] == "&" else state
+            if end == at:
+                self.node(node.parts[at], here)
+            else:
+                self.chain(node, at, end, here)
+            at = end + 1
+
+    def chain(self, node: Node, at: int, end: int, state: State) -> None:
+        """Follow commands that are connected by `&&` and `||`."""
+        self.node(node.parts[at], state)
+        if state.ended:
+            return
+        after: State | None = state.branch()  # where the command before has succeeded
+        failed: list[Arm] = [] if self.sure else [({}, {})]
+        for number in range(at + 1, end + 1):
+            if node.operators[number - 1] == "&&":
+                if after is None:
+                    continue
+            elif failed:
+                succeeded = [] if after is None else [after.changes(state)]
+                after = state.branch()
+                after.join(failed)
+                self.node(node.parts[number], after)
+                failed = [] if self.sure or after.ended else [_copy(after.changes(state))]
+                succeeded += [] if after.ended else [after.changes(state)]
+                after = None
+                if succeeded:
+                    after = state.branch()
+                    after.join(succeeded)
+                continue
+            else:
+                continue
+            self.node(node.parts[number], after)
+            if after.ended:
+                after = None
+            elif not self.sure:
+                arm = _copy(after.changes(state))
+                failed += [] if failed and failed[-1] == arm else [arm]
+        arms = [*([] if after is None else [after.changes(state)]), *failed]
+        state.join([arm for i, arm in enumerate(arms) if arm not in arms[:i][-MOST:]])
+        self.sure = self.sure and not failed
+
+    def pipe(self, node: Node, state: State) -> None:
+        """Follow a pipeline: what its commands do has no effect on this shell."""
+        for part in node.parts:
+            here = state.branch()
+            self.node(part, here)
+            if part is node.parts[-1] and self.shell.kind in ("zsh", "ksh", "mksh"):
+                state.join([here.changes(state)])
+        self.sure = False
+
+    def branches(self, node: Node, state: State) -> None:
+        """Follow `if`."""
+        arms: list[Arm] = []
+        for number, part in enumerate(node.parts):
+            if number == 0:
+                self.node(part, state)
+                if state.ended:
+                    return
+                continue
+            here = state.branch()
+            self.node(part, here)
+            if number % 2 == 0 and number + 1 < len(node.parts):  # the condition of `elif`
+                if here.variables:
+                    state.join([here.changes(state), ({}, {})])
+            elif not here.ended:
+                arms.append(here.changes(state))
+        if len(node.parts) % 2 == 0:  # no else
+            arms.append(({}, {}))
+        state.join(arms)
+        self.sure = False
+
+    def case(self, node: Node, state: State) -> None:
+        """Follow `case`."""
+        for item in node.items:
+            self.substitutions(item, state)
+        arms: list[Arm] = [] if node.every else [({}, {})]
+        for part in node.parts:
+            here = state.branch()
+            self.node(part, here)
+            if not here.ended:
+                arms.append(here.changes(state))
+        state.join(arms)
+        self.sure = False
+
+    def subshell(self, node: Node, state: State) -> None:
+        """Follow `(..)`."""
+        self.parts(node, state.branch())
+        self.sure = False
+
+    def function(self, node: Node, state: State) -> None:
+        """Keep a function for when it is called."""
+        self.functions[id(node)] = node, self.shell.position, self.source
+        state.variables[node.names[0] + FUNCTION] = node
+        self.sure = True
+
+    def for_loop(self, node: Node, state: State) -> None:
+        """Follow `for`: turn by turn where its words are known."""
+        for item in node.items:
+            self.substitutions(item, state)
+        fields = [
+            field
+            for item in node.items
+            if isinstance(item, Word)
+            for field in expand(item, state, self.shell.place(item))
+        ]
+        if node.every:
+            fields = list(state.parameters())
+        self.used |= self.shell.read
+        texts = [text for text, _ in elements(fields)]
+        known = not any(UNKNOWN in text for text in texts)
+        turns = self.turns * max(1, len(texts))
+        if known and len(texts) <= MOST and turns <= UNROLLED and not _leaves(node):
+            before, self.turns = self.turns, turns
+            for text in texts:
+                state.put(node.names[0] or "_", text)
+                for part in node.parts:
+                    if not state.ended:
+                        self.node(part, state)
+            self.turns = before
+        else:
+            for name in node.names:
+                if name:
+                    state.doubt((name,))
+            self.loop(node, state)
+        self.sure = False
+
+    def loop(self, node: Node, state: State) -> None:
+        """Follow a loop of which it is not known how often it is run."""
+        state.doubt(name for name in node.names if name)
+        body = node.parts[-1:] if node.kind == "for" else node.parts
+        if not self.probing:
+            self.probing = True
+            probe = state.branch()
+            for part in body:
+                self.node(part, probe)
+            self.probing = False
+            self.widen(state, probe)
+        here = state.branch()
+        for part in body:
+            if not here.ended:
+                self.node(part, here)
+        if not here.ended:
+            self.widen(state, here)
+        self.sure = False
+
+    def widen(self, state: State, turn: State) -> None:
+        """Keep of what a loop changes what stays as it was: how a value begins."""
+        variables, environ = turn.changes(state)
+        if not variables and not environ:
+            return
+        before = {name: state.stored(name) for name in variables}
+        state.join([(variables, environ), ({}, {})])
+        for name, old in before.items():
+            new = variables[name]
+            if name + FUNCTION in variables or new is old or new == old:
+                continue
+            if name.endswith(FUNCTION) or isinstance(new, Node):
+                continue
+            if isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old:
+                kept = [field for field in old if field[0] != GAP]
+                state.variables[name] = [*kept, (GAP, 0)]
+            elif isinstance(old, list) or isinstance(new, list):
+                state.variables[name] = [(GAP, 0)]
+            elif isinstance(old, str) and isinstance(new, str) and new.startswith(old + " "):
+                state.variables[name] = old.rstrip(" " + UNKNOWN) + " " + UNKNOWN
+            elif name[0] != "-":
+                state.variables[name] = UNKNOWN
+        for name in environ:
+            if state.environ[name] is not environ[name]:
+                state.environ[name] = UNKNOWN
+
+    def substitutions(self, item: Item, state: State) -> None:
+        """Follow the commands in the `$(..)` of a word."""
+        words = item.words if isinstance(item, Array) else [item]
+        for word in words:
+            for kind, text, quoted in word:
+                if kind == COMMAND:
+                    self.inside(text, word, state)
+                elif kind == PARAMETER and ("$(" in text or "`" in text):
+                    rest = text.partition(":")[2] or text
+                    for inner, command, _ in parts(rest, quoted=quoted):
+                        if inner == COMMAND:
+                            self.inside(command, word, state)
+
+    def inside(self, text: str, word: Word, state: State) -> None:
+        """Follow the command of a `$(..)` that stands in a word."""
+        state.charge(len(text))
+        at = self.source.find(text, word.at)
+        position = self.shell.place(word)
+        if isinstance(position, Place) and word.at <= at < word.end:
+            offset = position.offset + at - word.at
+            position = Place(position, offset, offset + len(text), exact=True)
+        self.text(text, state.branch(), position)
+
+    # Simple commands
+
+    def simple(self, node: Node, state: State) -> None:
+        """Follow a simple command, on each way through what it reads."""
+        for item in node.items:
+            self.substitutions(item, state)
+        shell = self.shell
+        if not shell.forked:
+            self.command(node, state)
+            return
+        outer = shell.choices, shell.agenda, shell.room
+        agenda: list[Guard] = [shell.choices]
+        room = MOST - 1
+        arms: list[tuple[Arm, Guard]] = []
+        while agenda:
+            shell.choices, shell.agenda, shell.room = dict(agenda.pop(0)), agenda, room
+            here = state.branch()
+            self.command(node, here)
+            room = shell.room
+            if not here.ended:
+                arms.append((here.changes(state), shell.choices))
+        shell.choices, shell.agenda, shell.room = outer
+        state.join([arm for arm, _ in arms], [guard for _, guard in arms])
+
+    def command(self, node: Node, state: State) -> None:
+        """Do what a simple command does to the shell, or look for a server in it."""
+        shell = self.shell
+        words = node.items
+        shell.blamed, shell.read = [], set()
         first = 0
         while first < len(words) and assigned(words[first]):
             first += 1
         rest = words[first:]
-        if rest and isinstance(rest[0], list) and literal(rest[0]) in DECLARE:
-            self.note_sourced(rest[0][0][1], [], rest)
-            declare(rest, state, position)
+        if rest and isinstance(rest[0], Word) and literal(rest[0]) in DECLARE:
+            self.note_sourced(literal(rest[0]), [], rest)
+            self.assignments(rest[1:], state, lambda: declare(rest, state))
             self.sure = True
             return
         fields = [
             field
             for word in rest
-            if not isinstance(word, Array)
-            for field in expand(word, state, position)
+            if isinstance(word, Word)
+            for field in expand(word, state, shell.place(word))
         ]
-        found, gap = settle(fields)
-        if found:
-            self.execute(fields, found, gap, words[:first], rest)
+        command = _Command(node, fields, words[:first], state)
+        if command.words:
+            self.execute(command)
             return
-        for item in words[:first]:
-            assign(item, state, position)
+
+        def assigns() -> None:
+            for item in words[:first]:
+                assign(item, state)
+
+        self.assignments(words[:first], state, assigns)
         self.sure = not any(
-            kind == COMMAND for item in words if isinstance(item, list) for kind, _, _ in item
+            kind == COMMAND for item in words if isinstance(item, Word) for kind, _, _ in item
         )
 
-    def execute(
-        self,
-        fields: list[Field],
-        words: list[Field],
-        gap: int,
-        assignments: list[Item],
-        given: list[Item],
-    ) -> None:
-        """Do what a command with a name does.
+    def assignments(self, items: list[Item], state: State, assigns: Callable[[], object]) -> None:
+        """Do assignments, and keep in mind what they are made of."""
+        shell = self.shell
+        shell.blamed, shell.read = [], set()
+        assigns()
+        for item in items:
+            name = assigned(item)
+            if not name:
+                continue
+            shell.origins[name] = tuple(dict.fromkeys(shell.blamed))
+            if not shell.origins[name]:
+                del shell.origins[name]
+            value = state.variables.get(name)
+            if isinstance(value, str) and _hints(value):
+                self.used |= shell.read - {name}
+                self.net(
+                    frozenset((name,)), [("sh", 0), ("-c", 0), (value, shell.place(item))], state
+                )
+            elif isinstance(value, list) and any(_hints(text) for text, _ in value[:LOOKED_AT]):
+                self.used |= shell.read - {name}
+                self.net(frozenset((name,)), value, state)
 
-        `words` are `fields` without those not known, `given` is what they were expanded from.
-        """
-        if words[0][0] in ("command", "builtin") and words[1:] and words[1][0] in BUILTINS:
-            fields, words = fields[1:], words[1:]
+    def net(self, names: frozenset[str], fields: list[Field], state: State) -> None:
+        """Keep what stands in variables and may be started unseen."""
+        if self.probing:
+            return
+        way = self.way_to(state)
+        texts, gap = settle(fields)
+        way.gap = gap
+        server = self.search([text for text, _ in texts], [at for _, at in texts], way)
+        if server is not None and server.entry:
+            self.nets.append((names, server.replace(complete=False)))
+
+    def execute(self, command: _Command) -> None:
+        """Do what a command with a name does."""
+        words, state = command.words, command.state
+        while words[1:] and (
+            (words[0][0] in ("command", "builtin") and words[1][0] in BUILTINS)
+            or (words[0][0] == "time" and self.is_function(words[1][0], state))
+        ):
+            command.settle(command.fields[1:])
+            words = command.words
         name = words[0][0]
         self.sure = name in SURE
-        if name in ("source", ".") and self.source(words):
+        if command.node.redirections and not command.reads_script():
+            self.documents(command)
+        if name in ("source", ".") and self.source_file(command):
             return
-        if name in ("env", "eval", "source", "."):
-            self.note_sourced(name, fields, given)
-        if name in BUILTINS:
-            if [text for text, _ in words[:2]] == ["unset", "-f"]:
-                self.undefine(words[2:])
-            BUILTINS[name](fields, self.state)
-        elif name in self.functions or name == "eval":
-            self.call(name, fields, assignments)
-        elif name not in READERS:
-            self.look(fields, words, gap, assignments)
-            if name == "exit" or (name == "exec" and len(words) > 1):
-                if self.certain():
-                    raise _Stop
-                self.sure = False
-
-    def note_sourced(self, name: str, fields: list[Field], given: list[Item]) -> None:
-        """Note what sets variables here: a file, the command of `eval "$(..)"`, `export $(..)`."""
-        found = [
-            f"$({text.strip()})"
-            for item in given
-            if isinstance(item, list)
-            for at, (kind, text, _) in enumerate(item)
-            if kind == COMMAND and (not at or name == "eval")
-        ]
-        if not found and name in ("source", "."):
-            found = [UNKNOWN if text in (GAP, ABSENT) else text for text, _ in fields[1:2]]
-        way = self.state.way
-        if found and len(way.sourced) < SOURCED:
-            way.sourced += (found[0],)
-
-    def undefine(self, names: list[Field]) -> None:
-        """Drop functions."""
-        for name, _ in names:
-            self.functions.pop(name, None)
-
-    def call(self, name: str, fields: list[Field], assignments: list[Item]) -> None:
-        """Follow a function, or a string that is evaluated."""
-        state = self.state
-        self.calls += 1
-        if self.calls > CALLS or self.depth >= DEPTH:
-            self.partly = True
-            state.lose_sight()
-            return
-        mark = state.mark()
-        for item in assignments:
-            assign(item, state, self.position, export=True)
-        temporary = state.changed(mark)
-        maybe = not self.certain()
-        self.maybe += maybe
-        if name == "eval":
-            text = " ".join([text for text, _ in settle(fields)[0][1:]])
-            if text.lstrip()[:1] == UNKNOWN:
-                state.lose_sight()
-            state.charge(2 * len(text))
-            self.walk(tokens(text), 0, None)
+        self.note_sourced(name, command.fields, command.node.items[len(command.assignments) :])
+        if name in self.own:
+            self.used |= self.shell.read
+            self.own[name](self, command)
+        elif name in BUILTINS:
+            BUILTINS[name](command.fields, state)
+            if name == "let" and _stands(words[-1][0]):  # `((` that is no arithmetic
+                node = command.node
+                begin, end = node.at, node.items[-1].end
+                self.add(self.nothing_known(self.shell.position, begin, end), execs=False)
+            elif name == "set" and any(_hints(text) for text, _ in words[1:]):
+                self.used |= self.shell.read - {PARAMETERS}
+                self.net(frozenset((PARAMETERS,)), state.parameters(), state)
+        elif self.is_function(name, state):
+            self.used |= self.shell.read
+            function = state.known(name + FUNCTION)
+            if isinstance(function, Node):
+                self.call(function, command.fields, command.assignments, state)
+        elif name in READERS:
+            self.used |= self.shell.read
         else:
-            parameters = state.parameters()
-            state.put(PARAMETERS, elements(fields[1:]))
-            state.locals = {}
-            for body in list(self.functions[name]):
-                self.walk(*body)
-                if name in self.unsure:
-                    state.forget(mark)
-            state.doubt(state.locals)
-            state.put(PARAMETERS, parameters)
-        self.maybe -= maybe
-        state.doubt(temporary)
+            self.look(command)
 
-    def source(self, words: list[Field]) -> bool:
+    def source_file(self, command: _Command) -> bool:
         """Follow a file that is sourced; False where it is not read."""
-        state, way = self.state, self.state.way
+        state, way, words = command.state, self.way, command.words
         scripts = way.scripts()
         if len(words) < 2 or scripts is None or words[1][0].endswith("/activate"):
             return False
@@ -201,41 +512,286 @@ class _Follower(Blocks):
         text = scripts.text(words[1][0], here, sourced=True)
         if text is None:
             return False
-        state.charge(2 * len(text))
-        before = way.level, way.script, state.parameters()
+        before = way.level, way.script, state.stored(PARAMETERS)
         way.level, way.script = way.level + 1, words[1][0]
         if words[2:]:
             state.put(PARAMETERS, words[2:])
-        self.walk(tokens(text), 0, None)
-        way.level, way.script = before[:2]
-        if words[2:]:
-            state.put(PARAMETERS, before[2])
+        self.text(text, state, Place(words[1][1], 0, len(text), exact=True))
+        way.level, way.script, state.variables[PARAMETERS] = before
+        state.ended = False
         return True
 
-    def look(
-        self, fields: list[Field], words: list[Field], gap: int, assignments: list[Item]
-    ) -> None:
-        """Look for a server in a command; `words` are `fields` without those not known."""
-        state = self.state
-        way = state.way.branch()
-        way.gap = gap
+    def trap(self, command: _Command) -> None:
+        """`trap COMMANDS SIGNALS`."""
+        words = command.words
+        if words[1:]:
+            self.text(words[1][0], command.state.branch(), _inexact(words[1][1]))
+
+    def evaluate(self, command: _Command) -> None:
+        """`eval WORDS`."""
+        state, words = command.state, command.words
+        text = " ".join([text for text, _ in words[1:]])
+        if text.lstrip()[:1] == UNKNOWN:
+            state.lose_sight()
+        state.charge(2 * len(text))
+        names = [assigned(item) for item in command.assignments]
+        for item in command.assignments:
+            assign(item, state, export=True)
+        self.text(text, state, _inexact(words[-1][1]))
+        state.doubt(names)
+
+    def ends(self, command: _Command) -> None:
+        """`exit`, `return`, `exec COMMAND`."""
+        name, state = command.words[0][0], command.state
+        if name == "exec" and len(command.words) == 1:
+            return
+        if name == "exec":
+            self.look(command)
+        elif name == "return" and self.returns is not None and self.frame is not None:
+            self.returns.append(_copy(state.changes(self.frame)))
+        state.ended = True
+
+    def is_function(self, name: str, state: State) -> bool:
+        """Whether a function has this name, or may have it."""
+        return bool(name) and isinstance(state.known(name + FUNCTION), Node)
+
+    def note_sourced(self, name: str, fields: list[Field], given: list[Item]) -> None:
+        """Note what sets variables here: a file, the command of `eval "$(..)"`, `export $(..)`."""
+        if name not in ("env", "eval", "source", ".", *DECLARE):
+            return
+        found = [
+            f"$({text.strip()})"
+            for item in given
+            if isinstance(item, Word)
+            for at, (kind, text, _) in enumerate(item)
+            if kind == COMMAND and (not at or name == "eval")
+        ]
+        if not found and name in ("source", "."):
+            found = [UNKNOWN if text in (GAP, ABSENT) else text for text, _ in fields[1:2]]
+        if found and len(self.way.sourced) < SOURCED:
+            self.way.sourced += (found[0],)
+
+    def call(self, node: Node, fields: list[Field], before: list[Item], state: State) -> None:
+        """Follow a function, with the assignments `before` it."""
+        self.called.add(id(node))
+        outer = self.frame, self.returns, self.shell.position, self.source
+        self.frame = frame = state.branch()
+        returns: list[Arm] = []
+        self.returns = returns
+        for item in before:
+            assign(item, frame, export=True)
+        frame.variables[PARAMETERS] = elements(fields[1:])
+        _, self.shell.position, self.source = self.functions[id(node)]
+        self.parts(node, frame)
+        self.frame, self.returns, self.shell.position, self.source = outer
+        arms = [*([] if frame.ended else [frame.changes(state)]), *returns]
+        own = {assigned(item) for item in before}
+        state.join([_without(arm, own) for arm in arms])
+
+    def not_called(self, state: State) -> None:
+        """Follow the functions that nothing has called: what does may be out of sight."""
+        state.ended = False
+        seen = 0
+        while seen < len(self.functions):
+            nodes = list(self.functions.values())[seen:]
+            seen += len(nodes)
+            for node, _, _ in nodes:
+                if id(node) not in self.called:
+                    self.call(node, [("", 0), (GAP, 0)], [], state.branch())
+
+    def way_to(self, state: State) -> Context:
+        """Return what a command gets that is started here."""
+        way = self.way.branch()
         way.directory = state.directory()
-        for item in assignments:
-            mark = state.mark()
-            assign(item, state, self.position)
-            value = state.variables[assigned(item)]
-            state.restore(mark)
+        way.environ.changes.update(state.handed_on())
+        return way
+
+    def look(self, command: _Command) -> None:
+        """Look for a server in a command."""
+        state = command.state
+        if command.node.redirections and command.reads_script():
+            command.settle(_with_input(command, self.shell))
+        fields, words, gap = command.fields, command.words, command.gap
+        name = command.names[0]
+        state.charge(len(words))
+        scripts = self.way.scripts()
+        starts = gap >= 0 or name in PREFIXES or name in SHELLS or "." in name
+        starts = starts or (scripts is not None and scripts.lookups >= 0)
+        if not starts and not any(
+            _hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words
+        ):
+            self.way.idle[0] = False
+            return
+        way = self.way_to(state)
+        way.gap = gap
+        blamed = list(self.shell.blamed)
+        for item in command.assignments:
+            here = state.branch()
+            assign(item, here)
+            value = here.variables[assigned(item)]
             if isinstance(value, str):
-                way.environ.changes[assigned(item)] = UNKNOWN if value == ABSENT else value
-        server = search([text for text, _ in words], [at for _, at in words], way.branch())
-        name = words[0][0].rpartition("/")[2]
+                known = UNKNOWN if value == ABSENT else value.replace(ONE_WORD, UNKNOWN)
+                way.environ.changes[assigned(item)] = known
+        server = self.search([text for text, _ in words], [at for _, at in words], way.branch())
         if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
             one = elements(fields)
             way.gap = max([index for index, (text, _) in enumerate(one) if text == GAP], default=-1)
             texts = [UNKNOWN if text == GAP else text for text, _ in one]
-            server = search(texts, [at for _, at in one], way) or server
+            server = self.search(texts, [at for _, at in one], way) or server
         if server is not None:
-            self.found.append((server, words[0][0] == "exec"))
-            if len(self.found) > SERVERS:
-                raise TooMuch
+            self.used |= self.shell.read
+            unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
+            self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
+
+    def documents(self, command: _Command) -> None:
+        """Keep the here-documents of a command, unless it only shows them."""
+        node, name = command.node, command.names[0]
+        writes = any(one.operator in (">", ">>", ">|", "&>") for one in node.redirections)
+        shows = name in READERS or name in (":", "true")
+        if self.probing or (shows and name != "tee" and not writes):
+            return
+        for one in node.redirections:
+            if one.operator not in ("<<", "<<-") or not _stands(one.text):
+                continue
+            text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
+            place = _text_place(one, self.shell)
+            way = self.way_to(command.state)
+            server = self.search(["sh", "-c", text], [0, 0, place], way)
+            if server is None or not server.entry:
+                server = self.nothing_known(self.shell.position, one.at, one.at + len(text))
+            self.nets.append((frozenset(), server.replace(complete=False)))
+
+    own: ClassVar = {
+        "trap": trap,
+        "eval": evaluate,
+        "exec": ends,
+        "exit": ends,
+        "return": ends,
+    }
+    kinds: ClassVar = {
+        "simple": simple,
+        "list": commands,
+        "pipe": pipe,
+        "if": branches,
+        "case": case,
+        "(": subshell,
+        "{": parts,
+        "function": function,
+        "for": for_loop,
+        "while": loop,
+    }
+
+
+class _Command:
+    """A simple command, expanded."""
+
+    def __init__(
+        self, node: Node, fields: list[Field], assignments: list[Item], state: State
+    ) -> None:
+        self.node = node
+        self.assignments = assignments  # before it
+        self.state = state
+        self.settle(fields)
+
+    def settle(self, fields: list[Field]) -> None:
+        """Take the words; of `words` those are left out that cannot be known."""
+        self.fields = fields
+        self.words, self.gap = settle(fields)
+        self.names = [text.rpartition("/")[2] for text, _ in self.words]
+
+    def reads_script(self) -> bool:
+        """Whether a here-document is a script that it runs."""
+        given = any(one.operator in ("<<", "<<-") for one in self.node.redirections)
+        return given and not INPUTS.isdisjoint(self.names)
+
+
+def _with_input(command: _Command, shell: Shell) -> list[Field]:
+    """Return a command with the script that it reads as one that it is given."""
+    fields = command.fields
+    document = [one for one in command.node.redirections if one.operator in ("<<", "<<-")][-1]
+    text = document.text
+    place = _text_place(document, shell)
+    names = [word.rpartition("/")[2] for word, _ in fields]
+    if "ssh" in names:  # hands its words to a shell
+        end = next((i for i, name in enumerate(names) if name in SHELLS), len(fields))
+        return [*fields[:end], (text, place)]
+    if names[-1] in SHELLS or names[-1] in ("-s", "-"):
+        kept = [field for field in fields if field[0] not in ("-s", "-")]
+        return [*kept, ("-c", place), (text, place)]
+    return [*fields, ("sh", place), ("-c", place), (text, place)]
+
+
+def _text_place(document: Redirection, shell: Shell) -> int:
+    """Return the place of a here-document, which stands in the script as it is."""
+    place = shell.place(Word((), document.at, document.at + len(document.text)))
+    position = shell.position
+    if isinstance(place, Place) and (not isinstance(position, Place) or position.exact):
+        place.exact = True
+    return place
+
+
+def _copy(arm: Arm) -> Arm:
+    return dict(arm[0]), dict(arm[1])
+
+
+def _without(arm: Arm, names: set[str]) -> Arm:
+    """Return what a function leaves behind of what it changes."""
+    own = names | {name[len(LOCAL) :] for name in arm[0] if name.startswith(LOCAL)} | {PARAMETERS}
+    return (
+        {
+            name: value
+            for name, value in arm[0].items()
+            if name not in own and name[1:] not in own and not name.startswith(LOCAL)
+        },
+        {name: value for name, value in arm[1].items() if name not in own},
+    )
+
+
+def _inexact(position: int) -> int:
+    return (
+        Place(position, position.offset, position.end) if isinstance(position, Place) else position
+    )
+
+
+def _offset(position: int) -> int:
+    return position.offset if isinstance(position, Place) else -1
+
+
+def _leaves(node: Node) -> bool:
+    """Whether a loop may end before its last turn."""
+    todo = [node]
+    while todo:
+        at = todo.pop()
+        todo += at.parts
+        first = at.items[0] if at.kind == "simple" and at.items else None
+        if isinstance(first, Word) and literal(first) in ("break", "continue"):
+            return True
+    return False
+
+
+def _hints(text: str) -> bool:
+    return any(hint in text for hint in HINTS)
+
+
+def _stands(text: str) -> bool:
+    """Whether the words of an entry point stand in a text, whatever it is written in."""
+    if not _hints(text):
+        return False
+    lines = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
+    words = "\n".join(lines).translate(_BLANKS).split()
+    for index, word in enumerate(words):
+        name = word.rpartition("/")[2]
+        if name in VLLM or (word == "-m" and _hints("".join(words[index + 1 : index + 2]))):
+            start = index if name in VLLM else index - 1
+            found = (
+                entry_at(["python3", *words[index:]], 0)
+                if start < index
+                else entry_at(words, index)
+            )
+            if found is not None and found != NOTHING:
+                return True
+    return False
+
+
+_BLANKS = {ord(char): " " for char in "\"'\\,[]{}()=;&|"}

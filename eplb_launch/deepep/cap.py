@@ -6,18 +6,18 @@ and the GPUs (`gpus`). Imported only for a command that can hang.
 
 from __future__ import annotations
 
+from eplb_launch.deepep import grids
+from eplb_launch.deepep.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
 from eplb_launch.files import DISK
 from eplb_launch.model import DOES_NOT_FIT, PlanWarning, Record
-from eplb_launch.nccl import grids
-from eplb_launch.nccl.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from eplb_launch.deepep.experts import Experts
     from eplb_launch.files import Files
-    from eplb_launch.nccl.experts import Experts
     from eplb_launch.plans import Plan
 
 RULE = "deepep_low_latency"
@@ -133,7 +133,7 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
 
 
 def _experts(plan: Plan, files: Files) -> Experts:
-    from eplb_launch.nccl.experts import physical_experts
+    from eplb_launch.deepep.experts import physical_experts
 
     return physical_experts(plan, files)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import plan
+from eplb_launch.deepep import cap
+from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.files import Given
-from eplb_launch.nccl import cap
-from eplb_launch.nccl.gpus import DRIVER
 
 if TYPE_CHECKING:
     from eplb_launch import Plan

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.nccl.grids import PIECES, Tokens, fit, grid, remedies, tokens
+from eplb_launch.deepep.grids import PIECES, Tokens, fit, grid, remedies, tokens
 
 TESTS = Path(__file__).parents[1]
 RESULTS = sorted((TESTS.parent / "benchmarks" / "results").glob("deepep-*.json"))

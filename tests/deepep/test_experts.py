@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import plan
+from eplb_launch.deepep.experts import physical_experts
 from eplb_launch.files import Given
-from eplb_launch.nccl.experts import physical_experts
 
 if TYPE_CHECKING:
     from pathlib import Path

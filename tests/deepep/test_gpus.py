@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from eplb_launch.deepep.gpus import DRIVER, GPUS, NOT_THERE, by_product, seen
 from eplb_launch.files import Given
-from eplb_launch.nccl.gpus import DRIVER, GPUS, NOT_THERE, by_product, seen
 
 # As driver 580.159.04 writes it.
 FACTS = """Model: \t\t {}
