@@ -15,7 +15,7 @@ from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.presence import missing
 from eplb_launch.check.tasks import environment
 from eplb_launch.check.templating import placeholders
-from eplb_launch.check.verdict import assessed, launcher_options
+from eplb_launch.check.verdict import assessed, launcher_options, public
 from eplb_launch.command.shell.state import Place
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
@@ -198,6 +198,7 @@ class _Judge:
         idle = self.is_idle(decided, server)
         files = self.decisions.files
         found = assessed(task.replace(unread=unread), decided, server, files=files, idle=idle)
+        found = public(found, decided.settings)
         if found.state == UNKNOWN:
             found = found.replace(unread=(*found.unread, *server.unknown, *unread))
         by_image = images.version(run.image) if run and not task.version[0] else task.version

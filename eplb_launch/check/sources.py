@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 
 from eplb_launch.command import entrypoints as command
+from eplb_launch.files import DISK, is_regular
 from eplb_launch.model import Record
 
 TYPE_CHECKING = False
@@ -108,17 +108,9 @@ class Source(Record):
 def head(path: str) -> str:
     """Return the beginning of a file; "" if it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.fsdecode(DISK.read(path, 256))
     except OSError:
         return ""
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
-        return os.fsdecode(os.read(descriptor, 256))
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
 
 
 def read(
@@ -135,22 +127,20 @@ def read(
     one only where it mentions vLLM.
     """
     try:
-        # Not blocking: to open a pipe would wait for its writer.
+        # Known before it is opened: to open a device does something.
+        if not is_regular(DISK.stat(path).st_mode):
+            return Source(path, kind, problem="not a regular file")
+        # Not blocking: what has become a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        return Source(path, kind, problem=f"unreadable: {error.strerror}")
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        try:
+        with open(descriptor, "rb", buffering=0) as file:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                return Source(path, kind, problem="not a regular file")
             if seen is not None:
                 if (found.st_dev, found.st_ino) in seen:
                     return None
                 seen.add((found.st_dev, found.st_ino))
             return _source(path, kind, file, only_hinted=only_hinted).replace(reach=reach)
-        except OSError as error:
-            return Source(path, kind, problem=f"unreadable: {error.strerror}")
+    except OSError as error:
+        return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
 
 def standard_input(reach: Reach) -> Source:

@@ -11,15 +11,17 @@ from eplb_launch.check.kubernetes.pods import from_secrets_only
 from eplb_launch.check.model import OK_STATES
 from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
 from eplb_launch.model import UNKNOWN as UNREADABLE
+from eplb_launch.model import cut
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from eplb_launch.check.tasks import Task
     from eplb_launch.files import Files
     from eplb_launch.model import Server, Wrapper
     from eplb_launch.plans import Plan
+    from eplb_launch.vllm.settings import Setting
 
 # Where the variable set, or the command wrapped, would put it right.
 FIXABLE = frozenset(
@@ -35,6 +37,16 @@ FIXABLE = frozenset(
 )
 # Where the variable is set, and another value of it would.
 WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
+# Values that may be shown: vllm/config/parallel.py, vllm/config/kernel.py of 0.12 to 0.33.
+_VALUES = frozenset(
+    (
+        *("allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "deepep_v2"),
+        *("flashinfer_all2allv", "flashinfer_nvlink_one_sided", "flashinfer_nvlink_two_sided"),
+        *("mori", "mori_high_throughput", "mori_low_latency", "naive", "nixl_ep", "passthrough"),
+        *("pplx", "pynccl", "torch_nccl", "torch_gloo", "nixl"),
+        *("auto", "triton", "deep_gemm", "deep_gemm_mega_moe", "cutlass", "marlin", "aiter"),
+    )
+)
 _LAUNCHERS = (*NAMES, SINGLE_FILE)
 
 
@@ -67,6 +79,22 @@ def assessed(
         told = "eplb-launch is told of a release for which it sets nothing"
         found = found.replace(reason=f"{found.reason}; {told}")
     return found
+
+
+def public(found: Assessment, settings: Mapping[str, Setting]) -> Assessment:
+    """Return an assessment whose reason shows no text that is none of vLLM's own.
+
+    It may come from a Secret or a file of environment, whose content is nobody's to print.
+    """
+    reason = found.reason
+    for setting in settings.values():
+        source = cut(setting.source)
+        foreign = isinstance(setting.value, str) and setting.value not in _VALUES
+        if foreign or "{" in source:
+            said = "(another)" if foreign else setting.shown
+            shown = f"{setting.name}={said}, {source.partition(':')[0]}"
+            reason = reason.replace(f"{setting.name}={setting.shown}, {source}", shown)
+    return found.replace(reason=reason)
 
 
 def _is_set(task: Task) -> bool:

@@ -391,6 +391,20 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["''", ".", "sub", '"a\\0b"', "x" * 300, "fifo"])
+def test_what_is_named_and_no_file_is_none(tmp_path: Path, path: str) -> None:
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "compose.yaml").write_text(
+        f"include: [{path}]\nservices:\n  v: {{image: vllm, env_file: {path}, "
+        f"extends: {{file: {path}, service: v}}}}\n"
+    )
+    review = check([str(tmp_path)])
+    assert {trouble.message for trouble in review.troubles} == {
+        "it includes a file that is not here, or is no YAML"
+    }
+
+
 FAILS = ValueError("--api-key hunter2")
 SERVICE = "services: {v: {image: vllm}}\n"
 
@@ -643,3 +657,56 @@ def test_a_command_that_cannot_be_split_is_unknown(tmp_path: Path, command: str)
         "its command cannot be split into words",
     )
     assert work < 3_000_000
+
+
+SERVICE_WITH = "services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    env_file: a.env\n"
+SECRET = "kind: Secret\napiVersion: v1\nmetadata: {name: s}\nstringData:\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param(
+            "a.yaml", f"{SECRET}  run.sh: {SERVES} --all2all-backend hunter2\n", id="a Secret"
+        ),
+        pytest.param(
+            "a.yaml",
+            SECRET + '  a.sh: \'vllm serve --eplb-config {"use_async":false,"x":"hunter2"} '
+            "-dp 8 --enable-eplb'\n",
+            id="JSON in a Secret",
+        ),
+        *(
+            pytest.param(
+                "compose.yaml",
+                f"{SERVICE_WITH}    command: >-\n      {SERVES} {more}\n",
+                id=more,
+            )
+            for more in (
+                "--all2all-backend ${A}",
+                "--moe-backend=${A}",
+                "--all2all-backend deepep_low_latency",
+                "--config ${A}",
+                "-dp ${A}",
+                "--eplb-config.communicator ${A} --moe-backend deep_gemm_mega_moe",
+                "--eplb-config ${B}",
+                "${A} --${A}",
+            )
+        ),
+        pytest.param(
+            "a.service",
+            "[Service]\nEnvironmentFile=/a.env\n"
+            f"ExecStart=/${{A}}/{SERVES} --all2all-backend ${{A}}\n",
+            id="a unit",
+        ),
+    ],
+)
+def test_no_secret_is_printed(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    values = 'A=hunter2\nB={"communicator":"hunter2"}\nVLLM_ALL2ALL_BACKEND=hunter2\n'
+    values += "NCCL_MAX_CTAS=hunter2\nNCCL_MIN_CTAS=hunter2\nNCCL_CONF_FILE=/hunter2\n"
+    for file in (".env", "a.env"):
+        (tmp_path / file).write_text(values)
+    review = check([str(tmp_path)], "0.16.0")
+    assert review.findings
+    for style in STYLES.values():
+        assert "hunter2" not in style(review, strict=True, verbose=True)
