@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 DEPTH = 16  # shell strings inside shell strings
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
-ROOM = 1_000_000
+ROOM = 500_000
+PARSED = 16  # what it takes to read a character of a script
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -135,6 +136,10 @@ class Context:
         self.room[0] -= work
         self.room[1] += work
         return self.room[0] >= 0
+
+    def make_room(self, length: int) -> None:
+        """Add what it takes to read a script of this length."""
+        self.room[0] += PARSED * length
 
     def enter(self, at: int) -> None:
         """Go on inside the word at `at`; what may stand before a later word adds arguments."""

@@ -37,17 +37,28 @@ class Scripts:
         self.unread: list[str] = []  # each with why not
         self.left = MOST
         self.lookups = LOOKED_UP
-        self.programs: dict[tuple[str, str, str], str] = {}  # where they were found
+        self.programs: dict[tuple[str, str, str], tuple[str, ...]] = {}  # what they are
 
     def interpreter(self, program: str, context: Context) -> tuple[str, ...]:
         """Return what the kernel makes of a program that is a script of a shell: several words.
 
         Where it is none, or there is none, no words.
         """
-        path = self._program(program, context)
+        return self.started(program, context.directory, context.environ.get("PATH"))
+
+    def started(self, program: str, directory: str | None, path: str | None) -> tuple[str, ...]:
+        """As interpreter, in a directory and with a PATH."""
+        folder = os.path.join(self.directory, directory or "")
+        path = "" if "/" in program else _PATH if path is None else path
+        key = program, folder, path
+        if key not in self.programs:
+            found = self._program(program, folder, path.split(":"))
+            self.programs[key] = self._words(os.path.join(folder, found), found) if found else ()
+        return self.programs[key]
+
+    def _words(self, inside: str, path: str) -> tuple[str, ...]:
         try:
-            inside = os.path.join(self._folder(context), path)
-            head = self.files.read(inside, _HEAD) if path else b""
+            head = self.files.read(inside, _HEAD)
         except OSError:
             return ()  # no shell can read it either
         first, _, rest = os.fsdecode(head.partition(b"\n")[0])[2:].strip().partition(" ")
@@ -60,17 +71,20 @@ class Scripts:
 
     def text(self, name: str, context: Context, *, sourced: bool = False) -> str | None:
         """Return the text of a file that a shell is to read; None where it is not read."""
-        folder = self._folder(context)
+        folder = os.path.join(self.directory, context.directory or "")
         if not name or UNKNOWN in name + folder:
             return None
         paths = [os.path.join(folder, name)]
         if "/" not in name:
-            beside = [os.path.join(folder, at, name) for at in self._path(context)]
+            path = context.environ.get("PATH")
+            places = (_PATH if path is None else path).split(":")
+            beside = [os.path.join(folder, at, name) for at in places]
             paths = [*beside, *paths] if sourced else [*paths, *beside]
         try:
             for path in paths if self._look(len(paths)) else ():
                 content = self._read(path, context)
                 if content is not None:
+                    context.make_room(len(content))
                     return None if b"\0" in content else os.fsdecode(content)
         except OSError as error:
             if len(self.unread) < NAMED:
@@ -106,22 +120,16 @@ class Scripts:
                 return None
             raise
 
-    def _program(self, name: str, context: Context) -> str:
+    def _program(self, name: str, folder: str, places: list[str]) -> str:
         """Return where a program is; "" for none."""
-        folder = self._folder(context)
-        key = (name, folder, "" if "/" in name else ":".join(self._path(context)))
-        if key not in self.programs:
-            self.programs[key] = ""
-            runs = self.files.runs if self.files.all_there else self.files.is_file
-            places = [""] if "/" in name else self._path(context)
-            for at in places if self._look(len(places)) else ():
-                path = os.path.join(at, name)
-                if UNKNOWN in folder + path:
-                    break
-                if runs(os.path.join(folder, path)):
-                    self.programs[key] = path
-                    break
-        return self.programs[key]
+        runs = self.files.runs if self.files.all_there else self.files.is_file
+        for at in places if self._look(len(places)) else ():
+            path = os.path.join(at, name)
+            if UNKNOWN in folder + path:
+                break
+            if runs(os.path.join(folder, path)):
+                return path
+        return ""
 
     def _look(self, places: int) -> bool:
         """Whether there is room to look into so many places."""
@@ -129,10 +137,3 @@ class Scripts:
             self.unread.append("more programs than are looked for")
         self.lookups -= places
         return self.lookups >= 0
-
-    def _folder(self, context: Context) -> str:
-        return os.path.join(self.directory, context.directory or "")
-
-    def _path(self, context: Context) -> list[str]:
-        found = context.environ.get("PATH")
-        return (_PATH if found is None else found).split(":")

@@ -137,7 +137,7 @@ CASES = [
         "a.yaml",
         "".join(
             "---\nkind: Pod\napiVersion: v1\nspec:\n  containers:\n  - image: vllm\n    command:\n"
-            f"    - bash\n    - -c\n    - x={i}; set -- a b; {'set -- $@ $@; ' * 40} vllm serve $@\n"
+            f"    - bash\n    - -c\n    - x={i}; set -- a; {'set -- $@ $@; ' * 40} vllm serve $@\n"
             for i in range(200)
         ),
         "more work in it than in any real one",

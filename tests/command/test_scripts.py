@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import SCRIPT
+from conftest import SCRIPT, calls
 from house import HAZARD as SERVED
 from house import House
 
@@ -453,3 +453,20 @@ def test_files_that_are_given_are_read() -> None:
         assert decided.server is not None
         assert decided.server.script.endswith("start.sh")
     assert not plan(["./start.sh"], {}, directory="/", files=files).environment
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export A{0}=x && if a; then program-{0} --option value; fi\n",
+        "program-{0} | ",
+        "export A{0}=x; nice x\n",
+        "program-{0} && ",
+        "for A{0} in a b c; do x{0}; done\n",
+        '. ./other; "$A{0}"\n',
+    ],
+)
+def test_the_work_for_a_script_is_bounded(line: str, tmp_path: Path) -> None:
+    script = "".join(line.format(number) for number in range(MOST // len(line)))
+    (tmp_path / "a").write_text(script[:MOST])
+    assert calls(planned, ["sh", "./a"], tmp_path) < 4_500_000
