@@ -19,6 +19,7 @@ _KIND = 0o170000
 _REGULAR = 0o100000
 _FOLDER = 0o040000
 _EXECUTE = 0o111
+_PASSWD = 64 * 1024  # bytes that are read of it
 
 
 class NotRegularError(OSError):
@@ -63,6 +64,21 @@ class Files:
     def user(self) -> int | None:
         """Return the user who looks, by number; None: not known."""
         return os.getuid()
+
+    def home(self) -> str | None:
+        """Return the home of the user who looks, by /etc/passwd; None: not known.
+
+        Not getpwuid(3), which may ask servers: NCCL does that itself, but later and not twice.
+        """
+        user = self.user()
+        try:
+            lines = self.read("/etc/passwd", _PASSWD).split(b"\n")
+        except OSError:
+            return None
+        for fields in (line.split(b":") for line in lines):
+            if user is not None and len(fields) > 5 and fields[2] == b"%d" % user:
+                return os.fsdecode(fields[5])
+        return None
 
     def exists(self, path: str) -> bool:
         try:

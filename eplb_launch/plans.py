@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from eplb_launch.vllm.releases import RuleResult
 
 _GPUS = "/proc/driver/nvidia/gpus"
+# With none of them, and no conf file of NCCL's, nothing in `nccl` has to be asked.
+_TELLING = (
+    *("NCCL_MAX_", "NCCL_MIN_", "NCCL_CONF_FILE", "NCCL_ENV_PLUGIN"),
+    "VLLM_BATCH_INVARIANT",
+)
 
 
 NO_SERVER = PlanWarning(
@@ -208,9 +213,14 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
     """Whether there is nothing that `checks` would have to look at: it costs start-up time."""
     if server.prefixes or cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return False
-    from eplb_launch.nccl.conf import nothing_set
-
-    return nothing_set(server.environ, files)
+    if any(name.startswith(_TELLING) for name in server.environ):
+        return False
+    homes = {server.environ.get("HOME"), files.home()}
+    return not any(
+        files.exists(place + name)
+        for place in ("/etc/", *(f"{home}/." for home in homes if home))
+        for name in ("nccl.conf", "rccl.conf")
+    )
 
 
 def _cap(

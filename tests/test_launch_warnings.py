@@ -220,7 +220,7 @@ print(bool(decided.verdict), *sorted(m for m in set(sys.modules) - before if "ep
         (
             ["vllm", "serve", "m", *ASYNC],
             {"NCCL_DEBUG": "INFO"},
-            "True eplb_launch.nccl eplb_launch.nccl.conf",
+            "True",
         ),
         (
             ["vllm", "serve", "m", *ASYNC],

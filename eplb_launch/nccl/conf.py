@@ -5,7 +5,7 @@ even to nothing, stays; then the user's file counts, then that in /etc. NCCL_CON
 replaces the user's file. The home is that of the password database up to 2.29.7, and $HOME from
 2.30.3. RCCL has files of its own.
 
-Imported only for a command that can hang, and `nccl` only where there is something to be read.
+Imported only for a command that can hang, where there is something to be read.
 Nothing here raises: a file that cannot be read is none.
 """
 
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 ENVIRONMENT = "the environment"
 CONF_FILE = "NCCL_CONF_FILE"  # names a conf file
 MAX_BYTES = 64 * 1024  # of a conf file; a real one has a dozen lines
-# What the variables that count here begin with.
-_TELLING = (
-    "NCCL_MAX_",
-    "NCCL_MIN_",
-    CONF_FILE,
-    "NCCL_ENV_PLUGIN",
-    "VLLM_BATCH_INVARIANT",
-)
 
 
 class Value(Record):
@@ -41,18 +33,6 @@ class Value(Record):
 
     text: str
     source: str  # ENVIRONMENT, or the path of a conf file
-
-
-def nothing_set(environ: Mapping[str, str], files: Files = DISK) -> bool:
-    """Whether there is no variable that counts here, and no conf file: the ordinary case."""
-    if any(name.startswith(_TELLING) for name in environ):
-        return False
-    homes = {environ.get("HOME"), home_of(files.user(), files)}
-    return not any(
-        files.exists(place + name)
-        for place in ("/etc/", *(f"{home}/." for home in homes if home))
-        for name in ("nccl.conf", "rccl.conf")
-    )
 
 
 def readings(
@@ -102,7 +82,7 @@ def _conf_files(
             homes = [named]
     else:
         variable = environ.get("HOME", "")
-        home = variable if library.home_from_variable else home_of(files.user(), files)
+        home = variable if library.home_from_variable else files.home()
         if home is None:  # a user of LDAP or the like, whose $HOME is likely to be the same
             homes = [f"{variable}/.{library.conf}", None] if variable else [None]
         elif home and UNKNOWN not in home:
@@ -111,19 +91,6 @@ def _conf_files(
             homes.append(None)
     for path in homes:
         yield [name for name in (path, last) if name]
-
-
-def home_of(uid: int | None, files: Files = DISK) -> str | None:
-    """Return the home of a user by /etc/passwd, or None.
-
-    Not getpwuid(3), which may ask servers: NCCL does that itself, but later and not twice.
-    """
-    wanted = b"%d" % uid if uid is not None else None
-    for line in _read("/etc/passwd", files).split(b"\n"):
-        fields = line.split(b":")
-        if len(fields) > 5 and fields[2] == wanted:
-            return os.fsdecode(fields[5])
-    return None
 
 
 def conf_values(path: str, files: Files = DISK) -> Iterator[tuple[str, str]]:

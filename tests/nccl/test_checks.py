@@ -427,9 +427,9 @@ def test_a_plan_finds_its_server_once(
 ) -> None:
     found = []
 
-    def counted(*given: Any) -> Any:
+    def counted(*given: Any, **named: Any) -> Any:
         found.append(given)
-        return real(*given)
+        return real(*given, **named)
 
     real = find.find
     monkeypatch.setattr(find, "find", counted)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eplb_launch.files import Given
 from eplb_launch.nccl import variables as nccl
-from eplb_launch.nccl.conf import ENVIRONMENT, MAX_BYTES, Value, conf_values, home_of, readings
+from eplb_launch.nccl.conf import ENVIRONMENT, MAX_BYTES, Value, conf_values, readings
 from eplb_launch.nccl.variables import NEWEST, RCCL, channels, limit, parameter, pow2up, strtoll
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ def test_what_depends_has_two_readings(
 
 def test_a_user_who_is_not_in_the_file() -> None:
     files = given_files({HOME: FOUR}, uid=1007)
-    assert home_of(1000, files) is None
+    assert given_files({HOME: FOUR}, uid=1000).home() == "/home/u"
+    assert files.home() is None
     assert len(readings({"HOME": "/home/u"}, "0.16.0", files=files)) == 2
     assert readings({}, "0.16.0", files=files) == ({},)
 
