@@ -148,7 +148,7 @@ def launch(
     """Start vLLM without the hang of expert-parallel load balancing.
 
     The launcher reads the arguments of CMD, sets NCCL_MAX_CTAS=8 where async EPLB and cooperative
-    MoE kernels could wait for each other for ever, and becomes CMD: the process stays the same.
+    MoE kernels could wait for each other, and becomes CMD: the process stays the same.
     """
     cap = _checked(ctx, vllm_version, max_ctas, sms)
     if ctx.invoked_subcommand is not None:

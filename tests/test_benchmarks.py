@@ -169,7 +169,11 @@ def load_deepep(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_what_is_shown_of_deepep_is_what_was_measured(load_deepep: Any) -> None:
     show = load_deepep("show")
     found = show.answers()
-    assert text("README.md") == show.between(text("README.md"), show.table(found))
+    for page, block in show.pages(found).items():
+        assert text(page) == show.between(text(page), block)
+    runs = [answer for answer in found if answer["batches"] == "busy"]
+    assert sorted(answer["seed"] for answer in runs) == list(range(10))
+    assert not any(answer["variable"] for answer in runs)
     assert text("benchmarks", "results", "deepep-cost.svg") == show.to_svg(show.costs(found))
     ET.fromstring(show.to_svg(show.costs(found)))
     assert all(set(line) == set(show.CAPS) for line in show.costs(found).values())

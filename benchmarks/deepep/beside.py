@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deepep_launch import ROOT, VLLM, Bench, Launch, Trial
@@ -28,6 +29,7 @@ from deepep_rows import (
     cost,
     exchange,
     expected,
+    fixed,
     grids,
     large,
     largest,
@@ -45,7 +47,9 @@ from eplb_launch.deepep.grids import grid
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TABLES = ("grids", "cost", "exchange", "large", "orders", "busy")
+TABLES = ("grids", "cost", "exchange", "large", "fixed", "orders", "busy")
+# What makes two trials of a start the same one.
+TRIAL = ("experts", "tokens", "batches", "move", "mib", "model", "swaps", "order", "seed")
 MISSING = """{name} is not installed. PyTorch: https://pytorch.org. DeepEP: how to build it and what
 it needs is said in README.md of https://github.com/deepseek-ai/DeepEP."""
 
@@ -63,12 +67,27 @@ class Tables:
         self.answers: list[dict[str, Any]] = []
         self.left_out = 0
         self.kept = kept
+        self.known: set[tuple[Any, ...]] = set()
+
+    def skip(self, path: str) -> None:
+        """Leave out what another run has answered."""
+        with open(path) as file:
+            answers = json.load(file)["answers"]
+        self.known.update(_key(answer["launch"], answer) for answer in answers)
 
     def run(self, title: str, launches: Iterable[Launch]) -> None:
         """Run some launches and print a table."""
         line = self.report.line
         line(f"\n{title}")
-        for launch in launches:
+        for whole in launches:
+            trials = tuple(
+                trial
+                for trial in whole.trials
+                if _key(whole.name, trial.as_dict()) not in self.known
+            )
+            if not trials:
+                continue
+            launch = replace(whole, trials=trials)
             if time.monotonic() > self.end:
                 self.left_out += 1
                 line(f"\n{launch.name}: left out, no time")
@@ -169,6 +188,10 @@ class Tables:
         line(f"everywhere   {' '.join(f'{n}={v}' for n, v in sorted(kept.items())) or '-'}")
 
 
+def _key(launch: str, trial: dict[str, Any]) -> tuple[Any, ...]:
+    return (launch, *(trial[name] for name in TRIAL))
+
+
 def _seen(answer: dict[str, Any]) -> str:
     if "steps" not in answer:
         return "hangs" if answer["hangs"] else "runs"
@@ -212,6 +235,13 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=float, default=3600, help="seconds; then nothing is started"
     )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="leave out what an earlier run has written to this file with --json",
+    )
     parser.add_argument("--note", default="", help="about DeepEP as it is installed")
     options = parser.parse_args()
     for name in ("torch", "deep_ep"):
@@ -225,6 +255,8 @@ def main() -> None:
     note = f" ({options.note})" if options.note else ""
     with tempfile.TemporaryDirectory(prefix="eplb-deepep-") as directory:
         tables = Tables(Bench(directory), report, options.limit, note, options.json)
+        for path in options.skip:
+            tables.skip(path)
         if "grids" in wanted:
             tables.run("Blocks of DeepEP's kernels, by the formula and by the profiler", grids())
         if "cost" in wanted:
@@ -238,6 +270,9 @@ def main() -> None:
         if "large" in wanted:
             sms = tables.facts.get("sms", 132)
             tables.run("One transfer of 512 MiB each way, for which NCCL fills the cap", large(sms))
+        if "fixed" in wanted:
+            sms = tables.facts.get("sms", 132)
+            tables.run("The same transfer, the same number of tokens in every call", fixed(sms))
         if "orders" in wanted:
             title = "Both orders, once: rank 0 NCCL, then dispatch; rank 1 dispatch, then NCCL"
             tables.run(title, orders())

@@ -144,6 +144,25 @@ def large(sms: int) -> Iterator[Launch]:
     yield Launch("NCCL_CGA_CLUSTER_SIZE=0 eplb-launch", (), (Trial(256, 64),), environ=NO_CLUSTERS)
 
 
+def fixed(sms: int) -> Iterator[Launch]:
+    """Yield the starts with one large transfer beside the same number of tokens in every call."""
+    rows = {
+        None: ((288, 128), (144, 128), (64, 128), (64, 112), (64, 116), (64, 124), (64, 126)),
+        8: ((288, 200), (64, 120), (128, 64), (144, 128), (288, 128), (288, 132), (288, 256)),
+        4: ((128, 64), (144, 128), (288, 128), (288, 256), (288, 132)),
+        2: ((128, 64), (288, 256), (264, 64)),
+        1: ((64, 130), (256, 256), (288, 132)),
+    }
+    for cap, pairs in rows.items():
+        name, words = ("without eplb-launch", None) if cap is None else _cap(cap)
+        yield Launch(name, words, tuple(Trial(*pair, moves=150) for pair in pairs))
+    words = ("--max-ctas", "fit", "--sms", str(sms))
+    for experts in (64, 144, 288):
+        name = f"eplb-launch {' '.join(words)}, a model of {experts} experts"
+        trials = tuple(Trial(experts, tokens, moves=150) for tokens in (64, 128, 256))
+        yield Launch(name, words, trials, experts=experts)
+
+
 def orders() -> Iterator[Launch]:
     """Yield the starts with both orders: rank 0 NCCL then dispatch, rank 1 the other way."""
     for name, words in (("without eplb-launch", None), ("eplb-launch", ()), _cap(4)):
@@ -180,7 +199,7 @@ def exchange(folder: str, version: str) -> Iterator[Launch]:
         shown = f"vLLM {version}" + (f", {communicator}" if communicator else "")
         starts: list[tuple[str, tuple[str, ...] | None, tuple[Trial, ...]]]
         few = (trial(256, 64), trial(144, 256, "varied"))
-        bare = (main[0], main[1], main[2]) if full else few[:1]
+        bare = (*main, heavy) if full else few[:1]
         starts = [
             ("without eplb-launch", None, bare),
             ("eplb-launch", (), (*main, heavy) if full else few),

@@ -95,8 +95,8 @@ class Worker:
         torch.cuda.synchronize()
         self.buffer.clean_low_latency_buffer(self.most_now, HIDDEN, trial["experts"])
         torch.cuda.synchronize()
-        self.sizes = random.Random(7)  # noqa: S311 - the same on both ranks
-        self.running = self.most_now // 2
+        self.sizes = random.Random(7 + trial["seed"])  # noqa: S311 - the same on both ranks
+        self.running = self.sizes.randint(1, self.most_now)
         self.orders = random.Random(11)  # noqa: S311
 
     def tokens(self) -> int:

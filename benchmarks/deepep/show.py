@@ -1,7 +1,8 @@
 """Write what README.md shows of DeepEP from the answers in benchmarks/results: measures nothing.
 
-The table of vLLM's own exchange, between two marks in README.md, and what a lower cap costs, as
-deepep-cost.svg.
+Between two marks: in README.md the table of vLLM's own exchange; in docs/measurements.md how many
+steps it took with batches that grow and shrink, and the table of the large transfer. What a lower
+cap costs, as deepep-cost.svg.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import re
+import statistics
 from typing import Any
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -18,8 +20,8 @@ RESULTS = os.path.join(ROOT, "benchmarks", "results")
 BEGIN, END = "<!-- made by benchmarks/deepep/show.py -->\n", "<!-- end of it -->"
 COLUMNS = ("none", "8", "4")
 CAPS = ("none", "8", "4", "2", "1")
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 60, 200, 20, 40
+WIDTH, HEIGHT = 680, 300
+LEFT, RIGHT, TOP, BOTTOM = 60, 240, 20, 40
 COLOURS = ("#1f77b4", "#d95f02", "#7570b3", "#1b9e77")
 
 
@@ -68,6 +70,52 @@ def _cell(answer: dict[str, Any] | None) -> str:
     return f"runs ({blocks} CTAs)"
 
 
+def busy(found: list[dict[str, Any]]) -> str:
+    """Return what was seen with batches as a busy server has them."""
+    runs = [answer for answer in found if answer["batches"] == "busy"]
+    hung = [answer for answer in runs if answer["hangs"]]
+    shown = []
+    for name in ("steps", "moves"):
+        values = sorted(answer[name] for answer in hung)
+        middle = f"{statistics.median(values):g}"
+        shown.append(f"{middle} {name} (median; {values[0]} to {values[-1]})")
+    return (
+        "With batches that grow and shrink (8 to 256 tokens, 144 experts) and no cap "
+        f"{len(hung)} of {len(runs)} runs hang,\nafter {' and '.join(shown)}.\n"
+    )
+
+
+def large(found: list[dict[str, Any]]) -> str:
+    """Return the table of the transfer that fills the cap, by experts, tokens and cap."""
+    rows: dict[tuple[int, int, str], dict[str, dict[str, Any]]] = {}
+    for answer in found:
+        if answer["move"] != "large" or "hangs" not in answer or answer["order"]:
+            continue
+        if "CLUSTER" not in answer["launch"]:
+            key = answer["experts"], answer["tokens"], answer["batches"]
+            rows.setdefault(key, {})[_cap(answer)] = answer
+    lines = [
+        "| experts | tokens of a call | dispatch | combine | no cap | 8 | 4 | 2 | 1 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (experts, tokens, batches), by_cap in sorted(rows.items()):
+        one = next(iter(by_cap.values()))
+        varied = "" if batches == "fixed" else f"8 to {tokens}, varied"
+        cells = [
+            *(str(experts), varied or str(tokens)),
+            *(", ".join(map(str, one[name])) for name in ("dispatch", "combine")),
+            *(_large(by_cap.get(cap)) for cap in CAPS),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _large(answer: dict[str, Any] | None) -> str:
+    if answer is None:
+        return ""
+    return f"**hangs** ({answer['steps']})" if answer["hangs"] else "runs"
+
+
 def costs(found: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the milliseconds of a move by what is moved and by the cap, with nothing beside it."""
     lines: dict[str, dict[str, float]] = {}
@@ -106,7 +154,9 @@ def to_svg(lines: dict[str, dict[str, float]]) -> str:
     for cap in CAPS:
         text = "no cap" if cap == "none" else cap
         parts.append(f'<text x="{x(cap):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{text}</text>')
-    parts.append(f'<text x="{x("4"):.1f}" y="{HEIGHT - 4}" text-anchor="middle">CTAs</text>')
+    parts.append(
+        f'<text x="{x("4"):.1f}" y="{HEIGHT - 4}" text-anchor="middle">most CTAs of NCCL</text>'
+    )
     last = float("inf")  # where the name before stands; the slowest stands highest
     by_time = sorted(lines.items(), key=lambda entry: entry[1][CAPS[-1]])
     for colour, (name, line) in zip(COLOURS, by_time, strict=False):
@@ -125,20 +175,29 @@ def between(text: str, block: str) -> str:
     """Return a text with what stands between the marks replaced."""
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
     if not re.search(pattern, text, re.DOTALL):
-        raise SystemExit("README.md lacks the marks")
+        raise SystemExit("the marks are missing")
     return re.sub(pattern, lambda _: f"{BEGIN}\n{block}\n{END}", text, count=1, flags=re.DOTALL)
 
 
+def pages(found: list[dict[str, Any]]) -> dict[str, str]:
+    """Return what is shown, by the page."""
+    return {
+        "README.md": table(found),
+        "docs/measurements.md": f"{large(found)}\n{busy(found)}",
+    }
+
+
 def main() -> None:
-    """Write both."""
+    """Write all."""
     found = answers()
     with open(os.path.join(RESULTS, "deepep-cost.svg"), "w") as file:
         file.write(to_svg(costs(found)))
-    path = os.path.join(ROOT, "README.md")
-    with open(path) as file:
-        text = file.read()
-    with open(path, "w") as file:
-        file.write(between(text, table(found)))
+    for name, block in pages(found).items():
+        path = os.path.join(ROOT, name)
+        with open(path) as file:
+            text = file.read()
+        with open(path, "w") as file:
+            file.write(between(text, block))
 
 
 if __name__ == "__main__":

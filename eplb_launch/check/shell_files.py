@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check.kind import Kind
-from eplb_launch.check.tasks import VALUES, Place, Task, Word
+from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.model import UNKNOWN
@@ -21,6 +22,8 @@ PLACE = Place(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
 )
 
+_FILE = re.compile(r"[\w.+-]+\.\w+")
+_MOST = 16  # files that a script may source or start
 _NODES = re.compile(r"#SBATCH\s+(?:--nodes[=\s]\s*|-N\s*)([\w*,-]+)")
 
 
@@ -39,8 +42,21 @@ class Script(Kind):
         return any(line.startswith("#SBATCH") for line in text.split("\n", 20))
 
     def leftover(self) -> Iterator[Task]:
+        named: dict[str, list[Source]] = {}
         for source in self.sources:
-            yield task(source, source.text, 1, "")
+            named.setdefault(source.path.rpartition("/")[2], []).append(source)
+        for source in self.sources:
+            files: dict[str, File] = {}
+            todo = [source]
+            while todo and len(files) < _MOST:
+                for name in _FILE.findall(todo.pop().text):
+                    for other in named.get(name, ()):
+                        path = os.path.abspath(other.path)
+                        if path not in files and other is not source:
+                            files[path] = File(other.text, other)
+                            todo.append(other)
+            directory = os.path.dirname(os.path.abspath(source.path)) if files else "/"
+            yield task(source, source.text, 1, "").replace(files=files, directory=directory)
 
 
 def task(source: Source, text: str, line: int, name: str) -> Task:

@@ -8,6 +8,7 @@ from eplb_launch.command.shell.lexer import (
     NAME,
     PARAMETER,
     TEXT,
+    Word,
     literal,
     parts,
 )
@@ -16,7 +17,7 @@ from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from eplb_launch.command.shell.lexer import Parts, Word
+    from eplb_launch.command.shell.lexer import Parts
     from eplb_launch.command.shell.state import Field, State, Value
 
 DEPTH = 16  # `${A:-${B:-..}}`
@@ -305,6 +306,7 @@ def _parameter(text: str) -> tuple[str, str, str | None, str]:
     end += end == start and text[start : start + 1] in ("@", "*", "#", "?", "$", "!", "-")
     name, rest = text[start:end], text[end:]
     every = name if name in ("@", "*") else ""
+    rest = rest.removeprefix("[0]")
     if rest.startswith(("[@]", "[*]")):
         every, rest = rest[1], rest[3:]
     if name == "*":

@@ -72,11 +72,13 @@ def run(
         waits = way.files is not None and way.files[0].all_there
         way.room[0] += (PARSED if waits else ROOM) * len(script)
     follower = _Follower(found, search)
+    file = way.script
     try:
         follower.text(script, state)
         follower.not_called(state)
     except TooMuch:
         follower.partly = True
+        found.position, way.script = position, file
     return follower.choice(script)
 
 
@@ -92,8 +94,9 @@ class _Follower:
         self.nets: list[tuple[frozenset[str], Server]] = []  # what is put into variables
         self.used: set[str] = set()  # variables that servers were started with, or that are shown
         # All that are defined, each with the script that it is in.
-        self.functions: dict[int, tuple[Node, int, str]] = {}
+        self.functions: dict[int, tuple[Node, int, str, str]] = {}
         self.called: set[int] = set()  # functions
+        self.calls: list[Node] = []  # functions that are being followed
         self.returns: list[Arm] | None = None  # of the function that is being followed
         self.frame: State | None = None  # its state
         self.sure = False  # the command before succeeded
@@ -101,19 +104,27 @@ class _Follower:
         self.turns = 1  # of the loops around, as far as they are followed one by one
         self.level = 0
         self.partly = False  # the rest was too much to follow
-        self.left: tuple[int, str, int] = (0, "", 0)  # where that is
+        # Where that is: in the text of which script, and the file.
+        self.left: tuple[int, str, int, str] = (0, "", 0, "")
 
     def choice(self, script: str) -> Server | None:
         """Return the server to report."""
+        self.probing = False
         started = list(self.found)
         for names, server in self.nets:
             if self.used.isdisjoint(names):
                 self.add(server, execs=False)
         if self.partly:
             # What stands there is not followed: nothing is known of it.
-            position, source, at = self.left
-            if _stands(source[at:]) or (not self.found and any(mark in script for mark in MARKS)):
-                self.add(self.nothing_known(position, at, len(source)), execs=False)
+            for position, source, at, file in {
+                self.left,
+                (self.shell.position, script, 0, self.way.script),
+            }:
+                if _stands(source[at:]):
+                    self.shell.position, self.way.script = position, file
+                    self.add(self.nothing_known(at, len(source)), execs=False)
+            if not self.found and any(mark in script for mark in MARKS):
+                self.add(self.nothing_known(0, len(script)), execs=False)
         if not self.found:
             return None
         mains = [pair for pair in started if pair[0].entry] or started[-1:] or self.found[:1]
@@ -121,13 +132,10 @@ class _Follower:
         others = [other for other, _ in self.found if other is not server]
         return server.replace(others=tuple(others))
 
-    def nothing_known(self, position: int, begin: int, end: int) -> Server:
+    def nothing_known(self, begin: int, end: int) -> Server:
         """Return a server of which nothing is known but where it stands in the text."""
-        place = (
-            self.shell.place(Word((), begin, end)) if position == self.shell.position else position
-        )
         found = self.way.server((), (), NOTHING, "")
-        return found.replace(complete=False, place=place)
+        return found.replace(complete=False, place=self.shell.place(Word((), begin, end)))
 
     def add(self, server: Server, *, execs: bool) -> None:
         """Keep a server."""
@@ -161,11 +169,9 @@ class _Follower:
         if len(self.found) > SERVERS:
             raise TooMuch
         if not self.partly:
-            self.left = self.shell.position, self.source, node.at
+            self.left = self.shell.position, self.source, node.at, self.way.script
         if self.level > LEVELS or node.kind == "deep":
             self.partly = True
-            if node.kind != "deep":
-                raise TooMuch
         else:
             self.kinds[node.kind](self, node, state)
         self.level -= 1
@@ -274,7 +280,7 @@ class _Follower:
 
     def function(self, node: Node, state: State) -> None:
         """Keep a function for when it is called."""
-        self.functions[id(node)] = node, self.shell.position, self.source
+        self.functions[id(node)] = node, self.shell.position, self.source, self.way.script
         state.variables[node.names[0] + FUNCTION] = node
         self.sure = True
 
@@ -491,8 +497,7 @@ class _Follower:
             BUILTINS[name](command.fields, state)
             if name == "let" and _stands(words[-1][0]):  # `((` that is no arithmetic
                 node = command.node
-                begin, end = node.at, node.items[-1].end
-                self.add(self.nothing_known(self.shell.position, begin, end), execs=False)
+                self.add(self.nothing_known(node.at, node.items[-1].end), execs=False)
             elif name == "set" and any(_hints(text) for text, _ in words[1:]):
                 self.used |= self.shell.read - {PARAMETERS}
                 self.net(frozenset((PARAMETERS,)), state.parameters(), state)
@@ -518,6 +523,7 @@ class _Follower:
         text = scripts.text(words[1][0], here, sourced=True)
         if text is None:
             return False
+        way.room[0] += ROOM * len(text)
         before = way.level, way.script, state.stored(PARAMETERS)
         way.level, way.script = way.level + 1, words[1][0]
         if words[2:]:
@@ -579,17 +585,22 @@ class _Follower:
 
     def call(self, node: Node, fields: list[Field], before: list[Item], state: State) -> None:
         """Follow a function, with the assignments `before` it."""
-        self.called.add(id(node))
-        outer = self.frame, self.returns, self.shell.position, self.source
+        self.called.update((id(node),) if not self.probing else ())
+        if self.calls.count(node) > 1:  # it calls itself
+            self.sure = False
+            return
+        self.calls.append(node)
+        outer = self.frame, self.returns, self.shell.position, self.source, self.way.script
         self.frame = frame = state.branch()
         returns: list[Arm] = []
         self.returns = returns
         for item in before:
             assign(item, frame, export=True)
         frame.variables[PARAMETERS] = elements(fields[1:])
-        _, self.shell.position, self.source = self.functions[id(node)]
+        _, self.shell.position, self.source, self.way.script = self.functions[id(node)]
         self.parts(node, frame)
-        self.frame, self.returns, self.shell.position, self.source = outer
+        self.calls.pop()
+        self.frame, self.returns, self.shell.position, self.source, self.way.script = outer
         arms = [*([] if frame.ended else [frame.changes(state)]), *returns]
         own = {assigned(item) for item in before}
         state.join([_without(arm, own) for arm in arms])
@@ -601,8 +612,9 @@ class _Follower:
         while seen < len(self.functions):
             nodes = list(self.functions.values())[seen:]
             seen += len(nodes)
-            for node, _, _ in nodes:
-                if id(node) not in self.called:
+            for node, _, _, script in nodes:
+                # Those of a file that is sourced are for others, too.
+                if id(node) not in self.called and script == self.way.script:
                     self.call(node, [("", 0), (GAP, 0)], [], state.branch())
 
     def way_to(self, state: State) -> Context:
@@ -676,7 +688,7 @@ class _Follower:
             way = self.way_to(command.state)
             server = self.search(["sh", "-c", text], [0, 0, place], way)
             if server is None or not server.entry:
-                server = self.nothing_known(self.shell.position, one.at, one.at + len(text))
+                server = self.nothing_known(one.at, one.at + len(text))
             self.nets.append((frozenset(), server.replace(complete=False)))
 
     own: ClassVar = {
