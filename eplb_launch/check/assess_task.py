@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from eplb_launch.check.tasks import Task, Word
     from eplb_launch.model import Server
     from eplb_launch.plans import Plan
+
+# Of EPLB itself, of what hangs with it, and of what turns it on.
+_WORDS = re.compile(r"eplb|low[-_ ]latency|elastic[-_]ep|mega[-_]moe", re.IGNORECASE)
 
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
@@ -52,7 +56,18 @@ def _judged(task: Task, vllm_version: str | None, decisions: Decisions) -> list[
         key = finding.file, finding.line
         if key not in worst or finding.rank < worst[key].rank:
             worst[key] = finding
-    return sorted(worst.values(), key=lambda finding: finding.line)
+    asks = _asks(task)
+    found = sorted(worst.values(), key=lambda finding: finding.line)
+    return [finding.replace(asks=asks) for finding in found]
+
+
+def _asks(task: Task) -> bool:
+    """Whether a word of EPLB stands anywhere in what belongs to a task, as far as it is here."""
+    about = task.about or (task.source.text if task.unreadable else "")
+    texts = [about, *(word.text for word in task.words)]
+    texts += (text for item in task.environ.items() for text in item)
+    texts += (file.text for file in task.files.values())
+    return any(_WORDS.search(text) for text in texts)
 
 
 class _Judge:

@@ -175,7 +175,8 @@ class _Reader:
             yield task
         if not found and self.started == before:
             why = "vLLM is its engine, and no field that is read here says how it is started"
-            yield self.task(at, OPERATOR, line, ()).replace(unreadable=why)
+            text = "\n".join(self.source.text.split("\n")[at.node.line - 1 : at.node.end])
+            yield self.task(at, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
     def walk(self, todo: list[_At], depth: int = 0) -> Iterator[Task]:
         """Yield what is started below the nodes to do, the last of them first."""

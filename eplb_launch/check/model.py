@@ -49,6 +49,12 @@ class Finding(Record):
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
     lines: tuple[int, int] = (0, 0)  # the first and the last line of its words, if they are a list
+    asks: bool = True  # a word of EPLB, or of what can hang with it, stands in what belongs to it
+
+    @property
+    def apart(self) -> bool:
+        """Whether it is unknown for what it reads at run time alone: nothing here asks for EPLB."""
+        return self.assessment.state == UNKNOWN and not self.asks
 
     @property
     def verdict(self) -> str:
@@ -93,6 +99,14 @@ class Review(Record):
     files: int  # how many were read
     idle: tuple[str, ...] = ()  # files that were asked for, with nothing in them that is known here
     mentions: tuple[Mention, ...] = ()
+
+    def shown(self, *, strict: bool) -> tuple[Finding, ...]:
+        """Return the servers that are findings: with `strict`, those that are `apart` too."""
+        return tuple(one for one in self.findings if strict or not one.apart)
+
+    def apart(self, *, strict: bool) -> tuple[Finding, ...]:
+        """Return the servers that are no findings."""
+        return tuple(one for one in self.findings if one.apart and not strict)
 
     def status(self, *, strict: bool = False) -> int:
         """Return the exit status: 1 where something is exposed, 125 where a file was not read."""

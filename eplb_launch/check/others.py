@@ -83,7 +83,7 @@ class Other(Kind):
                         break
                     text += f"\n{following}"
                 found = task(source, text.lstrip("@-+ \t"), number, "")
-                yield found.replace(place=PLACE, guess=why)
+                yield found.replace(place=PLACE, guess=why, about=source.text)
 
 
 def of_people(path: str, text: str = "") -> str:

@@ -23,13 +23,13 @@ SCHEMA = 2
 def text(review: Review, *, strict: bool, verbose: bool = False) -> str:
     """For a person: a line for each server, what to do below it, and a summary."""
     lines: list[str] = []
-    for finding in review.findings:
+    for finding in review.shown(strict=strict):
         lines += _lines(finding)
     for trouble in review.troubles:
         place = f"{trouble.file}:{trouble.line}" if trouble.line else trouble.file
         lines.append(f"{place}: not read: {trouble.message}")
     if verbose:
-        lines += _mentions(review)
+        lines += _mentions(review, strict=strict)
     lines.append(_summary(review, strict=strict))
     return "".join(f"{printable(line)}\n" for line in lines)
 
@@ -46,13 +46,20 @@ def _lines(finding: Finding) -> list[str]:
     return lines
 
 
-def _mentions(review: Review) -> list[str]:
-    return [f"{one.file}:{one.line}: no server: {one.why}" for one in review.mentions]
+def _mentions(review: Review, *, strict: bool) -> list[str]:
+    """Return the servers that do not ask for EPLB, and the lines that are no server."""
+    apart = []
+    for one in review.apart(strict=strict):
+        said = ": ".join(part for part in (one.name, one.assessment.reason) if part)
+        apart.append(f"{one.file}:{one.line}: does not ask for EPLB: {said}")
+        apart += [f"    {line}" for line in one.missing]
+    return apart + [f"{one.file}:{one.line}: no server: {one.why}" for one in review.mentions]
 
 
 def _summary(review: Review, *, strict: bool) -> str:
-    counts = _counts(review)
-    total = len(review.findings)
+    counts = _counts(review, strict=strict)
+    total = len(review.shown(strict=strict))
+    apart = len(review.apart(strict=strict))
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
     parts[0] += " to the EPLB hang"
     if counts[WORDS[UNKNOWN]]:
@@ -61,8 +68,12 @@ def _summary(review: Review, *, strict: bool) -> str:
     line = f"{servers} in {files}: {', '.join(parts)}"
     if not review.files:
         line = "nothing was checked: no file that check reads is there; name a file itself"
-    elif not total:
+    elif not total and not apart:
         line = f"{servers} in {files}: nothing there starts vLLM, as far as check reads it"
+    if apart:
+        does = "do" if apart > 1 else "does"
+        line += f"; {_plural(apart, 'more server')} {does} not ask for EPLB"
+        line += ", but what they read at run time could (--verbose)"
     if review.mentions:
         many = "start" if len(review.mentions) > 1 else "starts"
         line += (
@@ -77,8 +88,8 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _counts(review: Review) -> dict[str, int]:
-    verdicts = [finding.verdict for finding in review.findings]
+def _counts(review: Review, *, strict: bool) -> dict[str, int]:
+    verdicts = [finding.verdict for finding in review.shown(strict=strict)]
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
 
@@ -95,28 +106,30 @@ def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
         "launcher": __version__,
         "status": review.status(strict=strict),
         "files": review.files,
-        "counts": _counts(review),
-        "servers": [
-            {
-                "file": finding.file,
-                "line": finding.line,
-                "name": finding.name,
-                "entry": finding.entry,
-                "verdict": finding.verdict,
-                "cause": finding.assessment.cause,
-                "reason": finding.assessment.reason,
-                "unread": list(finding.assessment.unread),
-                "release": {"version": finding.version, "source": finding.version_source},
-                "fixes": [{"how": fix.how, "text": fix.text} for fix in finding.fixes],
-                "warnings": [warning_as_dict(w) for w in finding.assessment.warnings],
-                "notes": list(finding.notes),
-            }
-            for finding in review.findings
-        ],
+        "counts": _counts(review, strict=strict),
+        "servers": [_server(finding) for finding in review.shown(strict=strict)],
+        "not_asked_for": [_server(finding) for finding in review.apart(strict=strict)],
         "mentions": [{"file": m.file, "line": m.line, "why": m.why} for m in review.mentions],
         "errors": [
             {"file": t.file, "line": t.line or None, "message": t.message} for t in review.troubles
         ],
+    }
+
+
+def _server(finding: Finding) -> dict[str, Any]:
+    return {
+        "file": finding.file,
+        "line": finding.line,
+        "name": finding.name,
+        "entry": finding.entry,
+        "verdict": finding.verdict,
+        "cause": "not-asked-for" if finding.apart else finding.assessment.cause,
+        "reason": finding.assessment.reason,
+        "unread": list(finding.assessment.unread),
+        "release": {"version": finding.version, "source": finding.version_source},
+        "fixes": [{"how": fix.how, "text": fix.text} for fix in finding.fixes],
+        "warnings": [warning_as_dict(w) for w in finding.assessment.warnings],
+        "notes": list(finding.notes),
     }
 
 
@@ -132,7 +145,7 @@ def github(review: Review, *, strict: bool, verbose: bool = False) -> str:
     docs.github.com/actions/reference/workflow-commands-for-github-actions.
     """
     lines: list[str] = []
-    for finding in review.findings:
+    for finding in review.shown(strict=strict):
         if finding.assessment.state not in OK_STATES:
             severe = finding.assessment.state == EXPOSED or strict
             title = f"{finding.verdict}: {finding.name or finding.entry or 'vLLM'}"
@@ -145,7 +158,7 @@ def github(review: Review, *, strict: bool, verbose: bool = False) -> str:
             lines.append(_annotation("warning", finding.file, finding.line, warning.code, message))
     lines += [_annotation("error", t.file, t.line, "not read", t.message) for t in review.troubles]
     if verbose:
-        lines += map(printable, _mentions(review))
+        lines += map(printable, _mentions(review, strict=strict))
     lines.append(printable(_summary(review, strict=strict)))
     return "".join(f"{line}\n" for line in lines)
 

@@ -39,7 +39,7 @@ _RULES = {
 def log(review: Review, *, strict: bool) -> dict[str, Any]:
     """Return the log: a result for each server that is not ok, and for each warning."""
     results: list[dict[str, Any]] = []
-    for finding in review.findings:
+    for finding in review.shown(strict=strict):
         if finding.assessment.state not in OK_STATES:
             level = "error" if strict else _RULES[finding.assessment.state][0]
             fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]

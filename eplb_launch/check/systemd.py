@@ -279,19 +279,33 @@ def commands(setting: Setting, environ: Mapping[str, str]) -> Iterator[tuple[Wor
         expanded = [
             piece
             for index, item in enumerate(words)
-            for piece in ([item] if literal else _expand(item, environ, first=index == 0))
+            for piece in (
+                [item]
+                if literal
+                else _expand(item, environ, first=index == 0, valued=_takes(words[index - 1]))
+            )
         ]
         yield tuple(Word(text, setting.source, setting.line, setting.end) for text in expanded)
         found = []
 
 
-def _expand(text: str, environ: Mapping[str, str], *, first: bool) -> list[str]:
-    """Return the words that one becomes: `$NAME` alone is split, `${NAME}` stays one word."""
+def _takes(word: str) -> bool:
+    return word.startswith("--") and "=" not in word
+
+
+def _expand(text: str, environ: Mapping[str, str], *, first: bool, valued: bool) -> list[str]:
+    """Return the words that one becomes: `$NAME` alone is split, `${NAME}` stays one word.
+
+    `valued`: it follows an option, whose value it is.
+    """
     match = re.fullmatch(r"\$([A-Za-z_]\w*)", text)
     if match and not first:
         known = environ.get(match[1])
         # What is not set in the unit may be in the manager's environment.
-        return [UNKNOWN] if known is None or UNKNOWN in known else split(known)
+        if known is not None and UNKNOWN not in known:
+            return split(known)
+        # As many words as it has. Two of which nothing is known: one could only be the model.
+        return [UNKNOWN] * (1 if valued else 2)
 
     def value(found: re.Match[str]) -> str:
         if found[1]:

@@ -138,6 +138,7 @@ class Task(Record):
     files: Mapping[str, File] = {}  # by the path where the command sees them
     notes: tuple[str, ...] = ()
     unreadable: str = ""  # why there are no words, though it starts a server
+    about: str = ""  # what else of the file belongs to it
     guess: str = ""  # why it is not known whether its words are what is started
     takes_away: str = ""  # what takes the variable away again, wherever else the file sets it
     own_entry: bool = False  # the image's entry point is the program: the file names none

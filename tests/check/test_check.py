@@ -31,7 +31,7 @@ SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 ARGS = "-dp 8 --enable-eplb --eplb-config.use_async=true --all2all-backend=deepep_low_latency"
 EXPOSED = f"vllm serve m {ARGS}\n"
 WRAPPED = f"eplb-launch -- vllm serve m {ARGS}\n"
-UNKNOWN = "vllm serve m $ARGS\n"
+UNKNOWN = "vllm serve m --enable-eplb $ARGS\n"
 BROKEN = "apiVersion: [v1\n"
 
 
@@ -282,7 +282,8 @@ def test_the_json_has_these_keys(folder: Path) -> None:
     (folder / "a.sh").write_text(EXPOSED)
     (folder / "b.yaml").write_text(BROKEN)
     found = json.loads(check("--format", "json", ".").output)
-    keys = ["schema", "launcher", "status", "files", "counts", "servers", "mentions", "errors"]
+    keys = ["schema", "launcher", "status", "files", "counts", "servers"]
+    keys += ["not_asked_for", "mentions", "errors"]
     assert list(found) == keys
     assert (found["schema"], found["status"], found["files"]) == (2, 1, 2)
     assert found["counts"] == {"ok": 0, "exposed": 1, "unknown": 0}
@@ -375,7 +376,7 @@ def test_a_name_that_is_not_utf8(folder: Path, style: str) -> None:
 @pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
 def test_what_could_not_be_read_is_said(folder: Path, style: str) -> None:
     (folder / "a.service").write_text(
-        "[Service]\nEnvironmentFile=/srv/other.env\nExecStart=vllm serve m $ARGS\n"
+        "[Service]\nEnvironmentFile=/srv/other.env\nExecStart=vllm serve m --enable-eplb $ARGS\n"
     )
     (folder / "b.sh").write_text(EXPOSED)
     output = check("--format", style, ".").output
@@ -386,7 +387,7 @@ def test_what_could_not_be_read_is_said(folder: Path, style: str) -> None:
 UNSETTLED = {
     "the release": (EXPOSED, "say which release it is with --vllm-version X.Y.Z"),
     "the --config file": (
-        "vllm serve m --config c.yaml\n",
+        "vllm serve m --enable-eplb --config c.yaml\n",
         "check that file together with this one",
     ),
     "settings": (
@@ -414,9 +415,9 @@ def test_an_unknown_verdict_says_what_would_settle_it(
 def test_what_is_said_to_settle_it_settles_it(folder: Path) -> None:
     (folder / "a.sh").write_text(EXPOSED)
     assert "a.sh:1: exposed: " in check("a.sh").output
-    (folder / "b.sh").write_text("vllm serve m --config c.yaml\n")
+    (folder / "b.sh").write_text("vllm serve m --enable-eplb --config c.yaml\n")
     assert "b.sh:1: unknown: " in check("b.sh").output
-    (folder / "c.yaml").write_text("enable-eplb: false\n")
+    (folder / "c.yaml").write_text("data-parallel-size: 1\n")
     assert "b.sh:1: ok: " in check("b.sh", "c.yaml").output
 
 

@@ -85,7 +85,8 @@ def test_options_of_a_drop_in_in_another_folder_count(tmp_path: Path) -> None:
     [
         (("EnvironmentFile=/etc/vllm.env", "ExecStart=vllm serve m $ARGS"), "unknown"),
         (("ExecStart=vllm serve m ${ARGS}",), "unknown"),
-        (("ExecStart=vllm serve $MODEL",), "ok"),
+        (("ExecStart=vllm serve $MODEL",), "unknown"),
+        (("ExecStart=vllm serve ${MODEL}",), "ok"),
         (("ExecStart=vllm serve m --port $PORT",), "ok"),
         ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=4", f"ExecStart=vllm serve m {RULE}"), "ok"),
         ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=8", f"ExecStart=vllm serve m {RULE}"), "exposed"),

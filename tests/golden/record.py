@@ -161,9 +161,9 @@ def _as_json(seen: dict[str, Any]) -> Any:
 
 def _servers_of(seen: dict[str, Any]) -> list[dict[str, Any]]:
     """Take the servers out of what has been said in JSON."""
-    out = seen.get("out")
-    found: list[dict[str, Any]] = out.pop("servers", []) if isinstance(out, dict) else []
-    return found
+    out = seen.get("out") or {}
+    lists = ("servers", "not_asked_for") if isinstance(out, dict) else ()
+    return [server for name in lists for server in out.pop(name, [])]
 
 
 def _files(place: str, folder: str) -> Iterator[str]:
@@ -335,7 +335,8 @@ def _is_set(record: Any) -> bool:
 def _servers(record: Any) -> Iterator[tuple[str, str]]:
     """Yield the servers in a record of ps or check, with their verdicts."""
     out = record.get("out")
-    for server in (record, *(out.get("servers", ()) if isinstance(out, dict) else ())):
+    lists = ("servers", "not_asked_for") if isinstance(out, dict) else ()
+    for server in (record, *(one for name in lists for one in out.get(name, ()))):
         if "verdict" in server:
             yield str(server.get("pid") or f"{server['line']} {server['name']}"), server["verdict"]
 

@@ -1,0 +1,110 @@
+"""Unknown is earned: servers that do not ask for EPLB are counted, listed, and no findings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eplb_launch.check.command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata: {{name: p}}
+spec:
+  volumes: [{{name: v, configMap: {{name: c}}}}]
+  containers:
+  - name: v
+    image: vllm/vllm-openai:v0.16.0
+    command: [bash, -c, {}]
+    env: [{{name: {}, value: "1"}}]
+    volumeMounts: [{{name: v, mountPath: /c}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: c}}
+data: {{a.yaml: "{}"}}
+"""
+RUN = "exec vllm serve m $MORE"
+
+# The file, its text, and whether it asks for EPLB.
+CASES = {
+    "a script": ("a.sh", "vllm serve m $MORE\n", False),
+    "it says EPLB": ("a.sh", "vllm serve m --enable-eplb $MORE\n", True),
+    "elsewhere in it": ("a.sh", 'ARGS=(--enable-eplb)\n. ./rest.sh\nvllm serve m "$@"\n', True),
+    "a backend": ("a.sh", "vllm serve m --all2all-backend deepep_low_latency $MORE\n", True),
+    "a pod": ("p.yaml", POD.format(f'"{RUN}"', "A", "b"), False),
+    "its command": ("p.yaml", POD.format(f'"{RUN} --enable-eplb"', "A", "b"), True),
+    "its environment": ("p.yaml", POD.format(f'"{RUN}"', "EPLB", "b"), True),
+    "a file that it mounts": ("p.yaml", POD.format(f'"{RUN}"', "A", "enable-eplb: true"), True),
+    "an operator": (
+        "o.yaml",
+        "apiVersion: a.org/v1\nkind: M\nspec:\n  engine: vllm\n  replicas: 1\n",
+        False,
+    ),
+    "with a field of its own": (
+        "o.yaml",
+        "apiVersion: a.org/v1\nkind: M\nspec:\n  engine: vllm\n  eplb: {enabled: true}\n",
+        True,
+    ),
+    "a Makefile": ("Makefile", "a:\n\tvllm serve m $(MORE)\n", False),
+    "and what it sets": ("Makefile", "MORE = --enable-eplb\na:\n\tvllm serve m $(MORE)\n", True),
+    "a unit": ("v.service", "[Service]\nExecStart=/opt/v/bin/vllm serve $MORE\n", False),
+    "a unit that asks": (
+        "v.service",
+        "[Service]\nExecStart=/opt/v/bin/vllm serve $MORE --enable-eplb\n",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "asks"), CASES.values(), ids=CASES)
+def test_what_does_not_ask_for_eplb_is_no_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, asks: bool
+) -> None:
+    (tmp_path / name).write_text(text)
+
+    def told(*, strict: bool = False) -> dict[str, list[dict[str, str]]]:
+        assert run([str(tmp_path)], style="json", strict=strict) == strict
+        found: dict[str, list[dict[str, str]]] = json.loads(capsys.readouterr().out)
+        return found
+
+    found = told()
+    assert [server["verdict"] for server in found["servers"]] == ["unknown"] * asks
+    causes = [server["cause"] for server in found["not_asked_for"]]
+    assert causes == ["not-asked-for"] * (not asks)
+    strictly = told(strict=True)
+    assert [server["verdict"] for server in strictly["servers"]] == ["unknown"]
+    assert strictly["not_asked_for"] == []
+    for style in ("text", "github"):
+        run([str(tmp_path)], style=style, verbose=True)
+        listed = [line for line in capsys.readouterr().out.split("\n") if "does not ask" in line]
+        assert bool(listed) == (not asks)
+        if listed:
+            assert listed[0].startswith(f"{tmp_path}/{name}:")
+            assert "1 more server does not ask for EPLB, but what they read" in listed[-1]
+    run([str(tmp_path)], style="sarif")
+    results = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+    assert bool(results) == asks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vllm serve m\n",  # proven: not needed
+        "NCCL_MAX_CTAS=8 vllm serve m --enable-eplb $MORE\n",  # capped
+    ],
+)
+def test_ok_stays_for_what_is_proven(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "a.sh").write_text(text)
+    run([str(tmp_path)], style="json")
+    found = json.loads(capsys.readouterr().out)
+    assert [server["verdict"] for server in found["servers"]] == ["ok"]
+    assert found["not_asked_for"] == []
