@@ -30,7 +30,7 @@ NOT_FOUND = 127
 PATH_MAX = 4096  # linux/limits.h
 PIPE_BUF = 4096  # linux/limits.h: pipe(7)
 # Of st_mode, without importing stat: linux/stat.h.
-S_IFMT, S_IFIFO, S_IFREG = 0o170000, 0o010000, 0o100000
+S_IFMT, S_IFIFO, S_IFCHR, S_IFREG = 0o170000, 0o010000, 0o020000, 0o100000
 AT_EXECFN = 31  # linux/auxvec.h
 # execvp(3) without a PATH (glibc's confstr(_CS_PATH)).
 DEFAULT_PATH = b"/bin:/usr/bin"
@@ -84,7 +84,8 @@ def _write(stream: TextIO, text: str) -> None:
             finally:
                 os.close(own)
             return
-    if kind != S_IFREG:
+    waits = kind != S_IFREG and (kind != S_IFCHR or os.isatty(descriptor))  # /dev/null does not
+    if waits:
         from select import select
 
         if not select([], [descriptor], [], 0)[1]:

@@ -11,7 +11,7 @@ import os
 from eplb_launch.command import look
 from eplb_launch.command.entrypoints import OWN_OPTIONS
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import check_cap, check_version
+from eplb_launch.launch_options import NAMES, check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -211,7 +211,9 @@ def plan_for(
 
 def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
     """Whether there is nothing that `checks` would have to look at: it costs start-up time."""
-    if server.prefixes or cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
+    if cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
+        return False
+    if server.prefixes and not _harmless(server):
         return False
     if any(name.startswith(_TELLING) for name in server.environ):
         return False
@@ -220,6 +222,17 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
         files.exists(place + name)
         for place in ("/etc/", *(f"{home}/." for home in homes if home))
         for name in ("nccl.conf", "rccl.conf")
+    )
+
+
+def _harmless(server: Server) -> bool:
+    """Whether what stands before a server leaves the variable alone, and starts it here as us."""
+    from eplb_launch.command.wrappers import PREFIXES
+
+    rows = [PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes]
+    told = any(w.drops or w.sets or w.name in NAMES for w in server.prefixes)
+    return bool(
+        server.hands_on and not (told or server.elsewhere or any("user" in r for r in rows))
     )
 
 

@@ -30,6 +30,6 @@ show 'is not set' eplb-launch --vllm-version 0.16.0 -- vllm serve deepseek-ai/De
     --eplb-config.use_async true --all2all-backend deepep_low_latency
 
 printf '\nA number that was set before stays.\n'
-show 16 NCCL_MAX_CTAS=16 eplb-launch --vllm-version 0.16.0 -- vllm serve deepseek-ai/DeepSeek-V3 \
+show 4 NCCL_MAX_CTAS=4 eplb-launch --vllm-version 0.16.0 -- vllm serve deepseek-ai/DeepSeek-V3 \
     --data-parallel-size 8 --enable-expert-parallel --enable-eplb \
     --eplb-config.use_async true --all2all-backend deepep_low_latency

@@ -249,8 +249,9 @@ def test_installed_its_other_commands_find_what_they_need(installed: Installed) 
     assert json.loads(installed.launcher("explain", "--json", *launch).stdout)["needed"] is True
     assert installed.launcher("env", *launch).stdout == "export NCCL_MAX_CTAS=8\n"
     json.loads(installed.launcher("ps", "--json", str(os.getpid())).stdout)
-    examples = os.path.join(REPOSITORY, "examples")
-    assert " 0 exposed to the EPLB hang, 0 unknown" in installed.launcher("check", examples).stdout
+    folder = os.path.join(REPOSITORY, "examples")
+    examples = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+    assert " 0 exposed to the EPLB hang, 0 unknown" in installed.launcher("check", *examples).stdout
 
 
 def test_installed_its_types_are_seen(installed: Installed, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEPTH = 16  # shell strings inside shell strings
 # How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
 # with every turn.
-ROOM = 500_000
+ROOM = 1_200_000
 PARSED = 16  # what it takes to read a character of a script
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 

@@ -469,4 +469,15 @@ def test_files_that_are_given_are_read() -> None:
 def test_the_work_for_a_script_is_bounded(line: str, tmp_path: Path) -> None:
     script = "".join(line.format(number) for number in range(MOST // len(line)))
     (tmp_path / "a").write_text(script[:MOST])
-    assert calls(planned, ["sh", "./a"], tmp_path) < 4_500_000
+    assert calls(planned, ["sh", "./a"], tmp_path) < 6_500_000
+
+
+def test_a_library_as_large_as_real_ones(tmp_path: Path) -> None:
+    line = 'f{0}() {{ if [ -n "$A{0}" ]; then echo "$1 $A{0}" | tr a b; fi; local x=$(date); }}\n'
+    (tmp_path / "lib.sh").write_text("".join(line.format(number) for number in range(1000)))
+    (tmp_path / "a").write_text(f". ./lib.sh\n{SERVE}\n")
+    found = planned(["sh", "./a"], tmp_path)
+    assert found.server is not None
+    assert found.server.complete
+    (tmp_path / "a").write_text("# with --enable-eplb\n. ./lib.sh\nother-server --port 1\n")
+    assert warned(planned(["sh", "./a"], tmp_path)) == ""

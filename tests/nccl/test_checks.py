@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 
 from eplb_launch import plan
 from eplb_launch.command import find
-from eplb_launch.files import DISK, Given
+from eplb_launch.files import Given
 from eplb_launch.nccl.cases import shown
 from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
-from eplb_launch.nccl.conf import readings
 from eplb_launch.nccl.variables import NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from eplb_launch import Plan
-    from eplb_launch.files import Files
 
 ASYNC = [
     *("-dp", "8", "-ep", "--enable-eplb", "--all2all-backend", "deepep_low_latency"),
@@ -39,6 +37,7 @@ def decide(
     **options: Any,
 ) -> Plan:
     words = [*command.split(), *SERVE] if isinstance(command, str) else command
+    options.setdefault("files", here())
     return plan(words, environ or {}, vllm_version=version, nixl=False, **options)
 
 
@@ -46,17 +45,18 @@ def codes(decided: Plan) -> list[str]:
     return [warning.code for warning in decided.warnings]
 
 
+ROOT: list[Path] = []
+
+
 @pytest.fixture(autouse=True)
-def _no_files_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let NCCL's files be looked for in an empty place; a test names the files that it wants."""
+def _no_files_of_this_machine(tmp_path: Path) -> None:
+    """Let files be looked for in an empty place; a test puts those there that it wants."""
+    ROOT[:] = [tmp_path]
 
-    def elsewhere(*values: Any, files: Files, **options: Any) -> Any:
-        paths = [path for path in tmp_path.rglob("*") if path.is_file()]
-        texts = {f"/{path.relative_to(tmp_path)}": path.read_text() for path in paths}
-        there = Given(texts, os.getuid()) if files is DISK else files
-        return readings(*values, files=there, **options)
 
-    monkeypatch.setattr("eplb_launch.nccl.checks.readings", elsewhere)
+def here() -> Given:
+    paths = [path for path in ROOT[0].rglob("*") if path.is_file()]
+    return Given({f"/{p.relative_to(ROOT[0])}": p.read_text() for p in paths}, os.getuid())
 
 
 # The environment, and the codes of the warnings.
