@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,12 @@ def _asks(task: Task) -> bool:
     texts = [about, *(word.text for word in task.words)]
     texts += (text for item in task.environ.items() for text in item)
     texts += (file.text for file in task.files.values())
-    return any(_WORDS.search(text) for text in texts)
+    return any(map(_asks_for_it, texts))
+
+
+@functools.lru_cache(maxsize=32)  # many containers mount one large file
+def _asks_for_it(text: str) -> bool:
+    return _WORDS.search(text) is not None
 
 
 class _Judge:
