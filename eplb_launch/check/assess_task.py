@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from eplb_launch.plans import Plan
 
 # Of EPLB itself, of what hangs with it, and of what turns it on.
-_WORDS = re.compile(r"eplb|low[-_ ]latency|elastic[-_]ep|mega[-_]moe", re.IGNORECASE)
+_WORDS = ("eplb", "low_latency", "elastic_ep", "mega_moe")
 
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
@@ -73,7 +72,8 @@ def _asks(task: Task) -> bool:
 
 @functools.lru_cache(maxsize=32)  # many containers mount one large file
 def _asks_for_it(text: str) -> bool:
-    return _WORDS.search(text) is not None
+    low = text.lower().replace("-", "_").replace(" ", "_")  # a pattern takes 20 times as long
+    return any(word in low for word in _WORDS)
 
 
 class _Judge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from typing import TYPE_CHECKING
@@ -105,6 +106,7 @@ def entries(text: str) -> Iterator[int]:
         yield line
 
 
+@functools.lru_cache(maxsize=8)  # a long line may have thousands of entry points
 def why_none(line: str) -> str:
     """Return why a line with an entry point starts no server; "" if that is not plain."""
     if "kubectl.kubernetes.io/last-applied-configuration" in line:

@@ -248,6 +248,22 @@ CASES = [
     pytest.param("Dockerfile", "FROM x\nCMD " + "[" * 100_000, None, id="JSON"),
     pytest.param("a.service", "[Service]\nExecStart=vllm " + "\\\n" * 200_000, None, id="unit"),
     pytest.param(
+        "a.service",
+        "[Service]\nExecStart=bash -c '" + "vllm serve m; " * 12_000 + "'\n",
+        None,
+        id="a line of entry points",
+    ),
+    pytest.param(
+        "a.yaml",
+        HEAD
+        + "  - {image: vllm, args: [m], env: &e ["
+        + "".join(f"{{name: A{i}, value: b}}, " for i in range(4_000))
+        + "]}\n"
+        + "  - {image: vllm, args: [m], env: *e}\n" * 900,
+        "more work in it than in any real one",
+        id="variables, many times",
+    ),
+    pytest.param(
         "a.service", "[Service]\nExecStart=" + "vllm serve ; " * 1_500, "more work", id=";"
     ),
 ]

@@ -19,7 +19,7 @@ from eplb_launch.check.kubernetes.containers import (
 from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
 from eplb_launch.check.kubernetes.ray_pods import Clusters
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.sources import YAML
+from eplb_launch.check.sources import OF_A_WORD, YAML
 from eplb_launch.check.tasks import VALUES, Place, Task, Word, misshapen, word
 from eplb_launch.check.yaml_tree import LIST, TEXT
 from eplb_launch.command.wrappers import SHELLS
@@ -100,6 +100,8 @@ class Kubernetes(Kind):
         """
         namespace = node.string("metadata", "namespace")
         for found in containers(node):
+            if not source.spend(OF_A_WORD * len(found.node.list("env"))):
+                return
             key = (namespace, *_as_said(found.node))
             if is_owned and key in said:
                 yield id(found.node)
