@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 
+from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.files import Files, NotRegularError, is_regular, read_all
 from eplb_launch.model import Record
 
@@ -104,7 +105,8 @@ class View(Files):
             status = os.fstat(descriptor)
             if not is_regular(status.st_mode):
                 raise NotRegularError(path)
-            if not status.st_size:  # as in /proc and /sys, where to read may wait or do something
+            # Files of /proc and /sys have no size; to read others of them may wait or do something.
+            if not status.st_size and not path.startswith(f"{DRIVER}/"):
                 return b""
             opened = os.open(f"/proc/self/fd/{descriptor}", _FLAGS)
         finally:
