@@ -67,7 +67,7 @@ def test_a_launch_loads_its_own_modules_and_no_other(
     ended = start([*start.forms["script"], *options, "--", *SERVE], environ=environ)
     assert ended.seen
     loaded = imported(ended.err) - at_start
-    assert "eplb_launch.exec" in loaded
+    assert "eplb_launch.launch" in loaded
     assert not loaded & COSTLY
     assert "eplb_launch.command" in loaded
     assert not loaded & {"eplb_launch.command.find", "eplb_launch.command.scripts"}

@@ -7,8 +7,7 @@ import itertools
 import os
 
 from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
-from eplb_launch.exec import LAUNCHER_FAILED, say
-from eplb_launch.launch import place
+from eplb_launch.launch import LAUNCHER_FAILED, place, say
 from eplb_launch.model import Record
 from eplb_launch.plans import plan
 from eplb_launch.ps.apart import results
