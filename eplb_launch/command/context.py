@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import UNKNOWN, Server, Wrapper
 from eplb_launch.vllm.releases import VARIABLE
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 
 from eplb_launch.command import find_server
-from eplb_launch.command.entrypoints import HINTS
 from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.entrypoints import HINTS
 from eplb_launch.model import Record, is_python
 from eplb_launch.ps.processes import ROLES
 

@@ -8,7 +8,6 @@ A command is followed once for each way through the alternatives of what it read
 from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
-from eplb_launch.command.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
 from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
@@ -27,6 +26,7 @@ from eplb_launch.command.shell.state import (
 )
 from eplb_launch.command.shell.syntax import Node, parse
 from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
+from eplb_launch.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
