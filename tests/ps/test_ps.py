@@ -427,7 +427,7 @@ def test_a_server_that_becomes_another_program(house: House) -> None:
 def test_another_process_with_the_same_pid(house: House) -> None:
     found = read(house.start())
     assert found is not None
-    assert look_closer(found).trouble == ""
+    assert look_closer(found).trouble is None
     assert look_closer(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
 
 
