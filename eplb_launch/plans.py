@@ -335,7 +335,8 @@ def _why_not(
     for verdict in verdicts:
         missing = next(c for c in verdict.conditions if c.holds is False)
         setting = found[missing.setting]
-        why = f"{missing.text} does not hold ({setting.name}={setting.shown}, {cut(setting.source)})"
+        value = f"{setting.name}={setting.shown}, {cut(setting.source)}"
+        why = f"{missing.text} does not hold ({value})"
         reasons.setdefault(why, []).append(verdict.rule.hazard)
     if len(reasons) == 1:
         return next(iter(reasons))
