@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
-# Of EPLB itself, of what hangs with it, and of what turns it on.
-_WORDS = ("eplb", "low_latency", "elastic_ep", "mega_moe")
+# Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE without EPLB is no
+# question: its rule needs EPLB as well.
+_WORDS = ("eplb", "low_latency", "elastic_ep")
 
 
 def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
