@@ -11,7 +11,7 @@ from eplb_launch.check.model import Finding, Mention, Review, Trouble
 from eplb_launch.check.plan_cache import Decisions
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.check.sources import Reach
-from eplb_launch.exec import say
+from eplb_launch.launch import say
 from eplb_launch.terminal import print_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from eplb_launch.check import presence
 from eplb_launch.check.model import OK_STATES, Fix
 from eplb_launch.check.tasks import Limit
 from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
-from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 

@@ -9,7 +9,7 @@ import os
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from eplb_launch.command.entrypoints import HINTS as ENTRY_POINTS
+from eplb_launch.entrypoints import HINTS as ENTRY_POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
-from eplb_launch.exec import LAUNCHER_FAILED
+from eplb_launch.launch import LAUNCHER_FAILED
 from eplb_launch.model import Record
 
 if TYPE_CHECKING:

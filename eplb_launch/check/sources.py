@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from eplb_launch.command import entrypoints as command
+from eplb_launch import entrypoints as command
 from eplb_launch.files import DISK, is_regular
 from eplb_launch.model import Record
 
