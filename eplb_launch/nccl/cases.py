@@ -1,7 +1,7 @@
 """The cases in which the cap is void or in doubt: one function for each row of `checks`.
 
-The row says what a case is. Each yields, for every one that it finds, the fields of the message. First what the values
-are, then what keeps the variable from where NCCL runs: wrappers, Ray, other nodes.
+The row says what a case is. Each yields, for every one that it finds, the fields of the message.
+First what the values are, then what keeps the variable from where NCCL runs: wrappers, Ray, nodes.
 """
 
 from __future__ import annotations
