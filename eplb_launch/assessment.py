@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from eplb_launch.files import DISK
-from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, VLLM, Record
+from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, VLLM, Record, cut
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.nccl.conf import CONF_FILE
 from eplb_launch.nccl.variables import MIN_P2P, MINIMA, NAMES, channels, limit
@@ -133,6 +133,7 @@ def _capped(
     plan: Plan, value: str, by: str, files: Files, *, ray_capped: bool | None
 ) -> Assessment:
     """Return the assessment where there is a cap, which may not hold."""
+    value = cut(value)
     sure = plan.verdict is not None and plan.verdict.holds
     for warning in plan.warnings:
         void = by in warning.voids or (by in warning.doubts and ray_capped is False)
