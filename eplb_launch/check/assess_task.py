@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
     from eplb_launch.plans import Plan
 
-# Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE without EPLB is no
-# question: its rule needs EPLB as well.
+# Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE alone asks for
+# nothing: its rule needs EPLB as well.
 _WORDS = ("eplb", "low_latency", "elastic_ep")
 
 
