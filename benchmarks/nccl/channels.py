@@ -44,7 +44,7 @@ def modelled(outcome: Outcome) -> tuple[int, int] | None:
         (
             f"0.{minor}.0"
             for minor in range(12, 60)
-            if [found.version for found in nccl.libraries(f"0.{minor}.0", {})] == [version]
+            if releases.release_of(f"0.{minor}.0").nccl == (version,)
         ),
         None,
     )
@@ -55,7 +55,7 @@ def modelled(outcome: Outcome) -> tuple[int, int] | None:
         environ[releases.VARIABLE] = answer["variable"]
     (reading,) = nccl_files.readings(environ, vllm)
     values = {name: value.text for name, value in reading.items()}
-    return nccl.channels(values, nccl.libraries(vllm, {})[0])
+    return nccl.channels(values)
 
 
 def judge(row: Row, outcome: Outcome) -> list[str]:

@@ -50,24 +50,24 @@ def readings(
     """
     from eplb_launch.nccl.variables import NAMES, libraries
 
-    found: list[tuple[str, bool, dict[str, Value]]] = []
+    found: list[tuple[str, dict[str, Value]]] = []
+    present = set()  # where the library is not known, it is the one that has files here
     given = {n: Value(environ[n], ENVIRONMENT) for n in NAMES if n in environ}
     for library in libraries(version, environ):
         for paths in _conf_files(environ, library, files, other_user=other_user):
             reading = dict(given)
-            places = [(os.path.join(directory or "", path), path) for path in paths]
-            for place, path in places:
+            for path in paths:
+                place = os.path.join(directory or "", path)
+                present |= {library.conf} if files.exists(place) else set()
                 shown = path if path.isprintable() else ascii(path)
                 for name, text in conf_values(place, files):
                     reading.setdefault(name, Value(text, shown))
-            found.append((library.name, any(files.exists(p) for p, _ in places), reading))
-    # Where the library is not known, it is the one that has files here.
-    present = {name for name, exists, _ in found if exists}
+            found.append((library.conf, reading))
     result: list[dict[str, Value]] = []
-    for name, _, reading in found:
-        if reading not in result and (not present or name in present):
+    for conf, reading in found:
+        if reading not in result and (not present or conf in present):
             result.append(reading)
-    return tuple(result) or (given,)
+    return tuple(result)
 
 
 def _conf_files(

@@ -1,6 +1,6 @@
 """How NCCL reads its variables, and how many CTAs come of them.
 
-Read from NVIDIA/nccl, tags 2.17 to 2.30: `src/misc/param.cc` (numbers), `src/init.cc`
+Read from NVIDIA/nccl, tags 2.25 to 2.30: `src/misc/param.cc` (numbers), `src/init.cc`
 (NCCL_MAX_CTAS), `src/graph/connect.cc` and `src/graph/paths.cc` (channels: a channel is a CTA).
 Measured with NCCL 2.28.9 on an H200. RCCL reads the same names (ROCm/rocm-systems, projects/rccl).
 
@@ -25,51 +25,31 @@ NAMES = frozenset((VARIABLE, *MINIMA, *MAXIMA, MIN_P2P, MAX_P2P))
 
 _BLANKS = " \t\n\v\f\r"
 _DIGITS = "0123456789abcdef"
-_UNDEFINED = -(2**31)  # NCCL_CONFIG_UNDEF_INT
 _UNSET = -2  # the default of the channel parameters, which means that they are not set
 
 
 class Library(Record):
-    """A release of NCCL or RCCL, as far as releases differ."""
+    """NCCL or RCCL, as far as releases differ in what they read. None is older than 2.27."""
 
-    name: str
-    version: tuple[int, int, int]
     conf: str  # the conf file, in /etc and with a dot in front in the home
-    max_channels: int = MAX_CHANNELS
-
-    @property
-    def home_from_variable(self) -> bool:
-        """Whether the home is $HOME; else it is that of the password database."""
-        return self.name == "NCCL" and self.version >= (2, 30, 3)
-
-    @property
-    def ignores_below_one(self) -> bool:
-        """Whether NCCL_MAX_CTAS below 1 is ignored; else it is taken literally."""
-        return self.version >= (2, 25, 1)
+    home_from_variable: bool = False  # the home is $HOME; else that of the password database
 
 
-def _nccl(*version: int) -> Library:
-    major, minor, patch = version
-    channels = MAX_CHANNELS if (major, minor) >= (2, 25) else 32
-    return Library("NCCL", (major, minor, patch), "nccl.conf", channels)
-
-
-RCCL = Library("RCCL", (2, 27, 7), "rccl.conf", 128)
-# One of each kind that differs in what it reads.
-ANY = (_nccl(2, 29, 7), _nccl(2, 31, 2))
-NEWEST = ANY[-1]
+NCCL = Library("nccl.conf")
+NCCL_2_30 = NCCL.replace(home_from_variable=True)
+RCCL = Library("rccl.conf")
 
 
 def libraries(version: str | None, environ: Mapping[str, str]) -> tuple[Library, ...]:
     """Return what the vLLM of this version may load; all kinds where it is not known."""
     bundled = release_of(version).nccl
     if not version or not bundled:
-        return (*ANY, RCCL)
+        return (NCCL, NCCL_2_30, RCCL)
     if "rocm" in version:  # vLLM's builds for ROCm say so: 0.14.1+rocm700
         return (RCCL,)
     if environ.get("VLLM_NCCL_SO_PATH"):
-        return ANY
-    return tuple(_nccl(*version) for version in bundled)
+        return (NCCL, NCCL_2_30)
+    return tuple(NCCL_2_30 if release >= (2, 30, 3) else NCCL for release in bundled)
 
 
 def strtoll(text: str) -> int | None:
@@ -103,15 +83,13 @@ def parameter(text: str | None, default: int) -> int:
     return default if number is None else (number + 2**31) % 2**32 - 2**31
 
 
-def limit(text: str | None, library: Library = NEWEST) -> int | None:
+def limit(text: str | None) -> int | None:
     """Return the limit that NCCL reads from NCCL_MAX_CTAS; None where it reads none.
 
     "8", "0x8", "010", "+8", " 8", "8abc", "8.5": 8. "0", "08", "abc", "-1", "": none.
     """
-    number = parameter(text, _UNDEFINED)
-    if number == _UNDEFINED or (number < 1 and library.ignores_below_one):
-        return None
-    return min(number, library.max_channels)
+    number = parameter(text, _UNSET)
+    return None if number < 1 else min(number, MAX_CHANNELS)
 
 
 def pow2up(number: int) -> int:
@@ -119,13 +97,13 @@ def pow2up(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def channels(values: Mapping[str, str], library: Library = NEWEST) -> tuple[int, int]:
+def channels(values: Mapping[str, str]) -> tuple[int, int]:
     """Return how many CTAs collectives and point-to-point calls can take at most.
 
     `values` are the variables. The topology can make it fewer.
     """
-    top = library.max_channels
-    cap = limit(values.get(VARIABLE), library)
+    top = MAX_CHANNELS
+    cap = limit(values.get(VARIABLE))
     upper = _first(values, MAXIMA)
     lower = _first(values, MINIMA)
     # ncclTopoPostset: the minimum after the maximum.
