@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from eplb_launch.model import Server
-    from eplb_launch.nccl.conf import Value
+    from eplb_launch.nccl.variables import Value
     from eplb_launch.plans import Plan
 
     Fields = dict[str, object]  # what stands in the braces of a message
@@ -32,8 +32,6 @@ _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class Case(Record):
-    """What the rows look at."""
-
     plan: Plan
     server: Server
     environ: Mapping[str, str]  # what the command is started with

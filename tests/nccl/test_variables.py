@@ -12,15 +12,19 @@ from hypothesis import strategies as st
 
 from eplb_launch.files import Given
 from eplb_launch.nccl import variables as nccl
-from eplb_launch.nccl.conf import ENVIRONMENT, MAX_BYTES, Value, conf_values, readings
 from eplb_launch.nccl.variables import (
+    ENVIRONMENT,
+    MAX_BYTES,
     NCCL,
     NCCL_2_30,
     RCCL,
+    Value,
     channels,
+    conf_values,
     limit,
     parameter,
     pow2up,
+    readings,
     strtoll,
 )
 
