@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment
 from eplb_launch.check import docker_run as engines
@@ -13,20 +13,15 @@ from eplb_launch.check.files import with_config_files, with_script
 from eplb_launch.check.fixes import ways
 from eplb_launch.check.kubernetes.pods import from_secrets_only
 from eplb_launch.check.model import OK, OK_STATES, Finding
+from eplb_launch.check.plan_cache import Decisions
 from eplb_launch.check.presence import missing
-from eplb_launch.check.tasks import environment
+from eplb_launch.check.tasks import Task, Word, environment
 from eplb_launch.check.templating import placeholders
 from eplb_launch.check.verdict import assessed, launcher_options, public
 from eplb_launch.command.shell.state import Place
+from eplb_launch.model import Server
+from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from eplb_launch.check.plan_cache import Decisions
-    from eplb_launch.check.tasks import Task, Word
-    from eplb_launch.model import Server
-    from eplb_launch.plans import Plan
 
 # Of EPLB itself, of what hangs with it, and of what turns it on.
 _WORDS = ("eplb", "low_latency", "elastic_ep", "mega_moe")

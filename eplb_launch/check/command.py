@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import reports
 from eplb_launch.check.assess_task import judge
@@ -11,13 +11,9 @@ from eplb_launch.check.model import Finding, Mention, Review, Trouble
 from eplb_launch.check.plan_cache import Decisions
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.check.sources import Reach
+from eplb_launch.check.tasks import Task
 from eplb_launch.exec import say
 from eplb_launch.terminal import print_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.tasks import Task
 
 _NAMED = 3  # of many files, in one line
 

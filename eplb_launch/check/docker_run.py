@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from eplb_launch.check import images
 from eplb_launch.command.wrappers import PREFIXES
-from eplb_launch.model import UNKNOWN, Record
+from eplb_launch.model import UNKNOWN, Record, Server
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from eplb_launch.model import Server
 
 ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
 _STARTS = ("create", "run")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import ChainMap
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
 from eplb_launch.check import images
 from eplb_launch.check.instructions import (
@@ -17,6 +18,7 @@ from eplb_launch.check.instructions import (
     unquoted,
 )
 from eplb_launch.check.kind import Kind
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import (
     File,
     Limit,
@@ -26,18 +28,12 @@ from eplb_launch.check.tasks import (
     Variables,
     Word,
 )
+from eplb_launch.check.yaml_tree import Node
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import TypeAlias
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
-
-    # From the name of an ARG and its own default to its value.
-    _Argument: TypeAlias = Callable[[str, str | None], str]
+# From the name of an ARG and its own default to its value.
+_Argument: TypeAlias = Callable[[str, str | None], str]
 
 
 PLACE = Place(

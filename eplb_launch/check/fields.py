@@ -11,14 +11,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from eplb_launch.check import shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
-from eplb_launch.check.sources import YAML
+from eplb_launch.check.sources import YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word
-from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.entrypoints import MARKS
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import PREFIXES, SHELLS
@@ -27,15 +28,9 @@ from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import TypeAlias
+# The nodes that are somebody else's, by their id: whether they start something.
+Others: TypeAlias = Mapping[int, bool]
 
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
-
-    # The nodes that are somebody else's, by their id: whether they start something.
-    Others: TypeAlias = Mapping[int, bool]
 
 # Most take variables as a container does. What they start cannot be wrapped from there.
 OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from eplb_launch.check import sources
-from eplb_launch.check.tasks import File, Word
+from eplb_launch.check.tasks import File, Task, Word
 from eplb_launch.command.wrappers import SHELLS
-
-if TYPE_CHECKING:
-    from eplb_launch.check.tasks import Task
 
 _CONFIG = re.compile(r"--config[\s\\]+([\w./-]+\.[\w-]+)")
 _MAX_FILES = 100

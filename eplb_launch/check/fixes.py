@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from eplb_launch.assessment import Assessment
 from eplb_launch.check import docker_run as engines
 from eplb_launch.check import presence
 from eplb_launch.check.model import OK_STATES, Fix
-from eplb_launch.check.tasks import Limit
+from eplb_launch.check.tasks import Limit, Task
 from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
 from eplb_launch.command.entrypoints import VLLM
-from eplb_launch.model import UNKNOWN
+from eplb_launch.model import UNKNOWN, Server
+from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eplb_launch.assessment import Assessment
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.model import Server
-    from eplb_launch.plans import Plan
 
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
 

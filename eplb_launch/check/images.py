@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from eplb_launch.vllm.releases import minor_release, release_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
 # vLLM, and those who build from it under the same name.

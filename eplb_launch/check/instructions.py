@@ -9,13 +9,10 @@ import bisect
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from eplb_launch.check.templating import replace
 from eplb_launch.model import UNKNOWN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _VARIABLE = re.compile(
     r"\\(?P<escaped>.)|\$(?P<name>[A-Za-z_]\w*)"

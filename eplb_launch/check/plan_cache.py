@@ -6,20 +6,14 @@ They see the files of a container that are known, and none of this machine.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
+from eplb_launch.check.tasks import File, Task
 from eplb_launch.command import look
 from eplb_launch.files import Given
-from eplb_launch.model import UNKNOWN
-from eplb_launch.plans import plan_for
+from eplb_launch.model import UNKNOWN, Server
+from eplb_launch.plans import Plan, plan_for
 from eplb_launch.vllm.releases import CAP
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from eplb_launch.check.tasks import File, Task
-    from eplb_launch.model import Server
-    from eplb_launch.plans import Plan
 
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from eplb_launch.check import docker_run, images
+from eplb_launch.check.tasks import Task
 from eplb_launch.check.verdict import launcher_of
 from eplb_launch.launch_options import NAMES, SINGLE_FILE
-from eplb_launch.model import UNKNOWN, PlanWarning
+from eplb_launch.model import UNKNOWN, PlanWarning, Server
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.model import Server
 
 CODE = "launcher-not-there"
 NAME = NAMES[0]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import dropins, images
 from eplb_launch.check.instructions import exec_form
 from eplb_launch.check.kind import Kind
-from eplb_launch.check.systemd import commands, environment, read, split
+from eplb_launch.check.sources import Source
+from eplb_launch.check.systemd import Setting, commands, environment, read, split
 from eplb_launch.check.tasks import Limit, Place, Task, Word
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.systemd import Setting
 
 PLACE = Place(
     "in the unit",

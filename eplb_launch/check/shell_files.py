@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from eplb_launch.check.kind import Kind
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.model import UNKNOWN
 from eplb_launch.render.env import FORMATS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from eplb_launch.check.sources import Source
 
 PLACE = Place(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True

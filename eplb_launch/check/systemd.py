@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.check import dropins as units
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.shell_files import Script
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
 from eplb_launch.check.templating import replace
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from eplb_launch.check.sources import Source
 
 PLACE = Place(
     "in a drop-in",

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 from eplb_launch.check import images
-from eplb_launch.check.yaml_tree import LIST, TEXT
+from eplb_launch.check.sources import Source
+from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 VALUES = {VARIABLE: str(CAP)}  # that a fix sets
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from eplb_launch.model import UNKNOWN
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LONGEST = 256 * 1024  # twice what the kernel takes as one argument (MAX_ARG_STRLEN)
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eplb_launch.assessment import EXPOSED, Assessment, assess
 from eplb_launch.check.docker_run import ENGINES
 from eplb_launch.check.kubernetes.pods import from_secrets_only
 from eplb_launch.check.model import OK_STATES
+from eplb_launch.check.tasks import Task
+from eplb_launch.files import Files
 from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
 from eplb_launch.model import UNKNOWN as UNREADABLE
-from eplb_launch.model import cut
+from eplb_launch.model import Server, Wrapper, cut
+from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.files import Files
-    from eplb_launch.model import Server, Wrapper
-    from eplb_launch.plans import Plan
-    from eplb_launch.vllm.settings import Setting
+from eplb_launch.vllm.settings import Setting
 
 # Where the variable set, or the command wrapped, would put it right.
 FIXABLE = frozenset(

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
 from eplb_launch.check.templating import templates
 from eplb_launch.model import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEPTH = 100  # libyaml itself ends at 1,000 since PyYAML 6.0.4, before that at 10,000 and more
 NODES = 400_000  # of one file; the largest bundles of CRDs have about 100,000

@@ -6,15 +6,11 @@ docs.docker.com/reference/compose-file/interpolation.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
+from eplb_launch.check.sources import Source
 from eplb_launch.check.templating import LONGEST
 from eplb_launch.model import UNKNOWN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from eplb_launch.check.sources import Source
 
 _VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|(?P<name>[A-Za-z_]\w*)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from eplb_launch.check import dockerfile as dockerfiles
 from eplb_launch.check import images, sources
@@ -13,18 +13,12 @@ from eplb_launch.check.compose import extends
 from eplb_launch.check.compose.interpolation import env_lines, interpolate
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word
 from eplb_launch.check.templating import LONGEST
-from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
-
 
 PLACE = Place(
     "in the service",

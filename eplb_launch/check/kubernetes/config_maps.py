@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File
-from eplb_launch.check.yaml_tree import TEXT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
+from eplb_launch.check.yaml_tree import TEXT, Node
 
 MAX_FILES = 100  # of one generator
 _MAX_LITERALS = 2_000

@@ -6,17 +6,13 @@ Half a command is in another object. In one that is not here may be any option, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
+from eplb_launch.check.kubernetes.containers import Container
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import Word
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.sources import Source
 
 _KINDS = ("ServingRuntime", "ClusterServingRuntime")
 _CONTAINER = "kserve-container"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from eplb_launch.check import fields, images, shell_files
 from eplb_launch.check.kind import HINTS, LEADS, Kind
@@ -11,29 +12,22 @@ from eplb_launch.check.kubernetes import kserve, ray
 from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import (
     LISTS,
+    Container,
     containers,
     is_object,
     objects,
     script,
 )
+from eplb_launch.check.kubernetes.kserve import Runtimes
 from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
 from eplb_launch.check.kubernetes.ray_pods import Clusters
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.sources import OF_A_WORD, YAML
+from eplb_launch.check.sources import OF_A_WORD, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Word, misshapen, word
-from eplb_launch.check.yaml_tree import LIST, TEXT
+from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from collections.abc import Set as AbstractSet
-
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.kubernetes.kserve import Runtimes
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 PLACE = Place(
     "in the container",

@@ -5,22 +5,17 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
+from eplb_launch.check.kubernetes.config_maps import ConfigMaps
+from eplb_launch.check.kubernetes.containers import Container
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File, TooMuch, Variables
 from eplb_launch.check.templating import replace
-from eplb_launch.check.yaml_tree import TEXT
+from eplb_launch.check.yaml_tree import TEXT, Node
 from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from eplb_launch.check.kubernetes.config_maps import ConfigMaps
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 MAX_FILES = 100  # of one generator
 _MAX_MOUNTED = 10_000

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from eplb_launch.check import yaml_tree as nodes
-from eplb_launch.check.kubernetes.containers import containers
+from eplb_launch.check.kubernetes.config_maps import ConfigMaps
+from eplb_launch.check.kubernetes.containers import Container, containers
 from eplb_launch.check.kubernetes.pods import files, variables
-from eplb_launch.check.tasks import Place, Task, Variables, Word, word
-from eplb_launch.check.yaml_tree import MAP, TEXT
+from eplb_launch.check.kubernetes.ray_pods import Clusters
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import File, Place, Task, Variables, Word, word
+from eplb_launch.check.yaml_tree import MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from eplb_launch.check.kubernetes.config_maps import ConfigMaps
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.kubernetes.ray_pods import Clusters
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.tasks import File
-    from eplb_launch.check.yaml_tree import Node
 
 PLACE = Place("in the spec of the job", f'runtimeEnvYAML: |\n  env_vars:\n    {VARIABLE}: "{CAP}"')
 _UNREAD = "the environment of the Ray cluster"

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from eplb_launch.check.kubernetes.containers import containers
+from eplb_launch.check.kubernetes.config_maps import ConfigMaps
+from eplb_launch.check.kubernetes.containers import Container, containers
 from eplb_launch.check.kubernetes.pods import files, from_secrets_only, variables
-from eplb_launch.check.yaml_tree import TEXT
+from eplb_launch.check.sources import Source
+from eplb_launch.check.yaml_tree import TEXT, Node
 from eplb_launch.launch_options import NAMES
 from eplb_launch.vllm.releases import VARIABLE
-
-if TYPE_CHECKING:
-    from eplb_launch.check.kubernetes.config_maps import ConfigMaps
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 # Beside one of these stands what the leader, or the head, is made from.
 _WORKERS = ("workerTemplate", "workerGroupSpecs")
