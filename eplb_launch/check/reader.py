@@ -236,7 +236,7 @@ class Reader:
         """Yield the tasks of a document, as far as there is room for its file: see `Reach`."""
         with self.guard(source):
             for task in tasks:
-                words = len(task.words) + len(task.environ) + len(task.files)
+                words = len(task.words) + len(task.variables.known) + len(task.files)
                 if not source.spend(OF_A_COMMAND + OF_A_WORD * words):
                     return
                 yield task

@@ -24,6 +24,8 @@ _CIRCLE_COSTS = 50_000  # as many as a map may have that is merged into one of i
 
 MAP, LIST, TEXT = "map", "list", "text"
 
+_TEXTS = 2_000  # that are looked at for a word
+
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEFINITION = re.compile(r"^kind: CustomResourceDefinition[ \r]*$", re.MULTILINE)
 _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
@@ -112,6 +114,18 @@ class Node:
         """Return the elements of the list at a path of keys; none if there is none."""
         node = self.at(*names)
         return node.items if node is not None and node.kind == LIST else []
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts in it, each node once, of a large tree not all."""
+        todo, seen = [self], {id(self)}
+        while todo:
+            at = todo.pop()
+            if at.kind == TEXT:
+                yield at.text
+            for below in (*at.items, *(value for _, value in at.pairs)):
+                if len(seen) < _TEXTS and id(below) not in seen:
+                    seen.add(id(below))
+                    todo.append(below)
 
     @property
     def merges(self) -> bool:

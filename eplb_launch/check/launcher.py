@@ -1,15 +1,15 @@
-"""Whether the launcher is there where a file starts it: an image, or a system, has to have it."""
+"""The launcher where a file starts it: with which options, and whether it can be there."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from typing import Any
 
-from eplb_launch.check import docker_run, images
+from eplb_launch.check import images
 from eplb_launch.check.tasks import Task
-from eplb_launch.check.verdict import launcher_of
-from eplb_launch.launch_options import NAMES, SINGLE_FILE
-from eplb_launch.model import UNKNOWN, PlanWarning, Server
+from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
+from eplb_launch.model import UNKNOWN, PlanWarning, Server, Wrapper
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 CODE = "launcher-not-there"
@@ -18,6 +18,36 @@ NAME = NAMES[0]
 PLACE = f"/opt/eplb-launch/{SINGLE_FILE}"
 # Where systemd looks for a program without a path: systemd.exec(5), ExecSearchPath=.
 _SYSTEM = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_LAUNCHERS = (*NAMES, SINGLE_FILE)
+
+
+def is_there(prefixes: Sequence[Wrapper]) -> bool:
+    """Whether the launcher is among what stands before a server."""
+    return any(map(_is_launcher, prefixes))
+
+
+def lacks_dashes(prefixes: Sequence[Wrapper]) -> bool:
+    """Whether the launcher is there, without the "--" that it needs before its command."""
+    return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
+
+
+def options(prefixes: Sequence[Wrapper]) -> dict[str, Any] | None:
+    """Return the options that the launcher is given; None where it refuses them."""
+    found: dict[str, Any] | None = {}
+    for prefix in filter(_is_launcher, prefixes):
+        names = [word.rpartition("/")[2] for word in prefix.words]
+        start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
+        if not any(UNKNOWN in word for word in prefix.words[start:]):
+            found = read([*prefix.words[start:], "command"])
+    return found
+
+
+def _is_launcher(prefix: Wrapper) -> bool:
+    if prefix.name in images.ENGINES:
+        return False  # what it starts in the container is a prefix of its own
+    return prefix.name in _LAUNCHERS or any(
+        word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4]
+    )
 
 
 def words(task: Task, program: Sequence[str]) -> list[str]:
@@ -31,7 +61,7 @@ def words(task: Task, program: Sequence[str]) -> list[str]:
 
 
 def how(task: Task) -> str:
-    """Return what the words need to be there."""
+    """Return how the launcher comes to where the words start it."""
     if not task.bare:
         return ""
     if task.place.image:
@@ -45,13 +75,13 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
     Only what is sure is said: an image as it was published, without a mount that may hold programs
     and without a step that installs one.
     """
-    run = docker_run.run_of(server)
+    run = images.run_of(server)
     names = [prefix.name for prefix in server.prefixes]
     inside = 1 + max(at for at, name in enumerate(names) if name == run.engine) if run else 0
-    found = launcher_of(server.prefixes[inside:])
-    if not found:
+    found = next(filter(_is_launcher, server.prefixes[inside:]), None)
+    if found is None:
         return None
-    path = next((word for word in found if NAME in word.replace("_", "-")), NAME)
+    path = next((word for word in found.words[:4] if NAME in word.replace("_", "-")), NAME)
     image, bare = (run.image, run.bare) if run is not None else (task.image, task.bare)
     if bare and not any(path.startswith(mount.rstrip("/") + "/") for mount in task.mounts):
         if any(images.BRINGS.search(word.text) for word in task.words):
