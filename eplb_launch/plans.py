@@ -331,12 +331,13 @@ def _why_not(
 ) -> str:
     if not verdicts:
         return f"vLLM {version} has no async EPLB"
-    reasons = []
+    reasons: dict[str, list[str]] = {}  # the rules by what each lacks
     for verdict in verdicts:
         missing = next(c for c in verdict.conditions if c.holds is False)
         setting = found[missing.setting]
-        reasons.append(
-            f"no {verdict.rule.hazard}: {missing.text} does not hold "
-            f"({setting.name}={setting.shown}, {cut(setting.source)})"
-        )
-    return "; ".join(reasons)
+        value = f"{setting.name}={setting.shown}, {cut(setting.source)}"
+        why = f"{missing.text} does not hold ({value})"
+        reasons.setdefault(why, []).append(verdict.rule.hazard)
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"no {' or '.join(rules)}: {why}" for why, rules in reasons.items())

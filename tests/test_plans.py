@@ -59,9 +59,6 @@ def test_the_plan_of_an_exposed_server() -> None:
     }
 
 
-NO_HAZARD = "no async EPLB with DeepEP low-latency: "
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -78,8 +75,20 @@ NO_HAZARD = "no async EPLB with DeepEP low-latency: "
 def test_why_nothing_is_set(change: list[str], reason: str) -> None:
     decided = plan([*EXPOSED, *change], {}, vllm_version="0.16.0")
     assert decided.environment == {}
-    assert decided.reason == NO_HAZARD + reason
+    assert decided.reason == reason
     assert decided.verdict is None
+
+
+def test_what_all_rules_lack_is_said_once() -> None:
+    decided = plan(["vllm", "serve", "m", "-dp", "2"], {})
+    assert decided.reason == "enable_eplb does not hold (enable_eplb=False, default)"
+
+
+def test_rules_that_lack_different_conditions_are_named() -> None:
+    command = ["vllm", "serve", "m", "-dp", "2", "--enable-eplb"]
+    decided = plan([*command, "--all2all-backend", "pplx", "--moe-backend", "auto"], {})
+    assert decided.reason.startswith("no async EPLB with DeepEP low-latency: ")
+    assert "; no EPLB over NCCL with DeepGEMM mega MoE: " in decided.reason
 
 
 def test_a_release_without_the_hazard() -> None:

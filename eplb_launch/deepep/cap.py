@@ -24,6 +24,13 @@ RULE = "deepep_low_latency"
 _PARTS = {2: "half", 4: "a quarter", 8: "an eighth"}
 _MOST_RANGES = 4  # that are written out
 
+_MEGA_MOE = PlanWarning(
+    "cap-fit-unknown",
+    "how many SMs DeepGEMM's mega MoE takes is not known here, nor which cap fits beside it",
+    f"keep vLLM's {CAP}",
+    "vLLM PR 43339",
+)
+
 
 class Row(Record):
     """A GPU, or several with equally many SMs, beside DeepEP."""
@@ -60,7 +67,7 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
     `plan` is of a command that can hang.
     """
     if not counts(plan):
-        return CAP, (_unfit("the grid of DeepGEMM's mega MoE is not known here", "give a number"),)
+        return CAP, (_unfit(_MEGA_MOE.message, "give a number"),)
     found = gpus(plan, files)
     if not found.gpus:
         why = f"which GPU it is is not known: {found.why}"
@@ -112,7 +119,7 @@ def advise(plan: Plan, files: Files = DISK) -> Plan:
 def explain(plan: Plan, files: Files = DISK) -> Plan:
     """Return the plan with rows for `explain`: of the GPUs that are there, else of all known."""
     if not counts(plan):
-        return plan
+        return plan if plan.verdict is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
     found = gpus(plan, files)
     experts = _experts(plan, files)
     calls = tokens(plan)

@@ -44,7 +44,7 @@ GPUS: tuple[Gpu, ...] = (
     Gpu("B200", 148, ("B200",), _BLACKWELL),
     Gpu("GB200", 152, ("GB200",), _BLACKWELL),
     Gpu("B300", 148, ("B300 SXM6 AC",), _BLACKWELL),
-    Gpu("GB300", 152, ("GB300",), "FlashInfer pull request 4557"),
+    Gpu("GB300", 152, ("GB300",), "FlashInfer issue 4254, of its pull request 4557"),
 )
 NOT_THERE = "is not there"
 DRIVER = "/proc/driver/nvidia"

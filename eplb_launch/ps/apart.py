@@ -38,23 +38,15 @@ class _Child:
             self.pid = os.fork()
         except OSError:  # there may be no more processes
             os.close(self.output)
+            os.close(write)
             raise
-        finally:
-            if getattr(self, "pid", 1):
-                os.close(write)
         if not self.pid:
             _run(job, write, seconds)
+        os.close(write)
 
     @property
     def age(self) -> float:
         return time.monotonic() - self.begun
-
-    def result(self) -> Any:
-        """Return what the job returned; None where it did not come to that."""
-        try:
-            return pickle.loads(self.content)  # noqa: S301 - written by ourselves
-        except (EOFError, pickle.UnpicklingError):
-            return None
 
 
 def results(jobs: Mapping[Key, Callable[[], Any]], seconds: float = SECONDS) -> dict[Key, Any]:
@@ -63,26 +55,22 @@ def results(jobs: Mapping[Key, Callable[[], Any]], seconds: float = SECONDS) -> 
     A job whose child of an earlier call still hangs is not tried again.
     """
     found: dict[Key, Any] = dict.fromkeys(jobs)
-    waiting = iter([key for key in jobs if not _hangs(key)])
+    waiting = [key for key in jobs if not _hangs(key)][::-1]
     running: dict[Key, _Child] = {}
     with selectors.DefaultSelector() as ready:
-        more = True
-        while more or running:
-            while more and sum(child.age < _WORKING for child in running.values()) < _AT_ONCE:
-                key = next(waiting, None)
-                more = key is not None
-                if key is not None:
-                    try:
-                        running[key] = _Child(jobs[key], seconds)
-                    except OSError:
-                        continue
+        while waiting or running:
+            while waiting and sum(one.age < _WORKING for one in running.values()) < _AT_ONCE:
+                key = waiting.pop()
+                with contextlib.suppress(OSError):
+                    running[key] = _Child(jobs[key], seconds)
                     ready.register(running[key].output, selectors.EVENT_READ, key)
             for event, _ in ready.select(_WORKING / 10 if running else 0):
                 child = running[event.data]
                 piece = os.read(child.output, 1 << 16)
                 child.content += piece
                 if not piece:
-                    found[event.data] = child.result()
+                    with contextlib.suppress(EOFError, pickle.UnpicklingError):
+                        found[event.data] = pickle.loads(child.content)  # noqa: S301 - our own
                     _end(event.data, running, ready)
             for key in [key for key, child in running.items() if child.age > seconds + 1]:
                 _left[key] = running[key].pid
@@ -119,7 +107,8 @@ def _run(job: Callable[[], Any], write: int, seconds: float) -> None:
                 with contextlib.suppress(OSError):
                     os.close(descriptor)
         _, most = resource.getrlimit(resource.RLIMIT_AS)
-        bound = _memory() + MOST_BYTES
+        with open("/proc/self/statm", "rb") as file:
+            bound = int(file.read().split()[0]) * resource.getpagesize() + MOST_BYTES
         if most == resource.RLIM_INFINITY or most > bound:
             resource.setrlimit(resource.RLIMIT_AS, (bound, most))
         content = pickle.dumps(job())
@@ -127,8 +116,3 @@ def _run(job: Callable[[], Any], write: int, seconds: float) -> None:
             content = content[os.write(write, content) :]
     finally:
         os._exit(0)
-
-
-def _memory() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()

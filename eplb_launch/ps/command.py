@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import functools
 import itertools
 import os
+import shutil
+import signal
+import time
 
 from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
 from eplb_launch.exec import LAUNCHER_FAILED, say
 from eplb_launch.launch import place
-from eplb_launch.model import Record
 from eplb_launch.plans import plan
 from eplb_launch.ps.apart import results
 from eplb_launch.ps.processes import (
-    FAILED,
     TIMED_OUT,
     Facts,
     command_of,
@@ -24,14 +27,13 @@ from eplb_launch.ps.processes import (
 from eplb_launch.ps.rows import no_server, row
 from eplb_launch.ps.servers import GONE, affordable, belongs_to, group
 from eplb_launch.ps.table import as_dict, table
-from eplb_launch.ps.view import TOO_MUCH, GiveUpError
+from eplb_launch.ps.view import TOO_MUCH, GiveUpError, Trouble
 from eplb_launch.terminal import colour, json_text, print_text, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from eplb_launch.assessment import Assessment
     from eplb_launch.files import Files
     from eplb_launch.plans import Plan
     from eplb_launch.ps.rows import Row
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 # psutil's time of a process's start is exact to a second: it adds ticks to the boot time.
 _SECONDS = 2.0
+_CLEARED = "\x1b[H\x1b[J"  # a terminal: to the upper left corner, nothing behind it
 
 
 def look(pids: Collection[int] = ()) -> list[Row]:
@@ -47,9 +50,7 @@ def look(pids: Collection[int] = ()) -> list[Row]:
     With `pids`, only for the servers that these processes are or belong to, and one for each of
     them that is no server's.
     """
-    processes, dropped = affordable(scan())
-    if dropped:
-        say(f"{dropped} processes are not looked at: their commands are too much to read")
+    processes = affordable(scan())
     groups = group(processes)
     others: list[Row] = []
     if pids:
@@ -61,27 +62,18 @@ def look(pids: Collection[int] = ()) -> list[Row]:
             elif found not in wanted:
                 wanted.append(found)
         groups = wanted
-    looks = {(g.head.pid, g.head.ticks): functools.partial(_look_at, g) for g in groups}
-    seen = results(looks)
-    rows = [_row(server, seen[server.head.pid, server.head.ticks]) for server in groups]
+    by_head = {(one.head.pid, one.head.ticks): one for one in groups}
+    seen = results({head: functools.partial(_look_at, one) for head, one in by_head.items()})
+    rows = [seen[head] or row(one, Facts(trouble=TIMED_OUT)) for head, one in by_head.items()]
     return sorted([*others, *rows], key=lambda row: row.order)
 
 
-class Seen(Record):
-    """What a look at a server has brought."""
-
-    facts: Facts
-    plan: Plan | None = None
-    assessment: Assessment | None = None
-    failure: str = ""  # where we failed
-
-
-def _look_at(server: Group) -> Seen:
+def _look_at(server: Group) -> Row:
     """Look at a server and at the files that it names, in a child of ours: see `view`."""
     facts = look_closer(server.head)
     view, facts = facts.view, facts.replace(view=None)
     if server.kind == GONE or facts.trouble or facts.environ is None or view is None:
-        return Seen(facts)
+        return row(server, facts)
     try:
         view.enter()
         command = command_of(server.head, facts.replace(view=view))
@@ -93,21 +85,15 @@ def _look_at(server: Group) -> Seen:
             environ=facts.environ,
             changed=_changed(decided, facts, view),
         )
-        return Seen(facts, decided, found)
+        return row(server, facts, decided, found)
     except GiveUpError as error:
-        return Seen(facts.replace(trouble=error.trouble))
+        trouble = error.trouble
     except MemoryError:
-        return Seen(facts.replace(trouble=TOO_MUCH))
+        trouble = TOO_MUCH
     except Exception as error:  # noqa: BLE001 - the other servers are still to be shown
-        return Seen(facts.replace(trouble=FAILED), failure=place(error))
-
-
-def _row(server: Group, seen: Seen | None) -> Row:
-    if seen is None:
-        return row(server, Facts(trouble=TIMED_OUT), None, None)
-    if seen.failure:
-        say(f"internal error on {server.head.pid}: {seen.failure}")
-    return row(server, seen.facts, seen.plan, seen.assessment)
+        what = "eplb-launch failed to make sense of it, which is a bug of its own"
+        trouble = Trouble("internal-error", f"{what}: {place(error)}")
+    return row(server, facts.replace(trouble=trouble))
 
 
 def _changed(decided: Plan, facts: Facts, files: Files) -> str:
@@ -154,9 +140,7 @@ def run(
         say("ps needs /proc, and cannot read it")
         return LAUNCHER_FAILED
     if interval is not None:
-        from eplb_launch.ps.watch import watch
-
-        return watch(lambda: look(pids), interval, processes=processes)
+        return _watch(pids, interval, processes=processes)
     rows = look(pids)
     hidden = not pids and others_hidden()
     if as_json:
@@ -169,3 +153,24 @@ def run(
         if not rows:
             return LAUNCHER_FAILED
     return status(rows, strict=strict) or int(hidden and strict)
+
+
+def _watch(pids: Collection[int], interval: float, *, processes: bool) -> int:
+    """Show the table every `interval` seconds until Ctrl-C; return the exit status, 0.
+
+    At a terminal it stays in place; elsewhere each is printed below the last one.
+    """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a background job of a script
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            shown = table(look(pids), width=width(), colour=colour(), processes=processes)
+            now = dt.datetime.now().astimezone().isoformat(" ", "seconds")
+            if width() is None or os.environ.get("TERM", "dumb") == "dumb":
+                print_text(f"{now}\n{shown}\n")
+            else:
+                lines = shown.split("\n")[: max(shutil.get_terminal_size().lines - 3, 1)]
+                text = "\n".join((*lines, "", f"{now}, every {interval:g} s; Ctrl-C ends it"))
+                print_text(f"{_CLEARED}{text}", end="")
+            time.sleep(interval)
+    return 0

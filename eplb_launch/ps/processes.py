@@ -11,14 +11,16 @@ import re
 
 import psutil
 
+from eplb_launch.command.entrypoints import HINTS
 from eplb_launch.model import Record, is_python
-from eplb_launch.ps.view import View
+from eplb_launch.ps.view import Trouble, View
 from eplb_launch.vllm.installed import which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+_HINTS = tuple(hint.encode() for hint in HINTS)
 ROLES = ("EngineCore", "Worker", "APIServer", "DPCoordinator")
 # vllm/utils/system_utils.py, set_process_title: "VLLM" is VLLM_PROCESS_NAME_PREFIX, and what
 # follows the role are ranks: _DP0_TP1_EP1, _0. Ray has actors that may be named like a role.
@@ -34,17 +36,30 @@ MAX_COMMANDS = 64 * 1024 * 1024  # of all processes
 MAX_ENVIRON = 2 * 1024 * 1024
 _RECOGNISED = 4096  # bytes that are kept of a command that is larger
 
-# Why a process cannot be read: Facts.trouble.
-DENIED = "permission-denied"
-VANISHED = "vanished"
-ZOMBIE = "zombie"
-CHANGED = "changed"
-OVERWRITTEN = "environment-overwritten"
-UNREADABLE = "unreadable"
-LONG_COMMAND = "command-too-large"
-LONG_ENVIRON = "environment-too-large"
-TIMED_OUT = "timed-out"
-FAILED = "internal-error"
+DENIED = Trouble(
+    "permission-denied",
+    "permission denied: only its user and root can read its environment and packages",
+)
+VANISHED = Trouble("vanished", "it ended while it was looked at")
+ZOMBIE = Trouble("zombie", "it has ended, and its parent has not taken notice yet (a zombie)")
+CHANGED = Trouble("changed", "it became another program while it was looked at")
+OVERWRITTEN = Trouble(
+    "environment-overwritten", "it has given itself a title, which overwrites its environment"
+)
+UNREADABLE = Trouble("unreadable", "the kernel does not let its environment be read")
+LONG_COMMAND = Trouble(
+    "command-too-large",
+    f"its command line is larger than {MAX_COMMAND >> 10} KiB, or one of many that are long: not "
+    "read to its end",
+)
+LONG_ENVIRON = Trouble(
+    "environment-too-large",
+    f"its environment is larger than {MAX_ENVIRON >> 20} MiB: not read to its end",
+)
+TIMED_OUT = Trouble(
+    "timed-out",
+    "the look at it did not come to an end: a file system that hangs, or too much to do",
+)
 
 
 class Title(Record):
@@ -66,7 +81,8 @@ class Process(Record):
     ticks: int  # when it started, since the boot: with the pid, this is it and no other
     name: str  # of its program, or the start of its title
     cmdline: bytes  # as it is now: a title, or the arguments
-    cut: bool = False  # it is larger than MAX_COMMAND, and this is only its beginning
+    hinted: bool = False  # its command names something that may start an engine
+    cut: bool = False  # its command is too large, and this is only its beginning
 
     @property
     def zombie(self) -> bool:
@@ -78,6 +94,12 @@ class Process(Record):
         """The arguments; for a process that has a title, that and empty strings."""
         words = self.cmdline.split(b"\0")
         return tuple(map(os.fsdecode, words[:-1] if not words[-1] else words))
+
+    def shortened(self, most: int) -> Process:
+        """Return it with so many bytes of its command; as it is where it has no more."""
+        if len(self.cmdline) <= most:
+            return self
+        return self.replace(cmdline=self.cmdline[:most], cut=True)
 
     @property
     def title(self) -> Title | None:
@@ -104,7 +126,7 @@ class Process(Record):
 class Facts(Record):
     """What only the owner of a process and root may see of it, and what takes longer to find."""
 
-    trouble: str = ""  # why it cannot be read; then the rest is what could be read
+    trouble: Trouble | None = None  # why it cannot be read; then the rest is what could be read
     user: str | None = None
     started: float | None = None  # since the epoch
     environ: Mapping[str, str] | None = None  # from when its program started; None: not readable
@@ -122,9 +144,7 @@ def scan() -> dict[int, Process]:
         process = read(pid)
         if process is not None:
             room -= len(process.cmdline)
-            if room < 0 and len(process.cmdline) > _RECOGNISED:
-                process = process.replace(cmdline=process.cmdline[:_RECOGNISED], cut=True)
-            found[pid] = process
+            found[pid] = process if room > 0 else process.shortened(_RECOGNISED)
     return found
 
 
@@ -141,18 +161,11 @@ def read(pid: int) -> Process | None:
         cmdline = b"" if state in _ZOMBIE else _read(f"/proc/{pid}/cmdline", MAX_COMMAND + 1)
     except (OSError, IndexError):
         return None
-    cut = len(cmdline) > MAX_COMMAND
-    return Process(
-        pid,
-        int(fields[1]),
-        int(fields[2]),
-        int(fields[3]),
-        state,
-        int(fields[19]),
-        os.fsdecode(head.partition(b"(")[2]),
-        cmdline[:_RECOGNISED] if cut else cmdline,
-        cut,
-    )
+    parent, group, session = map(int, fields[1:4])
+    name = os.fsdecode(head.partition(b"(")[2])
+    hinted = any(hint in cmdline for hint in _HINTS)
+    found = Process(pid, parent, group, session, state, int(fields[19]), name, cmdline, hinted)
+    return found.shortened(_RECOGNISED) if len(cmdline) > MAX_COMMAND else found
 
 
 def others_hidden() -> bool:
@@ -165,12 +178,14 @@ def others_hidden() -> bool:
 
 def look_closer(process: Process) -> Facts:
     """Return the facts about a process; what keeps it from being read is one of them."""
-    facts = Facts()
     if process.zombie:
-        return facts.replace(trouble=ZOMBIE)
+        return Facts(trouble=ZOMBIE)
+    facts = Facts()
     try:
         known = psutil.Process(process.pid)
         facts = facts.replace(user=known.username(), started=known.create_time())
+        if process.cut:
+            return facts.replace(trouble=LONG_COMMAND)
         facts = _look_inside(process, facts)
     except PermissionError:
         facts = facts.replace(trouble=DENIED)
@@ -180,7 +195,7 @@ def look_closer(process: Process) -> Facts:
     now = read(process.pid)
     if now is None or now.zombie or now.ticks != process.ticks or not now.cmdline:
         return facts.replace(trouble=VANISHED, environ=None)
-    if now.cmdline != process.cmdline:
+    if now.cmdline != process.cmdline and not process.cut:
         return facts.replace(trouble=CHANGED, environ=None)
     return facts
 
@@ -190,15 +205,15 @@ def _look_inside(process: Process, facts: Facts) -> Facts:
     raw = _read(f"{place}/environ", MAX_ENVIRON + 1)
     if process.title or _overwritten(raw):
         return facts.replace(trouble=OVERWRITTEN)
-    if process.cut or len(raw) > MAX_ENVIRON:
-        return facts.replace(trouble=LONG_COMMAND if process.cut else LONG_ENVIRON)
+    if len(raw) > MAX_ENVIRON:
+        return facts.replace(trouble=LONG_ENVIRON)
     view = View(process.pid)
     directory, program = (view.inside(os.readlink(f"{place}/{name}")) for name in ("cwd", "exe"))
     return facts.replace(
         environ=_environ(raw),
         directory=directory,
         program=program.removesuffix(" (deleted)"),
-        program_id=_identity(f"{place}/exe"),
+        program_id=_identity(os.stat, f"{place}/exe"),
         view=view,
     )
 
@@ -209,26 +224,20 @@ def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
     Its files are looked at, for which its view has to be entered.
     """
     command = process.command
-    if facts.view is None or not is_python(facts.program):
+    view = facts.view
+    if view is None or not is_python(facts.program):
         return command
-    if is_python(command[0]):
-        used = which(command[0], facts.environ or {}, facts.directory, facts.view)
-        if used is not None:
-            try:
-                status = facts.view.stat(used)
-            except OSError:
-                pass
-            else:
-                if (status.st_dev, status.st_ino) == facts.program_id:
-                    return command
+    used = is_python(command[0]) and which(command[0], facts.environ or {}, facts.directory, view)
+    if used and _identity(view.stat, used) == facts.program_id:
+        return command
     return (facts.program, *command[1:])
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from any other."""
+def _identity(stat: Callable[[str], os.stat_result], path: str) -> tuple[int, int] | None:
+    """Return what tells a file from any other; None where there is none."""
     try:
-        status = os.stat(path)
-    except FileNotFoundError:
+        status = stat(path)
+    except OSError:
         return None
     return status.st_dev, status.st_ino
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import functools
 
 from eplb_launch.command import find_server
-from eplb_launch.command.entrypoints import HINTS
 from eplb_launch.command.wrappers import SHELLS
-from eplb_launch.model import Record, is_python
+from eplb_launch.model import Record, Server, is_python
 from eplb_launch.ps.processes import ROLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from eplb_launch.model import Server
     from eplb_launch.ps.processes import Process
 
     Processes = Mapping[int, Process]
@@ -27,10 +25,11 @@ SERVER = "server"  # started by a vLLM command
 PROGRAM = "program"  # another program that has started an engine: a script, a Ray actor
 GONE = "gone"  # only the processes of a server are left
 
-_HINTS = tuple(hint.encode() for hint in HINTS)
 _DEPTH = 100  # of a process tree
 # Words of commands that are read, in all; a server of flesh and blood has less than a hundred.
 _WORDS = 100_000
+_RECOGNISED = 64  # bytes that are kept of the commands that are over that
+_ANY = Server("", (), (), {}, "")
 _ONE_OF_MULTIPROCESSING = "from multiprocessing."  # python -c, spawn and forkserver
 
 
@@ -55,18 +54,18 @@ class Group(Record):
         return frozenset(process.pid for process in (self.head, *self.members, *self.starters))
 
 
-def affordable(processes: Processes) -> tuple[Processes, int]:
-    """Return the processes whose commands can be read, and how many are too many for that.
+def affordable(processes: Processes) -> Processes:
+    """Return the processes, with those shortened whose commands are too much to read.
 
     Anyone may start thousands whose commands take long to read: the short ones come first.
     """
-    hinted = [p for p in processes.values() if any(hint in p.cmdline for hint in _HINTS)]
-    left, dropped = _WORDS, set()
+    hinted = [process for process in processes.values() if process.hinted]
+    shortened, left = {}, _WORDS
     for process in sorted(hinted, key=lambda process: process.cmdline.count(b"\0")):
         left -= process.cmdline.count(b"\0")
         if left < 0:
-            dropped.add(process.pid)
-    return {pid: p for pid, p in processes.items() if pid not in dropped}, len(dropped)
+            shortened[process.pid] = process.shortened(_RECOGNISED)
+    return {**processes, **shortened}
 
 
 def group(processes: Processes) -> list[Group]:
@@ -112,15 +111,19 @@ def belongs_to(pid: int, groups: list[Group], processes: Processes) -> Group | N
 
 
 def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
-    """Return the processes that are a server by their command, each server once."""
+    """Return the processes that are a server by their command, each server once.
+
+    One whose command is too large to be read may be any, and is taken for a server.
+    """
     found = {}
     for pid, process in processes.items():
-        if pid not in titled and any(hint in process.cmdline for hint in _HINTS):
-            command = process.command
-            server = _read(command)
+        if pid not in titled and process.hinted:
+            server = _read(process.command)
             # With something in front of the server, this process is that, not the server.
             if server is not None and server.entry and not server.prefixes:
                 found[pid] = server
+            elif process.cut:
+                found[pid] = _ANY
     forked = {pid for pid in found if processes[pid].parent in found}
     forked = {pid for pid in forked if _is_fork(processes[pid], processes)}
     servers = {pid: server for pid, server in found.items() if pid not in forked}
@@ -211,11 +214,8 @@ def _may_start_engines(process: Process, child: Process) -> bool:
 def _starters(process: Process, processes: Processes) -> Iterator[Process]:
     """Yield what has started a server and waits for it."""
     for ancestor in _ancestors(process, processes):
-        if not any(hint in ancestor.cmdline for hint in _HINTS):
-            return
-        found = _read(ancestor.command)
-        if not (found and (found.prefixes or found.entry)) and not _is_shell_string(
-            ancestor.command
-        ):
+        found = _read(ancestor.command) if ancestor.hinted else None
+        starts = found is not None and (found.prefixes or found.entry)
+        if not ancestor.hinted or not (starts or _is_shell_string(ancestor.command)):
             return
         yield ancestor

@@ -10,12 +10,13 @@ from eplb_launch import __version__
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
 from eplb_launch.model import printable
 from eplb_launch.ps.processes import ROLES
-from eplb_launch.render.explain import setting_as_dict, warning_as_dict
+from eplb_launch.render.explain import fields, setting_as_dict, warning_as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from eplb_launch.ps.rows import Row
+    from eplb_launch.ps.servers import Group
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
 SCHEMA = 2
@@ -35,21 +36,17 @@ _MORE = {
 
 
 def as_dict(rows: Sequence[Row], *, hidden: bool = False) -> dict[str, Any]:
-    """Return the rows as JSON-ready values; README.md documents the keys."""
-    return {
-        "schema": SCHEMA,
-        "launcher": __version__,
-        "hidden": hidden,
-        "servers": [_as_dict(row) for row in rows],
-    }
+    """Return the rows as JSON-ready values; docs/json.md documents the keys."""
+    servers = [_as_dict(row) for row in rows]
+    return {"schema": SCHEMA, "launcher": __version__, "hidden": hidden, "servers": servers}
 
 
 def _as_dict(row: Row) -> dict[str, Any]:
     group, found = row.group, row.assessment
+    started = dt.datetime.fromtimestamp(row.started or 0, dt.timezone.utc)
     return {
-        "pid": row.pid,
-        "user": row.user,
-        "started": _iso(row.started),
+        **fields(row, "pid", "user"),
+        "started": None if row.started is None else started.isoformat("T", "seconds"),
         "kind": group.kind if group else None,
         "entry": (group.entry or None) if group else None,
         "release": {"version": row.version, "source": row.version_source or None},
@@ -66,19 +63,11 @@ def _as_dict(row: Row) -> dict[str, Any]:
         ],
         "started_by": [process.pid for process in (group.starters if group else ())],
         "verdict": row.verdict,
-        "cause": found.cause,
-        "reason": found.reason,
-        "unread": list(found.unread),
-        "cap": {"value": found.value, "by": found.by} if found.by else None,
+        **fields(found, "cause", "reason", "unread"),
+        "cap": fields(found, "value", "by") if found.by else None,
         "warnings": [warning_as_dict(warning) for warning in found.warnings],
         "notes": [warning_as_dict(note) for note in row.notes],
     }
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).isoformat("T", "seconds")
 
 
 def table(
@@ -108,8 +97,8 @@ def table(
         text.append(_GAP.join(padded).rstrip())
         if not beside and state:
             text.extend(_wrapped(cells[-1], width, _INDENT, _INDENT))
-        if row is not None and processes:
-            text.extend(_processes(row))
+        if processes and row and row.group:
+            text.extend(_processes(row.group))
     text.append("")
     for note, number in notes.items():
         text.extend(_wrapped(f"[{number}] {note}", width, 0, _INDENT))
@@ -118,7 +107,7 @@ def table(
 
 def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
     """Return the cells of a row; `notes` collects the explanations, with their numbers."""
-    found = row.assessment
+    found, counts = row.assessment, row.group.counts if row.group else {}
     by = f" by {found.by}" if found.by else ""
     texts = [f"{row.verdict}{by}: {found.reason}.{_MORE.get(found.cause, '')}"]
     texts += [f"warning: {warning.message}; {warning.remedy}." for warning in found.warnings]
@@ -132,7 +121,7 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
         _clock(row.started),
         row.version.partition("+")[0] if row.version else "?",
         (current or '""') if row.readable else "?",
-        _workers(row),
+        str(counts.get("Worker") or counts.get("EngineCore", 0)),  # one may be the other
     )
     settings = " ".join(
         f"{name}={row.settings[name].shown}" for name in found.deciding if name in row.settings
@@ -142,12 +131,6 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
         printable(f"{row.verdict}{at} {marks}"),
         printable(settings),
     )
-
-
-def _workers(row: Row) -> str:
-    """Return how many workers there are; with one for each engine core, that is the worker."""
-    counts = row.group.counts if row.group else {}
-    return str(counts.get("Worker") or counts.get("EngineCore", 0))
 
 
 def _clock(seconds: float | None) -> str:
@@ -161,15 +144,11 @@ def _clock(seconds: float | None) -> str:
     return f"{started:%b%d}" if started.year == today.year else f"{started:%Y}"
 
 
-def _processes(row: Row) -> Iterator[str]:
-    group = row.group
-    if group is None:
-        return
-    for process in group.starters:
-        yield printable(f"{' ' * _INDENT}{process.pid} {process.name} (above the server)")
-    for process in group.members:
-        if process.title:
-            yield printable(f"{' ' * _INDENT}{process.pid} {process.title.text}")
+def _processes(group: Group) -> Iterator[str]:
+    named = {process: f"{process.name} (above the server)" for process in group.starters}
+    named |= {process: process.title.text for process in group.members if process.title}
+    for process, name in named.items():
+        yield printable(f"{' ' * _INDENT}{process.pid} {name}")
 
 
 def _wrapped(text: str, width: int | None, first: int, rest: int) -> list[str]:

@@ -10,12 +10,18 @@ There is no way back from another's rights: `enter` is for a child of ours (`apa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 
+from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.files import Files, NotRegularError, is_regular, read_all
 from eplb_launch.model import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # linux/openat2.h and asm-generic/unistd.h; Linux 5.6.
 _OPENAT2 = 437
@@ -32,16 +38,29 @@ _BYTES = 4096  # of a file
 
 _DAC = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: linux/capability.h
 
-# Why the files of a process are not looked at: processes.Facts.trouble.
-TOO_MUCH = "too-much-to-read"
-NOT_SAFE = "files-not-readable-safely"
+
+class Trouble(Record):
+    """Why a process, or its files, cannot be looked at."""
+
+    cause: str  # stable, for programs
+    reason: str
+
+
+TOO_MUCH = Trouble(
+    "too-much-to-read", "it names more files, or larger ones, than are looked at for one process"
+)
+NOT_SAFE = Trouble(
+    "files-not-readable-safely",
+    "its files cannot be looked at with its own rights and below its own root here, which takes "
+    "openat2(2) of Linux 5.6",
+)
 
 
 class GiveUpError(Exception):
     """The files are not looked at any more. No OSError: it does not mean that one is missing."""
 
-    def __init__(self, trouble: str) -> None:
-        super().__init__(trouble)
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.cause)
         self.trouble = trouble
 
 
@@ -99,16 +118,14 @@ class View(Files):
 
     def read(self, path: str, most: int) -> bytes:
         """Return the content of a regular file, or its first `most` bytes."""
-        descriptor = self._find(path)
-        try:
-            status = os.fstat(descriptor)
+        with self._found(path) as found:
+            status = os.fstat(found)
             if not is_regular(status.st_mode):
                 raise NotRegularError(path)
-            if not status.st_size:  # as in /proc and /sys, where to read may wait or do something
+            # Files of /proc and /sys have no size; to read others of them may wait or do something.
+            if not status.st_size and not path.startswith(f"{DRIVER}/"):
                 return b""
-            opened = os.open(f"/proc/self/fd/{descriptor}", _FLAGS)
-        finally:
-            os.close(descriptor)
+            opened = os.open(f"/proc/self/fd/{found}", _FLAGS)
         try:
             content = read_all(opened, most)
         finally:
@@ -117,39 +134,25 @@ class View(Files):
         return content
 
     def names(self, path: str) -> list[str]:
-        descriptor = self._find(path)
-        try:
-            opened = os.open(f"/proc/self/fd/{descriptor}", _FLAGS | os.O_DIRECTORY)
-        finally:
-            os.close(descriptor)
         names = []
-        try:
-            with os.scandir(opened) as entries:
-                for entry in entries:
-                    names.append(entry.name)
-                    if len(names) % _ENTRIES == 0:
-                        self._spend(1)
-        finally:
-            os.close(opened)
+        with self._found(path) as found, os.scandir(f"/proc/self/fd/{found}") as entries:
+            for entry in entries:
+                names.append(entry.name)
+                if len(names) % _ENTRIES == 0:
+                    self._spend(1)
         return names
 
     def stat(self, path: str) -> os.stat_result:
-        descriptor = self._find(path)
-        try:
-            return os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        with self._found(path) as found:
+            return os.fstat(found)
 
     def real(self, path: str) -> str:
         """Return a path without symbolic links; as it is where it leads nowhere."""
         try:
-            descriptor = self._find(path)
+            with self._found(path) as found:
+                return self.inside(os.readlink(f"/proc/self/fd/{found}"))
         except OSError:
             return path
-        try:
-            return self.inside(os.readlink(f"/proc/self/fd/{descriptor}"))
-        finally:
-            os.close(descriptor)
 
     def user(self) -> int | None:
         """Return its user, as it knows it itself; None: not known."""
@@ -162,12 +165,8 @@ class View(Files):
         except OSError:
             return False
         rights = self.rights
-        if rights.user == 0:
-            may = 0o111
-        elif rights.user == status.st_uid:
-            may = 0o100
-        else:
-            may = 0o010 if status.st_gid in {rights.group, *rights.groups} else 0o001
+        group = 0o010 if status.st_gid in {rights.group, *rights.groups} else 0o001
+        may = 0o111 if rights.user == 0 else 0o100 if rights.user == status.st_uid else group
         return is_regular(status.st_mode) and bool(status.st_mode & may)
 
     def _spend(self, units: int) -> None:
@@ -175,8 +174,16 @@ class View(Files):
         if self.left < 0:
             raise GiveUpError(TOO_MUCH)
 
+    @contextlib.contextmanager
+    def _found(self, path: str) -> Iterator[int]:
+        """Give a descriptor of what a path leads to, which is not opened by that (O_PATH)."""
+        descriptor = self._find(path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def _find(self, path: str) -> int:
-        """Return a descriptor of what a path leads to, which is not opened by that (O_PATH)."""
         if not self._entered:
             raise GiveUpError(NOT_SAFE)
         self._spend(1 + len(path) // _LETTERS)

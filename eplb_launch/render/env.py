@@ -12,53 +12,45 @@ if TYPE_CHECKING:
     Variables = Mapping[str, str]
 
 
-def shell(variables: Variables) -> str:
-    """For `eval "$(eplb-launch env -- CMD)"`, in any POSIX shell."""
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+def _lines(form: str, quoted: Callable[[str], str] = str) -> Callable[[Variables], str]:
+    def written(variables: Variables) -> str:
+        pairs = variables.items()
+        return "".join(form.format(name=name, value=quoted(value)) for name, value in pairs)
+
+    return written
 
 
-def plain(variables: Variables) -> str:
-    """NAME=value lines, as env(1) prints them."""
-    return "".join(f"{name}={value}\n" for name, value in variables.items())
-
-
-def dotenv(variables: Variables) -> str:
-    """For a `.env` file, as python-dotenv and compose read it: single quotes keep all literal."""
-    return "".join(f"{name}={_dotenv_value(value)}\n" for name, value in variables.items())
+def _plain(text: str) -> bool:
+    return text.isalnum() and text.isascii()
 
 
 def _dotenv_value(value: str) -> str:
-    if value.isalnum() and value.isascii():
+    """Return a value as python-dotenv and compose read it: single quotes keep all literal."""
+    if _plain(value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def as_json(variables: Variables) -> str:
-    """One JSON object."""
-    return json.dumps(dict(variables)) + "\n"
-
-
-def systemd(variables: Variables) -> str:
+def _systemd(variables: Variables) -> str:
     """For a drop-in such as vllm.service.d/eplb.conf, quoted as systemd.exec(5) says.
 
     A percent sign is doubled: it begins a specifier.
     """
-    if not variables:
-        return ""
-    return "[Service]\n" + "".join(
+    lines = [
         f"Environment={_systemd_word(f'{name}={value}')}\n" for name, value in variables.items()
-    )
+    ]
+    return "".join(("[Service]\n", *lines)) if lines else ""
 
 
 def _systemd_word(word: str) -> str:
     word = word.replace("%", "%%")
-    if word.replace("_", "").replace("=", "").isalnum() and word.isascii():
+    if _plain(word.replace("_", "").replace("=", "")):
         return word
     escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
     return '"' + "".join(escapes.get(letter, letter) for letter in word) + '"'
 
 
-def kubernetes(variables: Variables) -> str:
+def _kubernetes(variables: Variables) -> str:
     """For a container in a pod template. Values are strings there: a number is quoted."""
     import yaml
 
@@ -66,18 +58,13 @@ def kubernetes(variables: Variables) -> str:
     return yaml.safe_dump({"env": entries}, sort_keys=False, default_style=None)
 
 
-def docker(variables: Variables) -> str:
+def _docker(variables: Variables) -> str:
     """For `docker run`, podman and nerdctl: to be split by a shell."""
     words = [f"-e {shlex.quote(f'{name}={value}')}" for name, value in variables.items()]
     return " ".join(words) + "\n" if words else ""
 
 
-def ray(variables: Variables) -> str:
-    """For `ray.init(runtime_env=...)` and `ray job submit --runtime-env-json`."""
-    return json.dumps({"env_vars": dict(variables)}) + "\n"
-
-
-def slurm(variables: Variables) -> str:
+def _slurm(variables: Variables) -> str:
     """For srun and sbatch: these besides all that is set. ValueError for a comma in a value."""
     if any("," in value for value in variables.values()):
         raise ValueError("a value with a comma cannot be written in --export")
@@ -86,13 +73,14 @@ def slurm(variables: Variables) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Variables], str]] = {
-    "shell": shell,
-    "plain": plain,
-    "dotenv": dotenv,
-    "json": as_json,
-    "systemd": systemd,
-    "kubernetes": kubernetes,
-    "docker": docker,
-    "ray": ray,
-    "slurm": slurm,
+    "shell": _lines("export {name}={value}\n", shlex.quote),
+    "plain": _lines("{name}={value}\n"),
+    "dotenv": _lines("{name}={value}\n", _dotenv_value),
+    "json": lambda variables: json.dumps(dict(variables)) + "\n",
+    "systemd": _systemd,
+    "kubernetes": _kubernetes,
+    "docker": _docker,
+    # For `ray.init(runtime_env=...)` and `ray job submit --runtime-env-json`.
+    "ray": lambda variables: json.dumps({"env_vars": dict(variables)}) + "\n",
+    "slurm": _slurm,
 }

@@ -17,14 +17,13 @@ from eplb_launch.terminal import print_text
 from eplb_launch.vllm.releases import VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.console import RenderableType
 
     from eplb_launch.assessment import Assessment
     from eplb_launch.deepep.cap import Row
-    from eplb_launch.deepep.grids import Fit
-    from eplb_launch.model import PlanWarning
+    from eplb_launch.model import PlanWarning, Record
     from eplb_launch.plans import Plan
     from eplb_launch.vllm.releases import RuleResult
     from eplb_launch.vllm.settings import Setting
@@ -32,31 +31,31 @@ if TYPE_CHECKING:
 # Raised when a key changes its meaning or goes; new keys do not raise it.
 SCHEMA = 1
 _NO_RULE = "it does not limit NCCL by itself, so far as is known"
+_RULE = {
+    True: ("holds", "bold red"),
+    False: ("does not hold", "green"),
+    None: ("cannot be ruled out", "bold yellow"),
+}
 _HOLDS = {True: ("true", "bold"), False: ("false", "dim"), None: ("unknown", "bold yellow")}
+
+
+def fields(record: Record, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
 
 
 def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
     """Return a Plan and its Assessment as JSON-ready values; docs/json.md documents the keys."""
     server = plan.server
-    verdict = plan.verdict
     return {
         "schema": SCHEMA,
         "launcher": __version__,
         "set": plan.environment,
-        "needed": False if verdict is None else verdict.holds,
+        "needed": False if plan.verdict is None else plan.verdict.holds,
         "reason": plan.reason,
-        "assessment": {
-            "state": found.state,
-            "cause": found.cause,
-            "reason": found.reason,
-            "value": found.value,
-            "by": found.by,
-            "unread": list(found.unread),
-        },
+        "assessment": fields(found, "state", "cause", "reason", "value", "by", "unread"),
         "server": server
         and {
-            "entry": server.entry,
-            "program": server.program,
+            **fields(server, "entry", "program"),
             "prefixes": [prefix.name for prefix in server.prefixes],
             "script": server.script or None,
             "elsewhere": server.elsewhere or None,
@@ -70,16 +69,10 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
         "settings": [setting_as_dict(setting) for setting in plan.settings.values()],
         "rules": [
             {
-                "name": verdict.rule.name,
-                "hazard": verdict.rule.hazard,
-                "source": verdict.rule.source,
+                **fields(verdict.rule, "name", "hazard", "source"),
                 "holds": verdict.holds,
                 "conditions": [
-                    {
-                        "text": condition.text,
-                        "holds": condition.holds,
-                        "setting": condition.setting,
-                    }
+                    fields(condition, "text", "holds", "setting")
                     for condition in verdict.conditions
                 ],
             }
@@ -97,35 +90,23 @@ def _row_as_dict(row: Row) -> dict[str, Any]:
     fit = row.fit
     return {
         "gpu": row.gpu,
-        "sms": fit.sms,
-        "experts": fit.experts,
+        **fields(fit, "sms", "experts"),
         "dispatch": fit.dispatch if fit.experts else None,
-        "combine": fit.combine,
-        "left": fit.left,
+        **fields(fit, "combine", "left"),
         "fits": fit.cap,
         "safe": fit.safe,
-        "not_beside": {"padded": list(fit.padded), "ranges": [list(pair) for pair in fit.eager]},
-        "remedies": list(row.remedies),
+        "not_beside": {"padded": fit.padded, "ranges": fit.eager},
+        "remedies": row.remedies,
     }
 
 
 def setting_as_dict(setting: Setting) -> dict[str, Any]:
-    return {
-        "name": setting.name,
-        "value": setting.value if setting.known else None,
-        "known": setting.known,
-        "source": setting.source,
-        "given": setting.given,
-    }
+    value = setting.value if setting.known else None
+    return {"name": setting.name, "value": value, **fields(setting, "known", "source", "given")}
 
 
-def warning_as_dict(warning: PlanWarning) -> dict[str, str]:
-    return {
-        "code": warning.code,
-        "message": warning.message,
-        "remedy": warning.remedy,
-        "source": warning.source,
-    }
+def warning_as_dict(warning: PlanWarning) -> dict[str, Any]:
+    return fields(warning, "code", "message", "remedy", "source")
 
 
 def sentence(plan: Plan, found: Assessment) -> str:
@@ -153,16 +134,11 @@ def outcome(plan: Plan, found: Assessment) -> str:
     return "stays: nothing is to be set"
 
 
-def render(plan: Plan, found: Assessment) -> RenderableType:
-    """Return the whole explanation for a terminal."""
-    return Group(*_sections(plan, found))
-
-
 def show(plan: Plan, found: Assessment) -> None:
     """Print the explanation to stdout, in colour only where it is a terminal that wants it."""
     console = Console(highlight=False, soft_wrap=False)
     with console.capture() as captured:
-        console.print(render(plan, found))
+        console.print(Group(*_sections(plan, found)))
     # Rich fills the cells of a table with blanks.
     print_text("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
@@ -223,11 +199,14 @@ def _then(found: Assessment) -> str:
     return f"{found.state}{at}{cause}"
 
 
-def _settings(settings: Any) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    table.add_column("Setting", no_wrap=True)
-    table.add_column("Value", overflow="fold")
-    table.add_column("From", overflow="fold")
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+
+
+def _settings(settings: Iterable[Setting]) -> Table:
+    table = _table()
+    for name in ("Setting", "Value", "From"):
+        table.add_column(name, overflow="fold", no_wrap=name == "Setting")
     for setting in settings:
         style = "" if setting.given else "dim"
         table.add_row(setting.name, _text(setting.shown), _text(cut(setting.source)), style=style)
@@ -236,7 +215,7 @@ def _settings(settings: Any) -> Table:
 
 def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
     """Yield what DeepEP takes, what fits beside it, and what makes room beside other calls."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    table = _table()
     table.add_column("Beside DeepEP", overflow="fold")
     for name in ("SMs", "dispatch", "combine", "left", "fits"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -250,7 +229,7 @@ def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
             str(fit.combine),
             str(fit.left),
             "nothing" if fit.cap is None else str(fit.cap),
-            calls_beside(fit) or _safe(fit),
+            calls_beside(fit) or ("none: safe" if fit.safe else "none, by combine"),
         )
         table.add_row(*map(_text, cells))
     yield table
@@ -259,22 +238,10 @@ def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
             yield _text(f"  {row.fit.sms} SMs: {' or '.join(row.remedies)} makes room beside these")
 
 
-def _safe(fit: Fit) -> str:
-    return "none: safe" if fit.safe else "none, by combine"
-
-
 def _rule(verdict: RuleResult) -> Iterator[RenderableType]:
-    word, style = {
-        True: ("holds", "bold red"),
-        False: ("does not hold", "green"),
-        None: ("cannot be ruled out", "bold yellow"),
-    }[verdict.holds]
-    yield Text.assemble(
-        ("Rule ", "bold"),
-        f"{verdict.rule.hazard}: ",
-        (word, style),
-        (f" ({verdict.rule.source})", "dim"),
-    )
+    rule, word = verdict.rule, _RULE[verdict.holds]
+    source = (f" ({rule.source})", "dim")
+    yield Text.assemble(("Rule ", "bold"), f"{rule.hazard}: ", word, source)
     table = Table.grid(padding=(0, 2))
     for condition in verdict.conditions:
         holds, colour = _HOLDS[condition.holds]

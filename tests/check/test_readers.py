@@ -13,7 +13,7 @@ from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import Node, Problem
 from eplb_launch.model import UNKNOWN
-from eplb_launch.render.env import systemd as written
+from eplb_launch.render.env import FORMATS
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,9 @@ def test_commands_of_systemd(line: str, expected: list[list[str]]) -> None:
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), max_size=20))
 def test_what_our_own_drop_in_quotes_is_read_back(value: str) -> None:
-    source = Source("/u/a.service", "unit", written({"A": value}) + "ExecStart=/bin/a ${A}\n")
+    source = Source(
+        "/u/a.service", "unit", FORMATS["systemd"]({"A": value}) + "ExecStart=/bin/a ${A}\n"
+    )
     [task] = systemd.tasks([source])
     assert [word.text for word in task.words] == ["/bin/a", value]
 

@@ -92,7 +92,9 @@ def test_the_grid_of_mega_moe_is_not_known() -> None:
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
     assert [warning.code for warning in decided.warnings] == ["max-ctas-unfit"]
     assert "mega MoE" in decided.warnings[0].message
-    assert cap.explain(decided, machine(H100)).beside == ()
+    explained = cap.explain(decided, machine(H100))
+    assert explained.beside == ()
+    assert [note.code for note in explained.notes] == ["cap-fit-unknown"]
 
 
 # The GPUs, the experts, the options: the note, without its beginning; "" where there is none.

@@ -93,7 +93,8 @@ def test_ps_shows_the_whole_tree(servers: dict[str, Server], kind: str, value: s
     assert row["workers"] == {"EngineCore": 2, "Worker": 2, "APIServer": 2, "DPCoordinator": 1}
     assert row["environment"] == {"readable": True, "NCCL_MAX_CTAS": value}
     # Without the shell nothing is unknown any more, and there is no EPLB.
-    assert (row["verdict"], row["reason"]) == ("not needed", "enable_eplb does not hold")
+    assert (row["verdict"], row["cause"]) == ("not needed", "not-needed")
+    assert "enable_eplb does not hold" in row["reason"]
     settings = {setting["name"]: setting["value"] for setting in row["settings"]}
     assert settings["data_parallel_size"] == 2
 

@@ -427,7 +427,7 @@ def test_a_server_that_becomes_another_program(house: House) -> None:
 def test_another_process_with_the_same_pid(house: House) -> None:
     found = read(house.start())
     assert found is not None
-    assert look_closer(found).trouble == ""
+    assert look_closer(found).trouble is None
     assert look_closer(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
 
 
@@ -664,3 +664,48 @@ def test_a_server_with_its_own_files(house: House, tmp_path: Path) -> None:
     assert row.version_source.startswith("/opt/venv-of-the-container/lib/python3.")
     assert row.verdict == "EXPOSED"
     assert row.settings["data_parallel_size"].value == 8
+
+
+# The driver's files have no size, as all of /proc: /proc/PID/cmdline stands in for each.
+_GPUS = """
+mount -t tmpfs none /proc/driver
+for model; do
+  [ "$model" != -- ] || break
+  (exec -a "Model: $model
+GPU Excluded: No
+" sleep 1000) &
+  until grep -q Model: /proc/$!/cmdline; do sleep 0.01; done
+  mkdir -p /proc/driver/nvidia/gpus/$!
+  touch /proc/driver/nvidia/gpus/$!/information
+  mount --bind /proc/$!/cmdline /proc/driver/nvidia/gpus/$!/information
+  shift
+done
+shift
+exec "$@"
+"""
+H100, H20, MIG = "NVIDIA H100 80GB HBM3", "NVIDIA H20", "MIG-41222c1b"
+NOTES: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "one": ([H100], {}, "8 fits beside DeepEP on H100 only while NCCL uses half of it"),
+    "two kinds": (
+        [H100, H20],
+        {},
+        (
+            "8 fits beside DeepEP on H100 only while NCCL uses half of it, "
+            "on H20 only while NCCL uses a quarter of it"
+        ),
+    ),
+    "one that is not known": (["NVIDIA H99"], {}, ""),
+    "a part of one": ([H100], {"CUDA_VISIBLE_DEVICES": MIG}, ""),
+    "a lower cap": ([H100], {"NCCL_MAX_CTAS": "4"}, ""),
+}
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("models", "environ", "note"), NOTES.values(), ids=NOTES)
+def test_the_note_by_the_gpus_that_a_server_sees(
+    house: House, models: list[str], environ: dict[str, str], note: str
+) -> None:
+    program = ["unshare", "-m", "bash", "-c", _GPUS, "bash", *models, "--", str(house.vllm)]
+    row = seen(house.start(environ={"NCCL_MAX_CTAS": "8", **environ}, program=program))
+    assert row.verdict == "capped"
+    assert [found.message for found in row.notes] == ([note] if note else [])

@@ -23,7 +23,7 @@ from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessm
 from eplb_launch.command import find_server
 from eplb_launch.model import PlanWarning
 from eplb_launch.plans import Plan
-from eplb_launch.ps.processes import Facts, Process
+from eplb_launch.ps.processes import CHANGED, TIMED_OUT, UNREADABLE, VANISHED, Facts, Process
 from eplb_launch.ps.rows import Row
 from eplb_launch.ps.rows import row as row_of
 from eplb_launch.ps.servers import SERVER, Group
@@ -33,6 +33,8 @@ from eplb_launch.vllm.settings import Setting
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from eplb_launch.ps.view import Trouble
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 SECRET = "s3cret"
@@ -338,13 +340,13 @@ def plan_of(version: str | None, **more: Any) -> Plan:
     return Plan(("vllm",), server, version, "said", {}, (), None, (), "why", **more)
 
 
-@pytest.mark.parametrize("trouble", ["vanished", "changed", "unreadable", "internal-error"])
-def test_trouble_is_never_fine(trouble: str) -> None:
+@pytest.mark.parametrize("trouble", [VANISHED, CHANGED, UNREADABLE, TIMED_OUT])
+def test_trouble_is_never_fine(trouble: Trouble) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
     plan = plan_of("0.16.0")
     found = row_of(group, Facts(trouble=trouble, environ={}), plan, assess(plan, launched=False))
-    assert (found.verdict, found.assessment.cause) == ("unknown", trouble)
-    assert row_of(group, Facts(), None, None).verdict == "unknown"
+    assert (found.verdict, found.assessment.cause) == ("unknown", trouble.cause)
+    assert row_of(group, Facts()).verdict == "unknown"
 
 
 # In a terminal.
@@ -401,12 +403,21 @@ def test_watch_in_a_terminal(servers: Servers) -> None:
     servers.running[0].kill()
     servers.running[0].wait()
     shown = terminal.read("there is no such process")
-    assert shown.startswith("\x1b[?25l")  # the cursor is hidden
-    assert "\x1b[1A" in shown or "\x1b[A" in shown  # and goes up: in place
+    assert shown.startswith("\x1b[H\x1b[J")  # in place
     os.write(terminal.descriptor, b"\x03")
     assert terminal.end() == 0
-    assert terminal.text.count("\x1b[?25l") == terminal.text.count("\x1b[?25h") == 1
     assert "Traceback" not in terminal.text
+
+
+def test_watch_shows_no_more_lines_than_there_are(servers: Servers) -> None:
+    for _ in range(45):
+        servers.start(*SERVE)
+    terminal = Terminal("ps", "--watch")
+    shown = terminal.read("Ctrl-C ends it")
+    os.write(terminal.descriptor, b"\x03")
+    assert terminal.end() == 0
+    assert "WORKERS" in shown
+    assert shown.partition("\x1b[H")[2].partition("\x1b[H")[0].count("\n") < 40
 
 
 def test_watch_leaves_the_terminal_as_it_was_when_it_is_terminated() -> None:
@@ -414,7 +425,7 @@ def test_watch_leaves_the_terminal_as_it_was_when_it_is_terminated() -> None:
     terminal.read("no such process")
     os.kill(terminal.pid, signal.SIGTERM)
     assert terminal.end() == -signal.SIGTERM
-    assert terminal.text.endswith("\x1b[?25h")
+    assert "\x1b[?" not in terminal.text  # nothing that would have to be undone
 
 
 def test_watch_in_a_pipe(servers: Servers) -> None:

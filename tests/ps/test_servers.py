@@ -22,7 +22,8 @@ def process(pid: int, parent: int, command: str, **more: Any) -> Process:
     cmdline = "\0".join(words).encode() + b"\0"
     cmdline += b"\0" * 20 if "::" in command else b""
     name = (command if "::" in command else words[0].rpartition("/")[2] if words else "")[:15]
-    facts = {"group": 5, "session": 5, "state": "S", "ticks": pid, **more}
+    hinted = "vllm" in command or "huggingfaceserver" in command
+    facts = {"group": 5, "session": 5, "state": "S", "ticks": pid, "hinted": hinted, **more}
     return Process(pid=pid, parent=parent, name=name, cmdline=cmdline, **facts)
 
 
@@ -258,10 +259,11 @@ def test_a_command_of_many_words_takes_no_longer_than_its_words(word: str) -> No
 def test_of_thousands_of_long_commands_the_short_ones_are_read() -> None:
     long = "env " * 900 + "vllm serve m"
     rows = [(pid, 1, long) for pid in range(100, 600)]
-    processes, dropped = affordable(tree(INIT, *rows, (700, 1, SERVE), (701, 1, "bash " * 9_000)))
-    assert dropped > 300
-    assert len(processes) == 503 - dropped
-    assert {1, 700, 701} <= processes.keys()  # what names no vLLM is not read at all
+    processes = affordable(tree(INIT, *rows, (700, 1, SERVE), (701, 1, "bash " * 9_000)))
+    cut = [pid for pid, process in processes.items() if process.cut]
+    assert len(cut) > 300
+    assert not {1, 700, 701} & {*cut}  # what names no vLLM is not read at all
     found, work = counted(group, processes)
-    assert [one.head.pid for one in found] == [700]
+    # What was not read may be a server, and is shown as unknown.
+    assert [one.head.pid for one in found] == [*cut, 700]
     assert work < 2_500_000

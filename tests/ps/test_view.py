@@ -129,7 +129,7 @@ def inside(pid: int, job: Callable[[View], Any]) -> Any:
         try:
             return job(found)
         except GiveUpError as error:
-            return error.trouble
+            return error.trouble.cause
         except OSError as error:
             return error.strerror
 
@@ -214,13 +214,13 @@ def test_rights_are_not_taken_over_beside_another_thread(people: People) -> None
         try:
             View(pid).enter()
         except GiveUpError as error:
-            return error.trouble
+            return error.trouble.cause
         finally:
             done.set()
             thread.join()
         return "entered"
 
-    assert results({0: enter})[0] == NOT_SAFE
+    assert results({0: enter})[0] == NOT_SAFE.cause
 
 
 @root_only
@@ -232,13 +232,13 @@ def test_rights_that_the_kernel_does_not_give_are_noticed(
     people.write("s.yaml", YAML)
     pid = people.start("m", "--config", "s.yaml")
     monkeypatch.setattr(view._libc, call, lambda _number: 0)  # noqa: SLF001
-    assert verdict(pid) == ("unknown", NOT_SAFE)
+    assert verdict(pid) == ("unknown", NOT_SAFE.cause)
 
 
 def test_nothing_is_looked_at_with_our_own_rights() -> None:
     found = View(os.getpid())
     for job in (found.stat, found.names, found.real, lambda path: found.read(path, 1)):
-        with pytest.raises(GiveUpError, match=NOT_SAFE):
+        with pytest.raises(GiveUpError, match=NOT_SAFE.cause):
             job("/etc/passwd")
 
 
@@ -436,7 +436,7 @@ def test_without_openat2_only_our_own_root_is_looked_at(
     assert verdict(people.start("m", "--config", "s.yaml")) == EXPOSED
     people.write("s.yaml", YAML, 0o600)
     assert verdict(people.start("m", "--config", "s.yaml")) == NOT_READ
-    assert inside(jail.pid, lambda found: found.read("/etc/x", 9)) == NOT_SAFE
+    assert inside(jail.pid, lambda found: found.read("/etc/x", 9)) == NOT_SAFE.cause
 
 
 # Bounded.
@@ -459,7 +459,7 @@ def test_what_a_process_names_is_counted(people: People, environ: dict[str, str]
     for path in (deep, *deep.parents):
         if people.folder in path.parents:
             path.chmod(0o755)
-    expected = "release-not-known" if environ.get("PATH") == "/none" else TOO_MUCH
+    expected = "release-not-known" if environ.get("PATH") == "/none" else TOO_MUCH.cause
     environ = {"PATH": f"{people.folder}/bin:/usr/bin:/bin", **environ}
     pid = people.start("m", *HAZARD, environ=environ, cwd=deep)
     assert verdict(pid) == ("unknown", expected)
@@ -506,7 +506,7 @@ def test_each_look_and_what_is_read_counts(tmp_path: Path) -> None:
     assert cost(lambda found: found.names(str(tmp_path))) == 3
     assert cost(lambda found: found.exists("/" * 1280)) == 11
     many = inside(os.getpid(), lambda found: [found.exists(path) for _ in range(BUDGET + 1)])
-    assert many == TOO_MUCH
+    assert many == TOO_MUCH.cause
 
 
 @root_only
