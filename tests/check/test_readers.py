@@ -99,7 +99,9 @@ def test_the_entry_point_of_an_image(image: str, program: tuple[str, ...]) -> No
     ],
 )
 def test_variables_of_kubernetes(text: str, expected: str) -> None:
-    assert pods.expand(text, lambda name: {"A": "1", "B": "two words"}.get(name, UNKNOWN)) == expected
+    assert (
+        pods.expand(text, lambda name: {"A": "1", "B": "two words"}.get(name, UNKNOWN)) == expected
+    )
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,9 @@ def preset(
     size = holder.string("parallelism", "data") if holder is not None else ""
     script = "exec vllm serve model"
     if elsewhere(found, None):
-        script += " $UNKNOWN"  # before what is said here, which wins
+        script += " $baseRefs"  # before what is said here, which wins
     if size:
-        script += f" --data-parallel-size {size if size.isdecimal() else '$UNKNOWN'}"
+        script += f" --data-parallel-size {size if size.isdecimal() else '$parallelism'}"
     script += f' ${{{_EXTRA}}} "$@"' if _EXTRA in variables.known else ' "$@"'
     at = extra.get("value") if extra is not None else None
     return words_at(("/bin/bash", "-c", script, "bash"), source, (at or found.node).line)

@@ -90,6 +90,7 @@ def _job(source: Source, spec: Node, entry: Node, maps: ConfigMaps, clusters: Cl
         environment,
         image=found.node.string("image") if found else "",
         files=files(found, source, maps) if found else {},
+        adds=any(word in spec.string("runtimeEnvYAML") for word in ("pip", "uv:", "conda")),
         uncapped_peers=found is not None
         and environment.limit is of_head
         and clusters.others_without(found),
