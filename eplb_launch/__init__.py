@@ -10,8 +10,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from eplb_launch._version import __version__
-    from eplb_launch.exec import become
-    from eplb_launch.launch import run
+    from eplb_launch.launch import become, run
     from eplb_launch.model import PlanWarning
     from eplb_launch.override import override_envs_for_eplb
     from eplb_launch.plans import Plan, plan
@@ -31,7 +30,7 @@ __all__ = [
 _HOMES = {
     "PlanWarning": "model",
     "__version__": "_version",
-    "become": "exec",
+    "become": "launch",
     "override_envs_for_eplb": "override",
     "run": "launch",
 }

@@ -5,26 +5,24 @@ Every sub-command renders an Assessment; none compares values or looks up a rele
 
 from __future__ import annotations
 
-import itertools
 import os
 
 from eplb_launch.files import DISK
-from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, VLLM, Record
+from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, VLLM, Record, cut
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.nccl.conf import CONF_FILE
 from eplb_launch.nccl.variables import MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
 from eplb_launch.vllm.arguments import RefusedError
-from eplb_launch.vllm.releases import CAP, RELEASES, VARIABLE, judge, release_of, stays
+from eplb_launch.vllm.releases import CAP, CHANGES, VARIABLE, judge, release_of, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from eplb_launch.files import Files
     from eplb_launch.model import PlanWarning, Server
     from eplb_launch.plans import Plan
-    from eplb_launch.vllm.releases import Release
 
 NOT_NEEDED = "not needed"
 CAPPED = "capped"
@@ -135,6 +133,7 @@ def _capped(
     plan: Plan, value: str, by: str, files: Files, *, ray_capped: bool | None
 ) -> Assessment:
     """Return the assessment where there is a cap, which may not hold."""
+    value = cut(value)
     sure = plan.verdict is not None and plan.verdict.holds
     for warning in plan.warnings:
         void = by in warning.voids or (by in warning.doubts and ray_capped is False)
@@ -223,7 +222,7 @@ def _by_release(plan: Plan, server: Server, files: Files) -> Assessment:
     if True not in found.values():
         return _settings_not_known(plan)
     hangs = " and ".join(
-        f"{_ranges([row for row, state in found.items() if state is holds])} {does}"
+        f"{_ranges([since for since, state in found.items() if state is holds])} {does}"
         for holds, does in _HANGS.items()
         if holds in found.values()
     )
@@ -232,13 +231,13 @@ def _by_release(plan: Plan, server: Server, files: Files) -> Assessment:
     )
 
 
-def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[Release, bool | None]]:
-    """Yield the releases that hang with a server, or that may (None), if nothing is set."""
+def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[int, bool | None]]:
+    """Yield the releases 0.N that hang with a server, or that may (None), if nothing is set."""
     void = any(set(ANYBODY) == set(warning.voids) for warning in plan.warnings)
-    for row in RELEASES:
-        version = f"0.{row.since}"
+    for since in CHANGES:
+        version = f"0.{since}"
         release = release_of(version)
-        if not row.rules or (row.own_rule and not void):
+        if not release.rules or (release.own_rule and not void):
             continue
         try:
             settings, _ = settings_of(server, release, version, plan.settings["nixl"], files)
@@ -246,28 +245,24 @@ def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[Releas
             continue
         holds = [verdict.holds for verdict in judge(release, settings)]
         if any(holds):
-            yield row, True
+            yield since, True
         elif None in holds:
-            yield row, None
+            yield since, None
 
 
-def _ranges(rows: list[Release]) -> str:
-    """Return which releases rows are for: "0.12 to 0.15"."""
-    after = {row: later.since for row, later in itertools.pairwise(RELEASES)}
-    found: list[tuple[int, int | None]] = []
-    for row in rows:
-        until = after.get(row)
-        if found and found[-1][1] == row.since:
-            found[-1] = (found[-1][0], until)
-        else:
-            found.append((row.since, until))
-    return ", ".join(
-        f"0.{first} and later" if end is None else _range(first, end - 1) for first, end in found
-    )
-
-
-def _range(first: int, last: int) -> str:
-    return f"0.{first}" if first == last else f"0.{first} to 0.{last}"
+def _ranges(wanted: Collection[int]) -> str:
+    """Return the releases of some rows of CHANGES: "0.12 to 0.15, 0.33 and later"."""
+    ranges = []
+    first = None
+    for since in (*CHANGES, None):
+        if first is not None and since not in wanted:
+            last = since and since - 1
+            until = "" if last == first else f" to 0.{last}" if last else " and later"
+            ranges.append(f"0.{first}{until}")
+            first = None
+        elif first is None and since in wanted:
+            first = since
+    return ", ".join(ranges)
 
 
 def _settings_not_known(plan: Plan) -> Assessment:

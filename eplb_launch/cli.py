@@ -17,8 +17,7 @@ import typer.core
 
 from eplb_launch import __version__, plan, terminal
 from eplb_launch.assessment import assess
-from eplb_launch.exec import LAUNCHER_FAILED, say
-from eplb_launch.launch import fail, run
+from eplb_launch.launch import LAUNCHER_FAILED, fail, run, say
 from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS, cap_options, check_version
 from eplb_launch.model import printable
 from eplb_launch.render.env import FORMATS

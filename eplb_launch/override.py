@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.exec import say
+from eplb_launch.launch import say
 from eplb_launch.vllm.releases import CAP, VARIABLE, stays
 
 TYPE_CHECKING = False

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.command import look
-from eplb_launch.command.entrypoints import OWN_OPTIONS
+from eplb_launch.entrypoints import OWN_OPTIONS, look_at_name
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import NAMES, check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
@@ -127,7 +126,12 @@ def plan(
     for number, word in enumerate(words, 1):
         if not isinstance(word, str):
             raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
-    server, idle, unread = look(words, environ, files, directory)
+    found = look_at_name(words, environ)
+    if found is None:
+        from eplb_launch.command import look
+
+        found = look(words, environ, files, directory)
+    server, idle, unread = found
     if server is None:
         reason = "no vLLM server seen in the command"
         if idle:
@@ -152,9 +156,9 @@ def plan(
     decided = decide(server)
     # A script may start several, or one of several: all of them get the same environment.
     for other in server.others if decided.verdict is None else ():
-        found = decide(other)
-        if found.verdict is not None:
-            return found
+        another = decide(other)
+        if another.verdict is not None:
+            return another
     return decided
 
 

@@ -140,8 +140,8 @@ def test_verbose_says_why_nothing_was_set(bin_folder: Path) -> None:
     assert done.stderr == "eplb-launch: nothing set: the vLLM command starts no engine\n"
     done = start("--verbose", *V16, "--", *EXPOSED, "--no-enable-eplb", path=bin_folder)
     assert done.stderr == (
-        "eplb-launch: nothing set: no async EPLB with DeepEP low-latency: enable_eplb does not "
-        "hold (enable_eplb=False, argument 11: --no-enable-eplb)\n"
+        "eplb-launch: nothing set: enable_eplb does not hold "
+        "(enable_eplb=False, argument 11: --no-enable-eplb)\n"
     )
 
 

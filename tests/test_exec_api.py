@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IMPORTS = """
 import os, signal, sys, threading
-from eplb_launch.exec import become, say
+from eplb_launch.launch import become, say
 probe = os.fsencode(sys.argv[1])
 """
 

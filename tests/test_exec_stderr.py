@@ -205,7 +205,7 @@ def test_a_stderr_in_memory_has_what_is_said(environ: dict[str, str]) -> None:
     """Where sys.stderr is no file, what is said is written there."""
     code = (
         "import io, sys; sys.stderr = io.StringIO()\n"
-        "from eplb_launch.exec import say; say('a'); print(repr(sys.stderr.getvalue()))"
+        "from eplb_launch.launch import say; say('a'); print(repr(sys.stderr.getvalue()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True

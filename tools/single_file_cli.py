@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from eplb_launch._version import __version__
-from eplb_launch.exec import say
+from eplb_launch.launch import say
 from eplb_launch.launch_options import OPTIONS, SUB_COMMANDS
 
 _OPTIONS = "  ".join(f"{name} {takes}".rstrip() for name, (takes, _) in OPTIONS.items())

@@ -12,7 +12,7 @@ from eplb_launch.check.plan_cache import Plans
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.check.sources import Reach
 from eplb_launch.check.tasks import Task
-from eplb_launch.exec import say
+from eplb_launch.launch import say
 from eplb_launch.terminal import print_text
 
 _NAMED = 3  # of many files, in one line

@@ -20,9 +20,9 @@ from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
-from eplb_launch.command.entrypoints import MARKS
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import PREFIXES, SHELLS
+from eplb_launch.entrypoints import MARKS
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS

@@ -10,7 +10,7 @@ from eplb_launch.assessment import Assessment
 from eplb_launch.check import images, launcher
 from eplb_launch.check.model import OK_STATES, Fix
 from eplb_launch.check.tasks import Limit, Task
-from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE

@@ -14,7 +14,7 @@ from eplb_launch.check.model import Trouble
 from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import Task
 from eplb_launch.check.yaml_tree import Node
-from eplb_launch.command.entrypoints import HINTS as ENTRY_POINTS
+from eplb_launch.entrypoints import HINTS as ENTRY_POINTS
 
 # Without one of these, a document starts no server that could be judged.
 HINTS = (

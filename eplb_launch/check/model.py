@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment
-from eplb_launch.exec import LAUNCHER_FAILED
+from eplb_launch.launch import LAUNCHER_FAILED
 from eplb_launch.model import Record
 
 # The words of `check` for the states of an Assessment, the worst first.

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eplb_launch.command import entrypoints as command
+from eplb_launch import entrypoints as command
 from eplb_launch.files import DISK, is_regular
 from eplb_launch.model import Record
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import NOTHING, entry_at
-from eplb_launch.model import Server
+from eplb_launch.entrypoints import look_at_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from eplb_launch.entrypoints import Look
     from eplb_launch.files import Files
+    from eplb_launch.model import Server
 
 
 def find_server(
@@ -32,22 +33,15 @@ def look(
     *,
     strings: bool = True,
     done: list[int] | None = None,
-) -> tuple[Server | None, bool, Sequence[str]]:
-    """As find_server; and whether the command is vLLM's and starts no engine: `vllm bench serve`.
+) -> Look:
+    """Return the server that `command` starts, and what else is known: see `Look`.
 
     Of a script, the last program that is neither built into the shell nor known to start nothing.
-    Scripts are read through `files`, if there are any; those that were not are named at last.
-    `done` is given how much work it was.
+    Scripts are read through `files`, if there are any. `done` is given how much work it was.
     """
-    if not command:
-        return None, False, ()
-    found = entry_at(command, 0)
+    found = look_at_name(command, environ)
     if found is None:
         from eplb_launch.command.find import find
 
-        return find(command, environ, files, directory, strings=strings, done=done)
-    entry, start = found
-    if not start:
-        return None, found == NOTHING, ()
-    positions = range(start, len(command))
-    return Server(entry, tuple(command[start:]), positions, environ, command[0]), False, ()
+        found = find(command, environ, files, directory, strings=strings, done=done)
+    return found

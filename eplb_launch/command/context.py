@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import VLLM
+from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import UNKNOWN, Server, Wrapper
 from eplb_launch.vllm.releases import VARIABLE
 
@@ -41,7 +41,7 @@ class Environ:
         self.changes: dict[str, str | None] = {}  # None: taken out
         self.handed: dict[str, Environ] = {}  # changes that are what another environment has
         self.opaque = opaque  # what is set besides cannot be seen
-        self.looked_at = looked_at  # names asked for, where `base` is what the launcher has
+        self.looked_at = looked_at  # names asked for: of the launcher's, or of a shell's commands
 
     def get(self, name: str, *, look: bool = True) -> str | None:
         """Return the value of `name`, which may be UNKNOWN; None if it is not set.
@@ -53,12 +53,12 @@ class Environ:
             if name in at.handed:
                 at = at.handed[name]
                 continue
+            if look and at.looked_at is not None:
+                at.looked_at.add(name)
             if name in at.changes:
                 return at.changes[name]
             if at.opaque:
                 return UNKNOWN
-            if look and at.looked_at is not None:
-                at.looked_at.add(name)
             at = at.base
         return at.get(name)
 

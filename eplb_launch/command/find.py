@@ -8,7 +8,9 @@ vLLM's own options. On the way it is noted what each program does to the environ
 from __future__ import annotations
 
 from eplb_launch.command.context import DEPTH, Context, requirement
-from eplb_launch.command.entrypoints import (
+from eplb_launch.command.step import Step
+from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.entrypoints import (
     HINTS,
     IDLE,
     MARKS,
@@ -22,8 +24,6 @@ from eplb_launch.command.entrypoints import (
     python_target,
     script_entry,
 )
-from eplb_launch.command.step import Step
-from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
 from eplb_launch.model import UNKNOWN, is_python
 
 TYPE_CHECKING = False

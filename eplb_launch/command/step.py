@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eplb_launch.command.context import DEPTH
-from eplb_launch.command.entrypoints import NOTHING, VLLM, entry_at
 from eplb_launch.command.wrappers import PREFIXES, SHELLS
+from eplb_launch.entrypoints import NOTHING, VLLM, entry_at
 from eplb_launch.model import is_python
 
 TYPE_CHECKING = False

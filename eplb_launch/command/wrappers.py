@@ -6,7 +6,7 @@ no row lists is taken to have no value of its own; `search` looks ahead where th
 
 from __future__ import annotations
 
-from eplb_launch.command.entrypoints import SWEEPS
+from eplb_launch.entrypoints import SWEEPS
 from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS
 
 TYPE_CHECKING = False

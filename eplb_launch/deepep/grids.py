@@ -35,51 +35,39 @@ class Pieces(Record):
 
     since: int  # 0.N
     name: str  # of the bound
-    default: int
     batched: int  # max_num_batched_tokens where nothing is given
-    doubled: bool  # --performance-mode throughput doubles that (arg_utils.py, from 0.17)
-    keep_most: bool  # max_num_batched_tokens is a CUDA graph size too (config/vllm.py, from 0.20)
-    by_query: bool  # speculative tokens count in the largest graph (config/vllm.py, from 0.13)
-    switch: str  # turns the pieces off; "" where there is no such variable
     source: str
+    doubled: bool = False  # --performance-mode throughput doubles that (arg_utils.py)
+    keep_most: bool = False  # max_num_batched_tokens is a CUDA graph size too (config/vllm.py)
+    by_query: bool = False  # speculative tokens count in the largest graph (config/vllm.py)
+    switch: str = ""  # turns the pieces off
 
 
-_CHUNK = Pieces(
+_V12 = Pieces(
     since=12,
     name="VLLM_MOE_DP_CHUNK_SIZE",
-    default=256,
     batched=8192,  # of a server on a GPU of 70 GiB and more (get_batch_defaults); else less
-    doubled=False,
-    keep_most=False,
-    by_query=False,
-    switch="",
     source="vLLM fused_moe/layer.py, forward_impl_chunked; envs.py",
 )
-_CHUNK_13 = _CHUNK.replace(since=13, by_query=True, switch="VLLM_ENABLE_MOE_DP_CHUNK")
-PIECES: tuple[Pieces, ...] = (
-    _CHUNK,
-    _CHUNK_13,
-    _CHUNK_13.replace(
-        since=17,
-        doubled=True,
-        source="vLLM fused_moe/runner/default_moe_runner.py, forward_impl_chunked; envs.py",
-    ),
-    Pieces(
-        since=20,
-        name="--max-num-batched-tokens",
-        default=256,
-        batched=256,  # DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP, where use_batched_dp_moe
-        doubled=True,
-        keep_most=True,
-        by_query=True,
-        switch="",
-        source="vLLM engine/arg_utils.py, _set_default_max_num_seqs_and_batched_tokens_args; "
-        "fused_moe/layer.py, max_num_tokens",
-    ),
+_V13 = _V12.replace(since=13, by_query=True, switch="VLLM_ENABLE_MOE_DP_CHUNK")
+_V17 = _V13.replace(
+    since=17,
+    doubled=True,
+    source="vLLM fused_moe/runner/default_moe_runner.py, forward_impl_chunked; envs.py",
 )
+_V20 = _V17.replace(
+    since=20,
+    name="--max-num-batched-tokens",
+    batched=256,  # DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP, where use_batched_dp_moe
+    source="vLLM engine/arg_utils.py, _set_default_max_num_seqs_and_batched_tokens_args; "
+    "fused_moe/layer.py, max_num_tokens",
+    keep_most=True,
+    switch="",
+)
+PIECES = (_V12, _V13, _V17, _V20)
+_PIECE = 256  # tokens, by default
 _MAX_GRAPH = 512  # vllm/config/vllm.py, _set_cudagraph_sizes
 _MAX_SEQS = 1024  # get_batch_defaults; twice that, and half of it, is over _MAX_GRAPH anyway
-_LEAST = 1
 _MOST = 1 << 20  # tokens; more is no number that is meant
 
 
@@ -128,9 +116,9 @@ def fit(sms: int, experts: int | None, tokens: Tokens, cap: int | None = None) -
     if cap is None:
         return Fit(sms, experts, dispatch, most, None, (), ())
     padded = tuple(number for number, blocks in taken.items() if blocks + cap > sms)
-    if dispatch + cap > sms:  # no call fits, whatever its tokens
-        return Fit(sms, experts, dispatch, most, cap, padded, ((1, tokens.most),))
-    return Fit(sms, experts, dispatch, most, cap, padded, _unfit(sms, cap, tokens.most))
+    no_call = dispatch + cap > sms
+    eager = ((1, tokens.most),) if no_call else _unfit(sms, cap, tokens.most)
+    return Fit(sms, experts, dispatch, most, cap, padded, eager)
 
 
 def _unfit(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
@@ -149,18 +137,11 @@ def _unfit(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def bound(fit: Fit, tokens: Tokens) -> int | None:
-    """Return the tokens of a call to which vLLM can be held so that the cap fits beside all."""
-    if fit.cap is None or fit.dispatch + fit.cap > fit.sms:
-        return None
-    number = (fit.sms - fit.cap) // 8 * 8 or fit.sms - fit.cap
-    return number if 0 < number < tokens.most else None
-
-
 def remedies(fit: Fit, tokens: Tokens) -> tuple[str, ...]:
     """Return what makes room beside the calls that the cap does not fit beside."""
-    number = bound(fit, tokens)
-    if number is None:
+    left = fit.sms - (fit.cap or 0)
+    number = left // 8 * 8 or left  # the tokens of a call that the cap fits beside
+    if fit.cap is None or fit.dispatch > left or not 0 < number < tokens.most:
         return ("another --eplb-config.num_redundant_experts",)
     option = {"--max-num-batched-tokens": f" {number * tokens.share}"}
     return tuple(name + option.get(name, f"={number}") for name in tokens.bounds)
@@ -181,10 +162,8 @@ def tokens(given: Mapping[str, Any], environ: Mapping[str, str], minor: int | No
             found[0].share,
             ("the release", *dict.fromkeys(text for one in found for text in one.assumed)),
         )
-    row = max(
-        (row for row in PIECES if row.since <= minor), key=lambda row: row.since, default=PIECES[0]
-    )
-    return _Reading(given, environ, row).tokens()
+    rows = [row for row in PIECES if row.since <= minor] or PIECES[:1]
+    return _Reading(given, environ, rows[-1]).tokens()
 
 
 class _Reading:
@@ -202,12 +181,12 @@ class _Reading:
         batched = self._batched()
         piece = batched
         if row.name.startswith("VLLM_"):
-            piece = self._variable(row.name, row.default)
+            piece = self._number(row.name, _PIECE)
         # vLLM's use_sequence_parallel_moe (config/parallel.py): with TP each rank has its share.
         most = min(piece, -(-batched // ranks))
         parts = self._microbatches()
         # DeepEP refuses more than the pieces are (csrc/deep_ep.cpp), also where they are off.
-        whole = bool(row.switch) and self._variable(row.switch, 1) == 0
+        whole = bool(row.switch) and self._number(row.switch, 1, least=0) == 0
         padded = {most}
         for size in self._graphs(batched):
             for number in {size, size // parts, size - size // parts * (parts - 1)}:
@@ -300,28 +279,15 @@ class _Reading:
         return {}
 
     def _number(
-        self,
-        name: str,
-        default: int,
-        more: Mapping[str, Any] = {},
-        *,
-        least: int = _LEAST,
+        self, name: str, default: int, more: Mapping[str, Any] = {}, *, least: int = 1
     ) -> int:
-        value = self.given.get(name, more.get(name))
+        """Return the number that is given by a name; the default where none is, or none known."""
+        given = self.environ if name.startswith("VLLM_") else self.given
+        value = given.get(name, more.get(name))
         if value is None:
             return default
         number = _integer(value)
         if number is None or not least <= number <= _MOST:
-            self.assumed.append(name)
-            return default
-        return number
-
-    def _variable(self, name: str, default: int) -> int:
-        text = self.environ.get(name)
-        if text is None:
-            return default
-        number = _integer(text)
-        if number is None or not 0 <= number <= _MOST or (number == 0 and default > 1):
             self.assumed.append(name)
             return default
         return number

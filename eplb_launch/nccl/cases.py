@@ -1,7 +1,7 @@
 """The cases in which the cap is void or in doubt: one function for each row of `checks`.
 
-Each yields, for every case that it finds, the fields of the row's message. First what the values
-are, then what keeps the variable from where NCCL runs: wrappers, Ray, other nodes.
+The row says what a case is. Each yields, for every one that it finds, the fields of the message.
+First what the values are, then what keeps the variable from where NCCL runs: wrappers, Ray, nodes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def shown(text: str) -> str:
 
 
 def minima(case: Case, names: tuple[str, ...], default: int) -> Iterator[Fields]:
-    """Yield minimums above the cap; `default` is what NCCL takes for one that is not set."""
+    """Find minimums above the cap; `default` is what NCCL takes for one that is not set."""
     said = set()
     for reading in case.readings:
         for name in names:
@@ -101,47 +101,41 @@ def _unlimited(case: Case) -> bool:
 
 
 def kept_ignored(case: Case) -> Iterator[Fields]:
-    """Yield a value that stays and is no limit for NCCL."""
     if case.kept and limit(case.kept) is None and _unlimited(case):
         yield {"value": shown(case.kept)}
 
 
 def kept_too_high(case: Case) -> Iterator[Fields]:
-    """Yield a value that stays and is a limit, but not low enough."""
     number = limit(case.kept)
     if case.kept and number is not None and _unlimited(case):
         yield {"value": shown(case.kept), "count": max(map(_without_minima, case.readings))}
 
 
 def set_too_high(case: Case) -> Iterator[Fields]:
-    """Yield a value that is set here, and higher than vLLM's."""
     value = case.plan.environment.get(VARIABLE)
     if value and int(value) > CAP:
         yield {"value": value, "most": CAP}
 
 
 def replaced(case: Case) -> Iterator[Fields]:
-    """Yield a value that is replaced, though NCCL would have read a limit that is low enough."""
     number = limit(case.replaced)
     if case.replaced and number is not None and 0 < number <= case.cap:
         yield {"value": shown(case.replaced), "number": number}
 
 
 def empty(case: Case) -> Iterator[Fields]:
-    """Yield a value that is set and empty."""
     if case.replaced == "":
         yield {}
 
 
 def file_kept(case: Case, *, own_rule: bool) -> Iterator[Fields]:
-    """Yield a limit in a conf file that stays; `own_rule`: workers set 8 where they see none."""
+    """Find a limit in a conf file that stays; `own_rule`: workers set 8 where they see none."""
     plan = case.plan
     if not plan.variables and plan.current is None and bool(plan.release.own_rule) is own_rule:
         yield from (_in_file(value) for value in case.hidden[:1])
 
 
 def file_hidden(case: Case) -> Iterator[Fields]:
-    """Yield a limit in a conf file that NCCL may or may not read."""
     yield from map(_in_file, case.hidden if case.plan.variables else ())
 
 
@@ -150,20 +144,17 @@ def _in_file(value: Value) -> Fields:
 
 
 def env_plugin(case: Case) -> Iterator[Fields]:
-    """Yield a plugin that answers for the environment."""
     if case.server.environ.get("NCCL_ENV_PLUGIN", "none") not in ("", "none"):
         yield {}
 
 
 def rounded(case: Case) -> Iterator[Fields]:
-    """Yield a cap that is no power of two."""
     value = case.plan.environment.get(VARIABLE)
     if value and pow2up(int(value)) != int(value):
         yield {"value": value, "count": pow2up(int(value))}
 
 
 def dropped(case: Case) -> Iterator[Fields]:
-    """Yield programs on the way that do not hand the variable on."""
     if not case.server.prefixes or not (case.plan.variables or case.plan.current):
         return
     names = dropping(case.met)
@@ -181,7 +172,6 @@ def dropped(case: Case) -> Iterator[Fields]:
 
 
 def overwritten(case: Case) -> Iterator[Fields]:
-    """Yield a program on the way that sets it to something else."""
     if case.arrives or not case.plan.variables or not case.server.prefixes:
         return
     arrived = case.met.environ.get(VARIABLE)
@@ -221,13 +211,12 @@ def _uses_ray(case: Case) -> str:
 
 
 def ray(case: Case, *, carries: bool | None) -> Iterator[Fields]:
-    """Yield Ray workers, where the release hands them NCCL's variables or not; None: not known."""
+    """Find Ray workers, where the release hands them NCCL's variables or not; None: not known."""
     if case.plan.release.ray_carries is carries and _uses_ray(case):
         yield {"option": _uses_ray(case), "version": case.plan.vllm_version}
 
 
 def ray_v2(case: Case) -> Iterator[Fields]:
-    """Yield Ray workers that take a value of their node first."""
     use = case.plan.release.ray_v2
     wanted = case.server.environ.get("VLLM_USE_RAY_V2_EXECUTOR_BACKEND")
     opted = parameter(wanted, 0) != 0 if wanted else use == "default"
@@ -236,7 +225,6 @@ def ray_v2(case: Case) -> Iterator[Fields]:
 
 
 def nodes(case: Case) -> Iterator[Fields]:
-    """Yield signs of a server that is more than this command."""
     if case.given("data_parallel_backend") == "ray":
         return  # one command starts them all
     size = case.plan.settings["data_parallel_size"]

@@ -12,8 +12,7 @@ import signal
 import time
 
 from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
-from eplb_launch.exec import LAUNCHER_FAILED, say
-from eplb_launch.launch import place
+from eplb_launch.launch import LAUNCHER_FAILED, place, say
 from eplb_launch.plans import plan
 from eplb_launch.ps.apart import results
 from eplb_launch.ps.processes import (

@@ -11,7 +11,7 @@ import re
 
 import psutil
 
-from eplb_launch.command.entrypoints import HINTS
+from eplb_launch.entrypoints import HINTS
 from eplb_launch.model import Record, is_python
 from eplb_launch.ps.view import Trouble, View
 from eplb_launch.vllm.installed import which

@@ -71,7 +71,7 @@ def row(
             found = found.replace(cause="command-not-known", reason=reason)
     about = Row(
         group.head.pid,
-        found.replace(value=_cut(found.value)),
+        found,
         group,
         user=facts.user,
         started=facts.started,

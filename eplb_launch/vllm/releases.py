@@ -21,7 +21,7 @@ from eplb_launch.model import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Literal
+    from typing import Any, Literal
 
     from eplb_launch.vllm.settings import Setting
 
@@ -32,9 +32,6 @@ VARIABLE = "NCCL_MAX_CTAS"
 # vLLM's value (override_envs_for_eplb): enough for the weight exchange, few enough for DeepEP.
 CAP = 8
 MAX_CHANNELS = 64  # NCCL's MAXCHANNELS (src/include/device.h): no cap is higher
-
-# EPLB communicators that move expert weights with NCCL.
-NCCL_COMMUNICATORS = frozenset(("torch_nccl", "pynccl"))
 
 
 class Rule(Record):
@@ -68,111 +65,103 @@ class RuleResult(Record):
         return True if all(condition.holds for condition in self.conditions) else None
 
 
-def _is(name: str, test: Callable[[object], bool]) -> Callable[[Settings], bool | None]:
-    def holds(settings: Settings) -> bool | None:
-        setting = settings[name]
-        if setting.known:
-            return test(setting.value)
-        possible = {test(value) for value in setting.value or ()}
-        return possible.pop() if len(possible) == 1 else None
-
-    return holds
+def _uses_nccl(communicator: object) -> bool:
+    return communicator in ("torch_nccl", "pynccl")
 
 
-def _no_other_communicator(settings: Settings) -> bool | None:
-    setting = settings["communicator"]
-    if not setting.given:
-        return True
-    return setting.value in NCCL_COMMUNICATORS if setting.known else None
+# By name: what it says, the setting that decides, and for which values of that it holds.
+CONDITIONS: Mapping[str, tuple[str, str, Callable[[Any], bool]]] = {
+    "data_parallel": ("data_parallel_size > 1", "data_parallel_size", lambda size: size > 1),
+    "eplb": ("enable_eplb", "enable_eplb", bool),
+    "async_eplb": ("eplb_config.use_async", "use_async", bool),
+    "deepep_low_latency": (
+        'all2all_backend == "deepep_low_latency"',
+        "all2all_backend",
+        lambda backend: backend == "deepep_low_latency",
+    ),
+    "mega_moe": (
+        'moe_backend == "deep_gemm_mega_moe"',
+        "moe_backend",
+        lambda backend: backend == "deep_gemm_mega_moe",
+    ),
+    "nccl": ("eplb_config.communicator uses NCCL", "communicator", _uses_nccl),
+    # Where the release is not known.
+    "no_other": ("no eplb_config.communicator other than NCCL", "communicator", _uses_nccl),
+    "nccl_of_mega_moe": ("eplb_config.communicator uses NCCL", "communicator", _uses_nccl),
+}
 
 
-def _nccl_communicator_of_mega_moe(settings: Settings) -> bool | None:
-    """Every release with this rule picks no NCCL communicator by itself, except for elastic EP."""
-    setting, elastic, nixl = (settings[n] for n in ("communicator", "enable_elastic_ep", "nixl"))
-    if setting.given:
-        return setting.value in NCCL_COMMUNICATORS if setting.known else None
+def _elastic_without_nixl(settings: Settings) -> bool | None:
+    """Whether mega MoE picks NCCL by itself: only for elastic EP, with NIXL in some releases."""
+    elastic, nixl = settings["enable_elastic_ep"], settings["nixl"]
     if elastic.known and elastic.value:
         return True if nixl.known and not nixl.value else None
     return False if elastic.known else None
 
 
-# By name: what it says, the setting that decides, and whether it holds.
-CONDITIONS: Mapping[str, tuple[str, str, Callable[[Settings], bool | None]]] = {
-    "data_parallel": (
-        "data_parallel_size > 1",
-        "data_parallel_size",
-        _is("data_parallel_size", lambda value: isinstance(value, int) and value > 1),
-    ),
-    "eplb": ("enable_eplb", "enable_eplb", _is("enable_eplb", bool)),
-    "async_eplb": ("eplb_config.use_async", "use_async", _is("use_async", bool)),
-    "deepep_low_latency": (
-        'all2all_backend == "deepep_low_latency"',
-        "all2all_backend",
-        _is("all2all_backend", lambda value: value == "deepep_low_latency"),
-    ),
-    "mega_moe": (
-        'moe_backend == "deep_gemm_mega_moe"',
-        "moe_backend",
-        _is("moe_backend", lambda value: value == "deep_gemm_mega_moe"),
-    ),
-    "nccl_communicator": (
-        "eplb_config.communicator uses NCCL",
-        "communicator",
-        _is("communicator", lambda value: value in NCCL_COMMUNICATORS),
-    ),
-    "no_other_communicator": (
-        "no eplb_config.communicator other than NCCL",
-        "communicator",
-        _no_other_communicator,
-    ),
-    "nccl_communicator_of_mega_moe": (
-        "eplb_config.communicator uses NCCL",
-        "communicator",
-        _nccl_communicator_of_mega_moe,
-    ),
+# Conditions that hold for other reasons where nobody gave the setting.
+_NOT_GIVEN: Mapping[str, Callable[[Settings], bool | None]] = {
+    "no_other": lambda _settings: True,
+    "nccl_of_mega_moe": _elastic_without_nixl,
 }
 
 
-_LOW_LATENCY = Rule(
-    name="deepep_low_latency",
-    hazard="async EPLB with DeepEP low-latency",
-    conditions=("data_parallel", "eplb", "async_eplb", "deepep_low_latency"),
-    source="vLLM PR 32860; DeepEP issue 496",
-)
-_MEGA_MOE = Rule(
-    name="deep_gemm_mega_moe",
-    hazard="EPLB over NCCL with DeepGEMM mega MoE",
-    conditions=("data_parallel", "eplb", "mega_moe", "nccl_communicator"),
-    source="vLLM PR 43339",
-)
+def _condition(name: str, settings: Settings) -> Condition:
+    text, decides, test = CONDITIONS[name]
+    setting = settings[decides]
+    if name in _NOT_GIVEN and not setting.given:
+        return Condition(text, _NOT_GIVEN[name](settings), decides)
+    values = (setting.value,) if setting.known else setting.value or ()
+    possible = {test(value) for value in values}
+    return Condition(text, possible.pop() if len(possible) == 1 else None, decides)
 
 
-def _with(rule: Rule, condition: str) -> Rule:
-    return rule.replace(conditions=(*rule.conditions, condition))
+def judge(release: Release, settings: Settings) -> tuple[RuleResult, ...]:
+    """Return the rules of a release with each condition true, false or unknown."""
+    return tuple(
+        RuleResult(rule, tuple(_condition(name, settings) for name in rule.conditions))
+        for rule in release.rules
+    )
 
 
-_LOW_LATENCY_OVER_NCCL = _with(_LOW_LATENCY, "nccl_communicator")
+def _low_latency(*more: str) -> Rule:
+    return Rule(
+        "deepep_low_latency",
+        "async EPLB with DeepEP low-latency",
+        ("data_parallel", "eplb", "async_eplb", "deepep_low_latency", *more),
+        "vLLM PR 32860; DeepEP issue 496",
+    )
+
+
+def _mega_moe(communicator: str) -> Rule:
+    return Rule(
+        "deep_gemm_mega_moe",
+        "EPLB over NCCL with DeepGEMM mega MoE",
+        ("data_parallel", "eplb", "mega_moe", communicator),
+        "vLLM PR 43339",
+    )
 
 
 class Release(Record):
-    """What a vLLM release does, and those after it up to the next row."""
+    """What a vLLM release does; the defaults are those of the oldest one."""
 
-    since: int  # 0.N
-    rules: tuple[Rule, ...]  # the hang is possible where one of them holds
-    own_rule: bool | None  # vLLM's workers apply the rules themselves; None: not known
-    use_async: bool | None  # default of EPLBConfig.use_async; None: not known
+    since: int  # 0.N, the first that does all this
+    minor: int | None = None  # N of the release itself, 0.N; None: not known
+    rules: tuple[Rule, ...] = ()  # the hang is possible where one of them holds
+    own_rule: bool | None = False  # its workers apply the rules themselves; None: not known
+    use_async: bool | None = False  # default of EPLBConfig.use_async; None: not known
     # The communicator when none is named: the first whose condition holds.
-    communicator: Choices
-    communicator_option: bool = True  # EPLBConfig.communicator exists
+    communicator: Choices = (("always", "torch_nccl"),)
+    communicator_option: bool = False  # EPLBConfig.communicator exists
     # VLLM_ALL2ALL_BACKEND: counts where the option is absent, beats it, or is not read.
-    all2all_variable: Literal["default", "override", ""] = ""
-    removed_backends: frozenset[str] = frozenset()  # read as allgather_reducescatter
-    synchronous_backends: frozenset[str] = frozenset()  # async EPLB is turned off (PR 35212)
-    nested_config: bool = True  # a map in the --config file becomes JSON
-    human_readable: bool = True  # "1k" is a number in JSON and dotted options
-    empty_model: bool = False  # `--model=` counts as a model
-    dotted_o: bool = False  # `-O.key value` is dotted, as -cc.key
-    ray_carries: bool | None = True  # Ray workers get NCCL's variables (vllm/ray/ray_env.py)
+    all2all_variable: Literal["default", "override", ""] = "default"
+    removed_backends: tuple[str, ...] = ()  # read as allgather_reducescatter
+    synchronous_backends: tuple[str, ...] = ()  # async EPLB is turned off (PR 35212)
+    nested_config: bool = False  # a map in the --config file becomes JSON
+    human_readable: bool = False  # "1k" is a number in JSON and dotted options
+    empty_model: bool = True  # `--model=` counts as a model
+    dotted_o: bool = True  # `-O.key value` is dotted, as -cc.key
+    ray_carries: bool | None = False  # Ray workers get NCCL's variables (vllm/ray/ray_env.py)
     # Whether the Ray executor is that in which the value of a node wins: by VLLM_USE_RAY_V2_..,
     # by it or if it is not set, always (vllm/v1/executor/abstract.py).
     ray_v2: Literal["", "variable", "default", "always"] = ""
@@ -180,83 +169,75 @@ class Release(Record):
     nccl: tuple[tuple[int, int, int], ...] = ((2, 27, 5),)
     # ENTRYPOINT of its images (docker/Dockerfile, target vllm-openai; docker/Dockerfile.rocm).
     image: tuple[str, ...] = ("vllm", "serve")
-    image_for_rocm: tuple[str, ...] = ("vllm", "serve")
-    minor: int | None = None  # N of the release itself, 0.N; None: not known
+    image_for_rocm: tuple[str, ...] = ()
 
     def has(self, since: int) -> bool:
         """Whether it has what came with 0.`since`; one that is not known has all."""
         return self.minor is None or self.minor >= since
 
 
-_NCCL: Choices = (("always", "torch_nccl"),)
-_ELASTIC_THEN_NIXL: Choices = (("elastic_ep", "pynccl"), ("nixl", "nixl"), ("always", "torch_gloo"))
-_NIXL_THEN_ELASTIC: Choices = (("nixl", "nixl"), ("elastic_ep", "pynccl"), ("always", "torch_gloo"))
-_BY_ASYNC: Choices = (("elastic_ep", "pynccl"), ("async", "torch_gloo"), ("always", "torch_nccl"))
+# What each release 0.N does otherwise than the row before it.
+CHANGES: Mapping[int, Mapping[str, Any]] = {
+    # `vllm serve` is the entry point of an image from 0.11.1.
+    0: {"image": ("python3", "-m", "vllm.entrypoints.openai.api_server")},
+    # The first with async EPLB.
+    12: {"rules": (_low_latency(),), "image": ("vllm", "serve")},
+    14: {
+        "all2all_variable": "override",
+        "dotted_o": False,
+        "image_for_rocm": ("vllm", "serve"),
+    },
+    16: {"all2all_variable": "", "nested_config": True},
+    17: {
+        "own_rule": True,
+        "empty_model": False,
+        "ray_carries": True,
+        "removed_backends": ("pplx",),
+        "synchronous_backends": ("allgather_reducescatter", "naive"),
+    },
+    19: {
+        "removed_backends": ("pplx", "naive"),
+        "synchronous_backends": ("allgather_reducescatter",),
+    },
+    20: {
+        "synchronous_backends": (),
+        "rules": (_low_latency("nccl"),),
+        "communicator": (
+            ("elastic_ep", "pynccl"),
+            ("async", "torch_gloo"),
+            ("always", "torch_nccl"),
+        ),
+        "communicator_option": True,
+        "human_readable": True,
+        "ray_v2": "variable",
+        "nccl": ((2, 28, 9),),
+    },
+    21: {"ray_v2": "default"},
+    22: {"communicator": (("elastic_ep", "pynccl"), ("nixl", "nixl"), ("always", "torch_gloo"))},
+    23: {"rules": (_low_latency("nccl"), _mega_moe("nccl")), "use_async": True},
+    24: {
+        "rules": (_mega_moe("nccl"),),
+        "communicator": (("nixl", "nixl"), ("elastic_ep", "pynccl"), ("always", "torch_gloo")),
+    },
+    27: {"nccl": ((2, 29, 7),)},
+    33: {"ray_v2": "always", "nccl": ((2, 29, 7), (2, 31, 2))},
+}
+_NEWER = 1_000_000  # than all that are known
 
-_V12 = Release(
-    since=12,
-    rules=(_LOW_LATENCY,),
-    own_rule=False,
-    use_async=False,
-    communicator=_NCCL,
-    communicator_option=False,
-    all2all_variable="default",
-    nested_config=False,
-    human_readable=False,
-    empty_model=True,
-    dotted_o=True,
-    ray_carries=False,
-    image_for_rocm=(),
-)
-_V14 = _V12.replace(
-    since=14, all2all_variable="override", dotted_o=False, image_for_rocm=("vllm", "serve")
-)
-_V16 = _V14.replace(since=16, all2all_variable="", nested_config=True)
-_V17 = _V16.replace(
-    since=17,
-    own_rule=True,
-    empty_model=False,
-    ray_carries=True,
-    removed_backends=frozenset(("pplx",)),
-    synchronous_backends=frozenset(("allgather_reducescatter", "naive")),
-)
-_V19 = _V17.replace(
-    since=19,
-    removed_backends=frozenset(("pplx", "naive")),
-    synchronous_backends=frozenset(("allgather_reducescatter",)),
-)
-_V20 = _V19.replace(
-    since=20,
-    synchronous_backends=frozenset(),
-    rules=(_LOW_LATENCY_OVER_NCCL,),
-    communicator=_BY_ASYNC,
-    communicator_option=True,
-    human_readable=True,
-    ray_v2="variable",
-    nccl=((2, 28, 9),),
-)
-_V21 = _V20.replace(since=21, ray_v2="default")
-_V22 = _V21.replace(since=22, communicator=_ELASTIC_THEN_NIXL)
-_V23 = _V22.replace(since=23, rules=(_LOW_LATENCY_OVER_NCCL, _MEGA_MOE), use_async=True)
-_V24 = _V23.replace(since=24, rules=(_MEGA_MOE,), communicator=_NIXL_THEN_ELASTIC)
-_V27 = _V24.replace(since=27, nccl=((2, 29, 7),))
-_V33 = _V27.replace(since=33, ray_v2="always", nccl=((2, 29, 7), (2, 31, 2)))
 
-RELEASES: tuple[Release, ...] = (
-    # No async EPLB before 0.12. `vllm serve` is the entry point of an image from 0.11.1.
-    _V12.replace(since=0, rules=(), image=("python3", "-m", "vllm.entrypoints.openai.api_server")),
-    *(_V12, _V14, _V16, _V17, _V19, _V20, _V21, _V22, _V23, _V24, _V27, _V33),
-)
+def _row(minor: int) -> Release:
+    fields: dict[str, Any] = {}
+    for since, changes in CHANGES.items():
+        if since <= minor:
+            fields.update(changes, since=since)
+    return Release(**fields, minor=minor)
+
 
 # Release not known: whatever any release would limit.
-UNKNOWN_RELEASE = _V33.replace(
+UNKNOWN_RELEASE = _row(_NEWER).replace(
     since=-1,
-    rules=(
-        _with(_LOW_LATENCY, "no_other_communicator"),
-        _MEGA_MOE.replace(
-            conditions=("data_parallel", "eplb", "mega_moe", "nccl_communicator_of_mega_moe")
-        ),
-    ),
+    minor=None,
+    rules=(_low_latency("no_other"), _mega_moe("nccl_of_mega_moe")),
     own_rule=None,
     use_async=None,
     communicator=(),
@@ -282,28 +263,11 @@ def minor_release(version: str) -> int | None:
     if not (major.isascii() and major.isdigit() and digits):
         return None
     if int(major) > 0:
-        return max(release.since for release in RELEASES) + 1_000_000  # newer than any known
+        return _NEWER
     return int(digits) if int(digits) > 1 or "dev" not in rest else None
 
 
 def release_of(version: str | None) -> Release:
     """Return the row of a version; a newer release than known gets the newest row."""
     minor = minor_release(version) if version else None
-    if minor is None:
-        return UNKNOWN_RELEASE
-    row = max((r for r in RELEASES if r.since <= minor), key=lambda release: release.since)
-    return row.replace(minor=minor)
-
-
-def judge(release: Release, settings: Settings) -> tuple[RuleResult, ...]:
-    """Return the rules of a release with each condition true, false or unknown."""
-    return tuple(
-        RuleResult(
-            rule,
-            tuple(
-                Condition(text, holds(settings), setting)
-                for text, setting, holds in (CONDITIONS[name] for name in rule.conditions)
-            ),
-        )
-        for rule in release.rules
-    )
+    return UNKNOWN_RELEASE if minor is None else _row(minor)

@@ -257,6 +257,49 @@ def test_alternatives(script: str, alternatives: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("script", "alternatives"),
+    [
+        pytest.param("f() { C=$A; }; f; A=b; f; vllm serve $C", ["b"], id="variable"),
+        pytest.param("f() { C=$A; }; f; f; vllm serve $C", ["a"], id="the same"),
+        pytest.param("f() { C=c$1; }; f 1; f 2; vllm serve $C", ["c2"], id="parameter"),
+        pytest.param("f() { C+=x; }; C=; f; f; vllm serve $C", ["xx"], id="append"),
+        pytest.param("f() { $C; }; f; C='vllm serve m'; f", ["m"], id="command"),
+        pytest.param("f() { $1; }; f x; f 'vllm serve m'", ["m"], id="command as a parameter"),
+        pytest.param("f() { sh -c '$C serve m'; }; f; export C=vllm; f", ["m"], id="environment"),
+        pytest.param("f() { g; }; g() { :; }; f; g() { vllm serve m; }; f", ["m"], id="other"),
+        pytest.param("f() { vllm serve $A; }; f; A=b; f", ["a", "b"], id="server"),
+        pytest.param("f() { x && A=b; }; f; f; vllm serve $A", ["a", "b"], id="branch"),
+        pytest.param("f() { x && exit; A=b; }; f; f; vllm serve $A", ["b"], id="exit"),
+        pytest.param(
+            "if x; then A=1; else A=2; fi; f() { B=$A; }; f; f; vllm serve $A $B",
+            ["1 1", "2 2"],
+            id="alternatives",
+        ),
+    ],
+)
+def test_a_function_that_is_called_twice(script: str, alternatives: list[str]) -> None:
+    server = find_server(["bash", "-c", script], HERE)
+    servers = (server, *server.others) if server else ()
+    assert sorted(" ".join(texts(one) or ()) for one in servers) == alternatives
+
+
+def test_a_function_is_followed_once_where_it_does_the_same() -> None:
+    body = "".join(f"if [ $1 = {n} ]; then local b{n}=$A; fi;" for n in range(50))
+    script = f"f() {{ {body} }}; {{}} vllm serve m"
+    once, often = (
+        calls(find_server, ["bash", "-c", script.replace("{}", "f x;" * times)], HERE)
+        for times in (1, 100)
+    )
+    assert often < 3 * once
+
+
+def test_a_script_is_parsed_once() -> None:
+    script = "if a; then b; fi; " * 500
+    first, second = (calls(find_server, ["bash", "-c", script], {}) for _ in range(2))
+    assert second < first / 2
+
+
+@pytest.mark.parametrize(
     ("script", "arguments"),
     [
         pytest.param("f() { vllm serve m; }", ["m"], id="a function that nothing calls"),

@@ -22,6 +22,7 @@ import pytest
 from eplb_launch.ps import apart, view
 from eplb_launch.ps.apart import results
 from eplb_launch.ps.command import look, run
+from eplb_launch.ps.table import as_dict, table
 from eplb_launch.ps.view import BUDGET, NOT_SAFE, TOO_MUCH, GiveUpError, View, rights_of
 
 if TYPE_CHECKING:
@@ -521,6 +522,25 @@ def test_values_are_cut_and_escaped(people: People, capfd: pytest.CaptureFixture
     assert "x" * 150 in said
     assert "x" * 201 not in said
     assert "y" * 201 not in said
+
+
+@root_only
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["--config", "none.yaml"], id="a file that is not there"),
+        pytest.param(["--config", "x" * 5000], id="a long name"),
+        pytest.param(["-dp", "8" * 5000, "--enable-eplb"], id="a long number"),
+        pytest.param(["--served-model-name", "x" * 5000, *HAZARD], id="what is not shown"),
+    ],
+)
+def test_no_value_is_shown_whole(people: People, words: list[str]) -> None:
+    """NCCL reads 8 of it."""
+    pid = people.start("m", *words, environ={"NCCL_MAX_CTAS": "8" + "abc" * 2000})
+    (row,) = look([pid])
+    said = json.dumps(as_dict([row])) + table([row], width=None)
+    assert all(len(word) < 250 for word in said.split())
+    assert "8abc" in said
 
 
 # In a child.

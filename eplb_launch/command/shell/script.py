@@ -8,7 +8,6 @@ A command is followed once for each way through the alternatives of what it read
 from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
-from eplb_launch.command.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
 from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
@@ -20,6 +19,7 @@ from eplb_launch.command.shell.state import (
     MOST,
     OUTSIDE,
     PARAMETERS,
+    Either,
     Place,
     Shell,
     State,
@@ -27,6 +27,7 @@ from eplb_launch.command.shell.state import (
 )
 from eplb_launch.command.shell.syntax import Node, parse
 from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
+from eplb_launch.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
 from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
@@ -97,6 +98,8 @@ class _Follower:
         self.functions: dict[int, tuple[Node, int, str, str]] = {}
         self.called: set[int] = set()  # functions
         self.calls: list[Node] = []  # functions that are being followed
+        self.followed: dict[int, list[_Followed]] = {}  # calls of each function
+        self.heard = 0  # how often there was something of a server, or that is not kept
         self.returns: list[Arm] | None = None  # of the function that is being followed
         self.frame: State | None = None  # its state
         self.sure = False  # the command before succeeded
@@ -139,6 +142,7 @@ class _Follower:
 
     def add(self, server: Server, *, execs: bool) -> None:
         """Keep a server."""
+        self.heard += 1
         if self.probing or len(self.found) > SERVERS:
             return
         others = server.others
@@ -172,6 +176,7 @@ class _Follower:
             self.left = self.shell.position, self.source, node.at, self.way.script
         if self.level > LEVELS or node.kind == "deep":
             self.partly = True
+            self.heard += 1
         else:
             self.kinds[node.kind](self, node, state)
         self.level -= 1
@@ -403,7 +408,8 @@ class _Follower:
             self.command(node, here)
             room = shell.room
             if not here.ended:
-                arms.append((here.changes(state), shell.choices))
+                chosen = {b: arm for b, arm in shell.choices.items() if b not in outer[0]}
+                arms.append((here.changes(state), chosen))
         shell.choices, shell.agenda, shell.room = outer
         state.join([arm for arm, _ in arms], [guard for _, guard in arms])
 
@@ -465,6 +471,7 @@ class _Follower:
 
     def net(self, names: frozenset[str], fields: list[Field], state: State) -> None:
         """Keep what stands in variables and may be started unseen."""
+        self.heard += 1
         if self.probing:
             return
         way = self.way_to(state)
@@ -521,6 +528,7 @@ class _Follower:
         here = way.branch()
         here.directory = state.directory()
         text = scripts.text(words[1][0], here, sourced=True)
+        self.heard += 1
         if text is None:
             return False
         way.room[0] += ROOM * len(text)
@@ -585,25 +593,38 @@ class _Follower:
 
     def call(self, node: Node, fields: list[Field], before: list[Item], state: State) -> None:
         """Follow a function, with the assignments `before` it."""
-        self.called.update((id(node),) if not self.probing else ())
+        self.called.add(id(node))
         if self.calls.count(node) > 1:  # it calls itself
             self.sure = False
+            self.heard += 1
             return
+        parameters = elements(fields[1:])
+        known = self.followed.setdefault(id(node), [])
+        for one in known if not before else ():
+            if one.parameters == parameters and one.fits(state):
+                state.join(one.arms)
+                self.sure = False
+                return
+        heard = self.heard
         self.calls.append(node)
         outer = self.frame, self.returns, self.shell.position, self.source, self.way.script
         self.frame = frame = state.branch()
         returns: list[Arm] = []
         self.returns = returns
+        frame.reads = set()
         for item in before:
             assign(item, frame, export=True)
-        frame.variables[PARAMETERS] = elements(fields[1:])
+        frame.variables[PARAMETERS] = parameters
         _, self.shell.position, self.source, self.way.script = self.functions[id(node)]
         self.parts(node, frame)
         self.calls.pop()
         self.frame, self.returns, self.shell.position, self.source, self.way.script = outer
         arms = [*([] if frame.ended else [frame.changes(state)]), *returns]
         own = {assigned(item) for item in before}
-        state.join([_without(arm, own) for arm in arms])
+        arms = [_without(arm, own) for arm in arms]
+        if heard == self.heard and not before and len(known) < MOST:
+            known.append(_Followed(parameters, frame.reads, arms, state))
+        state.join(arms)
 
     def not_called(self, state: State) -> None:
         """Follow the functions that nothing has called: what does may be out of sight."""
@@ -617,11 +638,12 @@ class _Follower:
                 if id(node) not in self.called and script == self.way.script:
                     self.call(node, [("", 0), (GAP, 0)], [], state.branch())
 
-    def way_to(self, state: State) -> Context:
+    def way_to(self, state: State, *, choose: bool = True) -> Context:
         """Return what a command gets that is started here."""
         way = self.way.branch()
         way.directory = state.directory()
-        way.environ.changes.update(state.handed_on())
+        way.environ.changes.update(state.handed_on(choose=choose))
+        way.environ.looked_at = set()
         return way
 
     def is_script(self, program: str, state: State) -> bool:
@@ -640,8 +662,7 @@ class _Follower:
         state = command.state
         if command.node.redirections and command.reads_script():
             command.settle(_with_input(command, self.shell))
-        fields, words, gap = command.fields, command.words, command.gap
-        name = command.names[0]
+        words, gap, name = command.words, command.gap, command.names[0]
         state.charge(32 + len(words))
         starts = gap >= 0 or name in PREFIXES or name in SHELLS
         if not (
@@ -651,9 +672,21 @@ class _Follower:
         ):
             self.way.idle[0] = False
             return
-        way = self.way_to(state)
-        way.gap = gap
         blamed = list(self.shell.blamed)
+        server = self.started(command, choose=False)
+        if server is not None:
+            server = self.started(command, choose=True) or server
+            self.used |= self.shell.read
+            unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
+            self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
+
+    def started(self, command: _Command, *, choose: bool) -> Server | None:
+        """Return the server that a command starts; with a way to `choose`, what it gets."""
+        state = command.state
+        fields, words, gap = command.fields, command.words, command.gap
+        name = command.names[0]
+        way = self.way_to(state, choose=choose)
+        way.gap = gap
         for item in command.assignments:
             here = state.branch()
             assign(item, here)
@@ -668,10 +701,9 @@ class _Follower:
             way.gap = max([index for index, (text, _) in enumerate(one) if text == GAP], default=-1)
             texts = [UNKNOWN if text == GAP else text for text, _ in one]
             server = self.search(texts, [at for _, at in one], way) or server
-        if server is not None:
-            self.used |= self.shell.read
-            unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
-            self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
+        for asked in way.environ.looked_at or ():
+            state.exported_value(asked)
+        return server
 
     def documents(self, command: _Command) -> None:
         """Keep the here-documents of a command, unless it only shows them."""
@@ -683,6 +715,7 @@ class _Follower:
         for one in node.redirections:
             if one.operator not in ("<<", "<<-") or not _stands(one.text):
                 continue
+            self.heard += 1
             text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
             place = _text_place(one, self.shell)
             way = self.way_to(command.state)
@@ -710,6 +743,33 @@ class _Follower:
         "for": for_loop,
         "while": loop,
     }
+
+
+class _Followed:
+    """What a call of a function did in which nothing was heard of a server.
+
+    Where all that it read is the same, another call does the same.
+    """
+
+    def __init__(
+        self, parameters: list[Field], names: set[str], arms: list[Arm], state: State
+    ) -> None:
+        """Take what it was given, what it read, what it changed, and where it was called."""
+        self.parameters = parameters
+        self.read = state.read(names)
+        self.arms = arms
+        alternatives = [value for value in self.read.values() if isinstance(value, Either)]
+        self.branches = {branch for one in alternatives for case in one.cases for branch in case[0]}
+        self.way = self.way_of(state)
+
+    def way_of(self, state: State) -> list[int | None]:
+        """Return the arms taken, as far as what it read depends on them."""
+        return [state.shell.choices.get(branch) for branch in self.branches]
+
+    def fits(self, state: State) -> bool:
+        """Whether a call of the function with these parameters does the same."""
+        state.charge(8 * len(self.read))
+        return self.way == self.way_of(state) and state.read(self.read) == self.read
 
 
 class _Command:

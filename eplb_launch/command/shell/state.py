@@ -40,6 +40,7 @@ EXPORTED = "+"  # and a name: "1" if that is exported, "0" if not any more, UNKN
 EXPORTS = "-a"  # "1": all that is set is exported
 HIDDEN = "*"  # a file that we do not see may have set any variable
 LOCAL = "-l"  # and a name: it is the function's own
+HANDED_ON = "-e"  # and a name: its value for the commands that the shell starts
 FUNCTION = "()"  # behind the name of a function
 MOST = 8  # alternatives of a variable, and ways through one command
 # What the shell sets itself; the first ones are numbers.
@@ -135,7 +136,7 @@ class Shell:
 class State:
     """Variables, parameters, functions and directory of a shell, and what it hands on."""
 
-    __slots__ = ("above", "ended", "environ", "shell", "variables")
+    __slots__ = ("above", "ended", "environ", "reads", "shell", "variables")
 
     def __init__(self, shell: Shell, above: State | None = None) -> None:
         """Begin as `above` is."""
@@ -144,6 +145,7 @@ class State:
         self.variables: dict[str, Stored] = {}
         self.environ: dict[str, Stored] = {}  # of what the shell hands on, what has changed
         self.ended = False  # nothing after this is run
+        self.reads: set[str] | None = None  # of a function: the names that it reads from above
 
     @property
     def splits(self) -> bool:
@@ -164,8 +166,17 @@ class State:
                 return state.variables[name]
             if variable and HIDDEN in state.variables:
                 return UNSEEN
+            if state.reads is not None:
+                state.reads.add(name)
             state = state.above
         return OUTSIDE if variable else None
+
+    def read(self, names: Iterable[str]) -> dict[str, Stored]:
+        """Return what is known of each name."""
+        return {
+            name: self.exported_value(name[2:]) if name[:2] == HANDED_ON else self.stored(name)
+            for name in names
+        }
 
     def has(self, name: str) -> bool:
         """Whether the script has set a variable."""
@@ -285,12 +296,14 @@ class State:
         self.charge(len(found))
         return found
 
-    def handed_on(self) -> Iterator[tuple[str, str | None]]:
-        """Yield the same, on this way."""
+    def handed_on(self, *, choose: bool) -> Iterator[tuple[str, str | None]]:
+        """Yield the same, on this way; without a way to `choose`, alternatives are unknown."""
         for name, found in self.exported().items():
             value: Stored = found
             if isinstance(found, Either):
-                value = self.shell.choose(found) if name.startswith(_DECIDING) else UNKNOWN
+                value = UNKNOWN
+                if choose and name.startswith(_DECIDING):
+                    value = self.shell.choose(found)
             yield name, value if value is None or isinstance(value, str) else UNKNOWN
 
     def blame(self, name: str, *, variable: bool = False) -> None:
@@ -377,6 +390,8 @@ class State:
         while state is not None:
             if name in state.environ:
                 return state.environ[name]
+            if state.reads is not None:
+                state.reads.add(HANDED_ON + name)
             state = state.above
         return self.shell.way.environ.get(name, look=False)
 

@@ -28,6 +28,7 @@ CLOSERS = {
 }
 ENDS = frozenset(("then", "elif", "else", "fi", "do", "done", "}", "esac"))
 PASSED = ("!", "coproc")
+_KEPT = 1 << 20  # characters of scripts whose trees are kept
 
 
 class Node:
@@ -60,9 +61,18 @@ class Node:
         self.every = False
 
 
+_trees: dict[str, Node] = {}
+
+
 def parse(script: str) -> Node:
-    """Return the list of commands that a script is."""
-    return _Parser(tokens(script)).list("")
+    """Return the list of commands that a script is. Nobody changes a tree: it is kept."""
+    tree = _trees.get(script)
+    if tree is None:
+        tree = _Parser(tokens(script)).list("")
+        if sum(map(len, _trees)) + len(script) > _KEPT:
+            _trees.clear()
+        _trees[script] = tree
+    return tree
 
 
 class _Parser:

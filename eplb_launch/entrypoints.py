@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from eplb_launch.model import UNKNOWN, is_python
+from eplb_launch.model import UNKNOWN, Server, is_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
+
+    # The server, whether it is vLLM that starts no engine, and the scripts that were not read.
+    Look: TypeAlias = tuple[Server | None, bool, Sequence[str]]
 
 # Sub-commands of `vllm` that start an engine. Read from vllm/entrypoints/cli of 0.12 to 0.33.
 ENGINES = frozenset(
@@ -63,6 +67,20 @@ MARKS = (*OF_EPLB, "--data-parallel-size", "-dp")
 # What an entry point is: its name, and the index of its first argument; 0: it starts no engine.
 NOTHING = ("", 0)  # vLLM: `vllm bench serve`
 OTHER = ("other", 0)  # a program that is known to start no vLLM: `python -m sglang.launch_server`
+
+
+def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | None:
+    """Return what a command starts if its first word says so; None: `command.look` has to look."""
+    if not command:
+        return None, False, ()
+    found = entry_at(command, 0)
+    if found is None:
+        return None
+    entry, start = found
+    if not start:
+        return None, found == NOTHING, ()
+    positions = range(start, len(command))
+    return Server(entry, tuple(command[start:]), positions, environ, command[0]), False, ()
 
 
 def entry_at(words: Sequence[str], index: int) -> tuple[str, int] | None:

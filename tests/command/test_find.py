@@ -655,4 +655,4 @@ def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> Non
     names = {name.removeprefix("eplb_launch.") for name in loaded}
     assert all(name.startswith("eplb_launch.") for name in loaded)
     if more is not None:
-        assert names == {"command", "command.entrypoints", "model"} | more
+        assert names == {"command", "entrypoints", "model"} | more
