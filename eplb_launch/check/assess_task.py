@@ -23,8 +23,9 @@ from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
 from eplb_launch.vllm.settings import Setting
 
-# Of EPLB itself, of what hangs with it, and of what turns it on.
-_WORDS = ("eplb", "low_latency", "elastic_ep", "mega_moe")
+# Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE asks for nothing
+# by itself: its rule needs EPLB as well.
+_WORDS = ("eplb", "low_latency", "elastic_ep")
 # Values that may be shown: vllm/config/parallel.py, vllm/config/kernel.py of 0.12 to 0.33.
 _PUBLIC = """
     allgather_reducescatter deepep_high_throughput deepep_low_latency deepep_v2 flashinfer_all2allv
