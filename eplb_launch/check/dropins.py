@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.sources import Source
+from eplb_launch.check.sources import Source
 
 # Folders of units on a system: above them is its root, which EnvironmentFile= is meant in.
 UNIT_FOLDERS = re.compile(

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import dropins, images
-from eplb_launch.check.instructions import exec_form
+from eplb_launch.check.dockerfile import exec_form
 from eplb_launch.check.kind import Kind
-from eplb_launch.check.systemd import commands, environment, read, split
-from eplb_launch.check.tasks import Limit, Place, Task, Word
+from eplb_launch.check.sources import Source
+from eplb_launch.check.systemd import Setting, commands, environment, expanded, last, read, split
+from eplb_launch.check.tasks import Place, Task, Variables, Word, words_at
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.systemd import Setting
 
 PLACE = Place(
     "in the unit",
@@ -55,47 +50,39 @@ class Quadlet(Kind):
 def tasks(parts: Sequence[Source]) -> Iterator[Task]:
     """Yield what a unit and its drop-ins start: the Entrypoint=, else the image's, and Exec=."""
     settings = read(parts, "[Container]")
-    image = _last(settings.get("Image", ()))
-    entrypoint = settings.get("Entrypoint", ())[-1:]
-    entry = [word for setting in entrypoint for word in _entrypoint(setting)]
-    args = [
-        w for setting in settings.get("Exec", ())[-1:] for c in commands(setting, {}) for w in c
-    ]
-    line = args[0].line if args else 0
-    program = entry or [Word(text, parts[0], line) for text in images.entry_point(image)]
-    environ, unread = environment(parts[0], settings)
-    given = [word for setting in settings.get("PodmanArgs", ()) for word in split(setting.value)]
-    more = ["PodmanArgs="] if any(word.startswith(_SETS) for word in given) else []
-    mounts = tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2])
-    words = (*program, *args)
-    if not words or not (args or entry):
+    image = last(settings, "Image")
+    variables = environment(parts[0], settings)
+    entry = tuple(
+        word for setting in settings.get("Entrypoint", [])[-1:] for word in _entrypoint(setting)
+    )
+    args = tuple(
+        word
+        for setting in settings.get("Exec", [])[-1:]
+        for texts in commands(setting)
+        for word in expanded(texts, setting, Variables())
+    )
+    if not args and not entry:
         return
-    limits = [s for s in settings.get("Environment", ()) if f"{VARIABLE}=" in s.value]
+    program = entry or words_at(images.entry_point(image), parts[0], args[0].line)
+    given = [word for setting in settings.get("PodmanArgs", ()) for word in split(setting.value)]
+    if any(word.startswith(_SETS) for word in given):
+        variables.unread.append("PodmanArgs=")
     yield Task(
         PLACE,
         os.path.basename(parts[0].path),
         (args or entry)[0].source,
         (args or entry)[0].line,
-        words,
-        environ,
-        (*unread, *more),
-        _last(settings.get("WorkingDir", ())) or "/",
+        (*program, *args),
+        variables,
+        last(settings, "WorkingDir") or "/",
         image,
         own_entry=not entry and bool(program),
         only_arguments=not entry,
-        bare=images.is_bare(image, mounts),
-        mounts=mounts,
-        limit=Limit(limits[-1].source, limits[-1].line, f"Environment={VARIABLE}={CAP}")
-        if limits
-        else None,
+        mounts=tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2]),
     )
 
 
-def _last(settings: Sequence[Setting]) -> str:
-    return settings[-1].value if settings else ""
-
-
-def _entrypoint(setting: Setting) -> list[Word]:
+def _entrypoint(setting: Setting) -> tuple[Word, ...]:
     """Return the words of an entry point: a list in JSON, or one word."""
     words = exec_form(setting.value) or [setting.value]
-    return [Word(text, setting.source, setting.line, setting.end) for text in words]
+    return words_at(words, setting.source, setting.line, setting.end)

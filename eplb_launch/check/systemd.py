@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from eplb_launch.check import dropins as units
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import VALUES, File, Place, Task, Variables, Word, words_at
 from eplb_launch.check.templating import replace
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
-from eplb_launch.vllm.releases import VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from eplb_launch.check.sources import Source
+from eplb_launch.vllm.releases import CAP, VARIABLE
 
 PLACE = Place(
     "in a drop-in",
@@ -29,6 +26,13 @@ PLACE = Place(
 )
 _EXEC = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+_ASSIGNMENT = re.compile(
+    r"^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*("
+    r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|\\.|[^\n\"'\\])*)",
+    re.MULTILINE | re.DOTALL,
+)
+_PIECE = re.compile(r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|((?:\\.|[^\"'\\])+)", re.DOTALL)
+_MARKS = "@-:+!|"  # before a program
 _ESCAPES = {
     **dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ", strict=True)),
     **{char: char for char in "\\\"'"},
@@ -41,6 +45,9 @@ class Setting(Record):
     source: Source
     line: int
     end: int
+
+
+Settings: TypeAlias = dict[str, list[Setting]]
 
 
 class Unit(Kind):
@@ -70,31 +77,31 @@ class Unit(Kind):
 def tasks(parts: Sequence[Source]) -> Iterator[Task]:
     """Yield what a unit and its drop-ins start."""
     settings = read(parts, "[Service]")
-    environ, unread = environment(parts[0], settings)
-    directory = settings["WorkingDirectory"][-1].value if settings.get("WorkingDirectory") else "/"
-    directory = directory.lstrip("-")
-    name = os.path.basename(parts[0].path)
-    unset = _unset(settings)
+    directory = (last(settings, "WorkingDirectory") or "/").lstrip("-")
+    if not directory.startswith("/") or "%" in directory:
+        directory = "/"
+    unset = VARIABLE in _words(settings, "UnsetEnvironment")
     for key in _EXEC:
         for setting in settings.get(key, []):
-            for words in commands(setting, environ):
+            for texts in commands(setting):
+                variables = environment(parts[0], settings)
+                words = expanded(texts, setting, variables)
                 yield Task(
                     PLACE,
-                    f"{name} {key}=",
+                    f"{os.path.basename(parts[0].path)} {key}=",
                     setting.source,
                     setting.line,
                     words,
-                    environ,
-                    unread,
-                    directory if directory.startswith("/") and "%" not in directory else "/",
+                    variables,
+                    directory,
                     files=_scripts(words, parts[0]),
-                    takes_away="UnsetEnvironment=" if VARIABLE in unset else "",
+                    unset_by="UnsetEnvironment=" if unset else "",
                 )
 
 
-def read(parts: Sequence[Source], section: str) -> dict[str, list[Setting]]:
+def read(parts: Sequence[Source], section: str) -> Settings:
     """Return the settings in a section of a unit and its drop-ins, by their names."""
-    settings: dict[str, list[Setting]] = {}
+    settings: Settings = {}
     for source in parts:
         for setting in _settings(source, section):
             known = settings.setdefault(setting.name, [])
@@ -131,37 +138,38 @@ def _settings(source: Source, wanted: str) -> Iterator[Setting]:
             yield Setting(name.strip(), value.strip(), source, start, at)
 
 
-def environment(
-    unit: Source, settings: Mapping[str, list[Setting]]
-) -> tuple[dict[str, str], tuple[str, ...]]:
+def last(settings: Settings, name: str) -> str:
+    """Return the last value of a setting; "" if there is none."""
+    return settings[name][-1].value if settings.get(name) else ""
+
+
+def environment(unit: Source, settings: Settings) -> Variables:
     """Return the variables that settings set, and what sets more and could not be read."""
-    environ: dict[str, str] = {}
-    unread: list[str] = []
+    result = Variables()
     for setting in settings.get("Environment", []):
         for word in split(setting.value):
             name, equals, value = _specifiers(word).partition("=")
             if equals:
-                environ[name] = value
-    for setting in settings.get("PassEnvironment", []):
-        environ.update(dict.fromkeys(setting.value.split(), UNKNOWN))
+                right = f"Environment={name}={CAP}"
+                result.set(name, value, setting.source, setting.line, right)
+    result.known.update(dict.fromkeys(_words(settings, "PassEnvironment"), UNKNOWN))
     for setting in settings.get("EnvironmentFile", []):
         path = _specifiers(setting.value).lstrip("-")
         found = _file_of(path, unit)
         if found is None:
-            unread.append(f"{path or '?'} (EnvironmentFile=)")
+            result.unread.append(f"{path or '?'} (EnvironmentFile=)")
         else:
-            environ.update(env_file(found.text))
-    for word in _unset(settings):
+            for name, value, line in env_file(found.text):
+                result.set(name, value, found, line, f"{name}={CAP}")
+    for word in _words(settings, "UnsetEnvironment"):  # after all others have set it
         name, equals, value = word.partition("=")
-        if not equals or environ.get(name) == value:
-            environ.pop(name, None)
-    return environ, tuple(unread)
+        if not equals or result.known.get(name) == value:
+            result.known.pop(name, None)
+    return result
 
 
-def _unset(settings: Mapping[str, list[Setting]]) -> list[str]:
-    """Return what UnsetEnvironment= takes away after all others have set it: NAME or NAME=VALUE."""
-    values = [setting.value for setting in settings.get("UnsetEnvironment", [])]
-    return [word for value in values for word in split(value)]
+def _words(settings: Settings, name: str) -> list[str]:
+    return [word for setting in settings.get(name, []) for word in split(setting.value)]
 
 
 def _scripts(words: Sequence[Word], unit: Source) -> dict[str, File]:
@@ -185,31 +193,19 @@ def _file_of(path: str, unit: Source) -> Source | None:
     match = units.UNIT_FOLDERS.search(directory)
     if match:
         places.insert(0, directory[: match.start()] + path)
-    for place in places:
-        if os.path.isfile(place):
-            return unit.near(place, "")
-    return None
+    found = next(filter(os.path.isfile, places), None)
+    return unit.near(found, "") if found is not None else None
 
 
-def env_file(text: str) -> dict[str, str]:
-    """Return the variables of an EnvironmentFile=: systemd.exec(5)."""
-    environ: dict[str, str] = {}
-    text = re.sub(r"\\\n[ \t]*", "", text)
-    for match in re.finditer(
-        r"^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*("
-        r"(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|\\.|[^\n\"'\\])*)",
-        text,
-        re.MULTILINE | re.DOTALL,
-    ):
-        pieces = re.findall(
-            r"\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'|((?:\\.|[^\"'\\])+)",
-            match[2].rstrip(),
-            re.DOTALL,
+def env_file(text: str) -> Iterator[tuple[str, str, int]]:
+    """Yield the variables of an EnvironmentFile=, each with its line: systemd.exec(5)."""
+    for match in _ASSIGNMENT.finditer(text):
+        value = re.sub(r"\\\n[ \t]*", "", match[2].rstrip())
+        pieces = (
+            single or re.sub(r"\\(.)", r"\1", double or bare, flags=re.DOTALL)
+            for double, single, bare in _PIECE.findall(value)
         )
-        environ[match[1]] = "".join(
-            single or re.sub(r"\\(.)", r"\1", double or bare) for double, single, bare in pieces
-        )
-    return environ
+        yield match[1], "".join(pieces), 1 + text.count("\n", 0, match.start())
 
 
 def split(text: str) -> list[str]:
@@ -262,54 +258,43 @@ def _specifiers(text: str) -> str:
     return re.sub(r"%(.)", lambda m: "%" if m[1] == "%" else UNKNOWN, text, flags=re.DOTALL)
 
 
-def commands(setting: Setting, environ: Mapping[str, str]) -> Iterator[tuple[Word, ...]]:
-    """Yield the commands of an Exec line: several may be parted by " ; "."""
-    raw = setting.value
-    found: list[str] = []
-    for text in [*split(raw), ";"]:
-        if text != ";":
-            found.append(text.replace("\\;", ";") if text == "\\;" else text)
-            continue
-        if not found:
-            continue
-        literal = ":" in found[0][: len(found[0]) - len(found[0].lstrip("@-:+!|"))]
-        named = "@" in found[0][: len(found[0]) - len(found[0].lstrip("@-:+!|"))]
-        words = [found[0].lstrip("@-:+!|"), *found[2 if named else 1 :]]
-        words = [_specifiers(text) for text in words]  # before the variables: systemd.service(5)
-        expanded = [
+def expanded(texts: Sequence[str], setting: Setting, variables: Variables) -> tuple[Word, ...]:
+    """Return the words of a command of an Exec line, with its variables."""
+    program = texts[0].lstrip(_MARKS)
+    marks = texts[0][: len(texts[0]) - len(program)]
+    words = [_specifiers(text) for text in (program, *texts[2 if "@" in marks else 1 :])]
+    if ":" not in marks:
+        words = [
             piece
             for index, item in enumerate(words)
-            for piece in (
-                [item]
-                if literal
-                else _expand(item, environ, first=index == 0, valued=_takes(words[index - 1]))
-            )
+            for piece in _expand(item, variables, before=words[index - 1] if index else None)
         ]
-        yield tuple(Word(text, setting.source, setting.line, setting.end) for text in expanded)
-        found = []
+    return words_at(words, setting.source, setting.line, setting.end)
 
 
-def _takes(word: str) -> bool:
-    return word.startswith("--") and "=" not in word
+def commands(setting: Setting) -> Iterator[list[str]]:
+    """Yield the commands of an Exec line: several may be parted by " ; "."""
+    found: list[str] = []
+    for text in [*split(setting.value), ";"]:
+        if text != ";":
+            found.append(";" if text == "\\;" else text)
+        elif found:
+            yield found
+            found = []
 
 
-def _expand(text: str, environ: Mapping[str, str], *, first: bool, valued: bool) -> list[str]:
+def _expand(text: str, variables: Variables, *, before: str | None) -> list[str]:
     """Return the words that one becomes: `$NAME` alone is split, `${NAME}` stays one word.
 
-    `valued`: it follows an option, whose value it is.
+    `before`: the word before it, None for the program.
     """
     match = re.fullmatch(r"\$([A-Za-z_]\w*)", text)
-    if match and not first:
-        known = environ.get(match[1])
-        # What is not set in the unit may be in the manager's environment.
-        if known is not None and UNKNOWN not in known:
+    if match and before is not None:
+        known = variables.value(match[1])
+        if UNKNOWN not in known:
             return split(known)
-        # As many words as it has. Two of which nothing is known: one could only be the model.
-        return [UNKNOWN] * (1 if valued else 2)
-
-    def value(found: re.Match[str]) -> str:
-        if found[1]:
-            return "$"
-        return environ.get(found[2] or found[3], UNKNOWN)
-
-    return [replace(_VARIABLE, value, text)]
+        # Any number of words; one alone could only be the model, or the value of an option.
+        return [UNKNOWN] * (1 if before.startswith("--") and "=" not in before else 2)
+    return [
+        replace(_VARIABLE, lambda m: "$" if m[1] else variables.value(m[2] or m[3]), text),
+    ]

@@ -7,18 +7,13 @@ compose without being asked: docs.docker.com/compose/how-tos/multiple-compose-fi
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from eplb_launch.check import sources
 from eplb_launch.check import yaml_tree as nodes
-from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
+from eplb_launch.check.sources import Source
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN, Record
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 MAX_LAYERS = 50
 MAX_FILES = 50  # that one compose file may lead to

@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from eplb_launch.check import dockerfile as dockerfiles
 from eplb_launch.check import images, sources
 from eplb_launch.check.compose import extends
-from eplb_launch.check.compose.interpolation import env_lines, interpolate
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
-from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word
-from eplb_launch.check.templating import LONGEST
-from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word, words_at
+from eplb_launch.check.templating import LONGEST, env_lines, interpolate
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
-
 
 PLACE = Place(
     "in the service",
@@ -75,12 +68,12 @@ def tasks(source: Source, node: Node) -> Iterator[Task]:
     for name, service in services.entries().items() if services is not None else ():
         if service.kind == MAP:
             layers = files.layers(name)
-            reader = _Service(source, node, service, layers, defaults)
+            reader = _Service(files.first, service, layers, defaults)
             task = reader.task(name)
             if task is not None and reader.has_defaults:
-                other = _Service(source, node, service, layers, defaults, assumed=False)
-                yield task.replace(otherwise=other.task(name))
-            elif task is not None:
+                other = _Service(files.first, service, layers, defaults, assumed=False)
+                task = task.replace(without_defaults=other.task(name))
+            if task is not None:
                 yield task
 
 
@@ -94,22 +87,19 @@ def _text(node: Node | None, defaults: Mapping[str, str]) -> str:
 class _Service:
     def __init__(
         self,
-        source: Source,
-        whole: Node,
+        file: extends.Layer,
         node: Node,
         layers: extends.Layers,
         defaults: Mapping[str, str],
         *,
         assumed: bool = True,
     ) -> None:
-        self.assumed = assumed  # that variables have their defaults, be they in what decides
+        self.assumed = assumed  # variables have their defaults, also in what decides
         self.has_defaults = False
-        self.source = source
-        self.whole = whole
+        self.source = file.source
+        self.whole = file.node
         self.node = node
-        self.layers = layers.layers
-        self.problem = layers.problem
-        self.broken = layers.broken
+        self.layers = layers
         self.unsplit = ""  # why a command is none
         self.defaults = defaults  # of the .env file
         self.unread = [layers.problem] if layers.problem else []
@@ -117,21 +107,19 @@ class _Service:
     def task(self, name: str) -> Task | None:
         image = self.text(self.get("image")[1])
         built = self.built()
-        entrypoint = self.words("entrypoint")
+        given = self.words("entrypoint")
         command = self.words("command")
-        own_entry = False
+        entrypoint = given
         if entrypoint is None:
-            by_image = built.entrypoint if built else self.by_image(image)
-            if command is None and built:
-                command = built.command
-            entrypoint = by_image
-            own_entry = bool(by_image)
-        variables = Variables(built.environ, built.limit) if built else Variables()
-        self.environment(variables)
+            entrypoint = built.entrypoint if built else self.by_image(image)
+            command = built.command if built and command is None else command
+        variables = self.environment(built.variables if built else None)
         words = (*entrypoint, *(command or ()))
         unreadable = self.unreadable(image, words)
         if not words and not unreadable:
             return None
+        own_entry = given is None and bool(entrypoint)
+        text = self.get("entrypoint" if entrypoint else "command")[1]
         return Task(
             PLACE,
             f"service {name}",
@@ -141,18 +129,16 @@ class _Service:
                 *("command", "entrypoint", "image", "build", "extends"),
             ),
             words,
-            variables.known,
-            tuple(self.unread),
+            variables,
             self.text(self.get("working_dir")[1]) or "/",
             image,
+            {**(built.files if built else {}), **self.files()},
             base=built.image if built else "",
-            files={**(built.files if built else {}), **self.files()},
+            adds=built is not None and built.adds,
             unreadable=unreadable,
             own_entry=own_entry,
-            as_text=not own_entry and self.is_text("entrypoint" if entrypoint else "command"),
+            as_text=not own_entry and text is not None and text.kind == TEXT,
             only_arguments=not entrypoint,
-            limit=variables.limit,
-            bare=built.bare if built else images.is_bare(image, self.targets()),
             mounts=self.targets(),
             entry=self.entry(),
         )
@@ -167,8 +153,8 @@ class _Service:
     def unreadable(self, image: str, words: Sequence[Word]) -> str:
         """Return why the command is not known; "" if it is, or seems to be none of vLLM."""
         nothing = not words and (not image or images.is_vllm(image))
-        if self.broken or (self.problem and nothing):
-            return self.problem
+        if self.layers.broken or (self.layers.problem and nothing):
+            return self.layers.problem
         texts = (node.text for _, node in map(self.get, ("entrypoint", "command")) if node)
         if self.unsplit and (images.is_vllm(image) or any("vllm" in text for text in texts)):
             return self.unsplit
@@ -177,7 +163,7 @@ class _Service:
     def merged(self, name: str) -> list[tuple[Source, Node]]:
         """Return the values of a key, each with its file, the innermost first."""
         found: list[tuple[Source, Node]] = []
-        for layer in reversed(self.layers):
+        for layer in reversed(self.layers.layers):
             value = layer.node.get(name)
             if value is not None and value.tag in ("!reset", "!override"):
                 found = []
@@ -187,16 +173,8 @@ class _Service:
 
     def get(self, name: str) -> tuple[Source, Node | None]:
         """Return the value of a key that replaces what is extended, and its file."""
-        given = [*self.merged(name)]
-        for source, value in reversed(given):
-            if not value.null:
-                return source, value
-        return self.source, None
-
-    def is_text(self, name: str) -> bool:
-        """Whether a key has one text."""
-        value = self.get(name)[1]
-        return value is not None and value.kind == TEXT
+        given = (found for found in reversed(self.merged(name)) if not found[1].null)
+        return next(given, (self.source, None))
 
     def lists(self, name: str) -> Iterator[tuple[Source, Node]]:
         """Yield the elements of a key that adds to what is extended, the innermost last."""
@@ -207,9 +185,9 @@ class _Service:
     def by_image(self, image: str) -> tuple[Word, ...]:
         found = (self.node.get(name) for name in ("command", "image"))
         line = next((node.line for node in found if node is not None), self.node.line)
-        return tuple(Word(text, self.source, line) for text in images.entry_point(image))
+        return words_at(images.entry_point(image), self.source, line)
 
-    def built(self) -> dockerfiles.Built | None:
+    def built(self) -> dockerfiles.Stage | None:
         """Return what the Dockerfile that the service is built from starts."""
         parts = self.merged("build")
         if not parts:
@@ -270,24 +248,24 @@ class _Service:
         except ValueError:
             self.unsplit = f"its {name} cannot be split into words"
             return ()
-        return tuple(Word(part, source, node.line, node.end) for part in parts)
+        return words_at(parts, source, node.line, node.end)
 
-    def environment(self, variables: Variables) -> None:
-        """Set the variables of the files of `env_file`, and then those of `environment`."""
+    def environment(self, base: Variables | None) -> Variables:
+        """Return the variables of the image, of the files of `env_file`, and of `environment`."""
+        variables = Variables(base)
         for source, item in self.lists("env_file"):
             name = self.text(item.get("path") if item.kind == MAP else item)
-            if name:
-                path = os.path.join(source.directory, name)
-                found = self.source.near(path, "")
-                if found is None:
-                    self.unread.append(f"{os.path.basename(name)} (env_file)")
-                    continue
-                for key, text, line in env_lines(found):
-                    variables.set(key, text, found, line, f"{key}={CAP}")
+            found = self.source.near(os.path.join(source.directory, name), "") if name else None
+            if name and found is None:
+                self.unread.append(f"{os.path.basename(name)} (env_file)")
+            for key, text, line in env_lines(found):
+                variables.set(key, text, found or source, line, f"{key}={CAP}")
         for source, given in self.merged("environment"):
             for key, text, at in self.pairs(given, self.possible):
                 form = f'{key}: "{CAP}"' if given.kind == MAP else f"{key}={CAP}"
                 variables.set(key, text, source, at.line, form)
+        variables.unread = self.unread
+        return variables
 
     def pairs(
         self, given: Node | None, read: Callable[[str, str], str]
@@ -315,28 +293,29 @@ class _Service:
                 target = rest.partition(":")[0] or host
             yield source, host, target
 
+    def configs(self) -> Iterator[tuple[Source, str, str]]:
+        """Yield the configs that are mounted: who says it, the name, and the path there."""
+        for source, config in self.lists("configs"):
+            name = self.text(config if config.kind == TEXT else config.get("source"))
+            yield source, name, self.text(config.get("target")) or name
+
     def targets(self) -> tuple[str, ...]:
         """Return the paths at which something is put into the container."""
-        configs = (item for _, item in self.lists("configs"))
-        named = (
-            self.text(c if c.kind == TEXT else c.get("target") or c.get("source")) for c in configs
-        )
-        return (*(target for _, _, target in self.volumes()), *(f"/{n.lstrip('/')}" for n in named))
+        configs = (f"/{target.lstrip('/')}" for _, _, target in self.configs())
+        return (*(target for _, _, target in self.volumes()), *configs)
 
     def files(self) -> dict[str, File]:
         """Return the small files that are mounted from beside the compose file."""
         files: dict[str, File] = {}
         pairs = list(self.volumes())
-        for source, config in self.lists("configs"):
-            name = self.text(config if config.kind == TEXT else config.get("source"))
-            target = "" if config.kind == TEXT else self.text(config.get("target"))
-            target = target or f"/{name}"
+        for source, name, target in self.configs():
+            place = target if target != name else f"/{name}"
             entry = self.whole.at("configs", name)
             content = entry.get("content") if entry is not None else None
             if content is not None and content.kind == TEXT:
-                files[target] = File(self.text(content), self.source, content.line)
+                files[place] = File(self.text(content), self.source, content.line)
             elif entry is not None:
-                pairs.append((source, self.text(entry.get("file")), target))
+                pairs.append((source, self.text(entry.get("file")), place))
         for source, host, target in pairs:
             if host.startswith("./") and target and UNKNOWN not in host:
                 path = os.path.normpath(os.path.join(source.directory, host))
