@@ -339,8 +339,8 @@ def _parse(pairs: list[Word], release: Release) -> tuple[dict[str, Given], bool]
                 raise RefusedError(f"{name} takes no value")
             given[setting] = Given(takes, _where(source, written))
         elif isinstance(source, Given):
-            text_of = source.replace(value=_json(source.value))
-            given[setting] = source if takes is JSON else text_of
+            by_key = takes is JSON
+            given[setting] = source if by_key else source.replace(value=_json(source.value))
         else:
             value = value if equals else _value(pairs, index, name, release)
             given[setting] = Given(value, _where(source, word if equals else f"{written} {value}"))
