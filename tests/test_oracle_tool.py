@@ -197,7 +197,7 @@ def test_a_crash_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_new_spelling_of_an_option_that_is_read_is_noticed() -> None:
-    known = {name: setting for name, (setting, _, _) in arguments.OPTIONS.items()}
+    known = {name: setting for name, (setting, _) in arguments.OPTIONS.items()}
     assert spellings_not_read({**known, "--port": "port", "--eplb": "eplb"}) == []
     assert spellings_not_read({**known, "--eplb-on": "enable_eplb"}) == ["--eplb-on"]
 
