@@ -236,6 +236,18 @@ def test_a_release_that_brings_and_drops_options(tmp_path: Path) -> None:
     assert f"to 0.{minor}, one release" in path.read_text()
 
 
+def test_a_switch_is_written_once_where_it_has_all_its_forms() -> None:
+    def folded(text: str, minor: int) -> set[str]:
+        return set(option_table.folded(frozenset(text.split()), minor))
+
+    assert folded("--a --no-a --enable-b --no-enable-b", 32) == {"--[no-]a", "--[no-]enable-b"}
+    three = "--enable-b --no-enable-b --disable-b"
+    assert folded(three, 33) == {"--[no-]enable-b"}
+    assert folded(three, 32) == {"--[no-]enable-b", "--disable-b"}
+    assert folded("--enable-b --no-enable-b", 33) == {"--enable-b", "--no-enable-b"}
+    assert folded("--disable-b --no-disable-b --enable-b --c", 33) == {"--[no-]disable-b", "--c"}
+
+
 def test_an_option_that_comes_back() -> None:
     one, both = frozenset(("-a",)), frozenset(("-a", "--b"))
     assert option_table.spans({12: both, 13: one, 14: both}) == {
