@@ -71,6 +71,8 @@ _MAX_NODES = 200_000
 _MAX_WORDS = 2_000
 _DEEP = 3  # texts of YAML inside texts of YAML
 _SHOWN = 5  # keys of a path
+# A line that begins with an option goes on with the command: who reads the field splits at blanks.
+_OPTION_LINE = re.compile(r"(?<!\\)(?=\n[ \t]*--?[A-Za-z])")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OPTIONS = re.compile(r"(?:^|\s)--(?:enable-eplb|eplb-config|all2all-backend)\b")
@@ -270,6 +272,7 @@ class _Reader:
     def script(self, at: _At, text: Word) -> Task:
         """Return the task of a script; what it gets as parameters is not known."""
         before = words_at(("bash", "-c"), self.source, text.line)
+        text = text.replace(text=_OPTION_LINE.sub(r"\\", text.text))
         words = (*before, text, *words_at(("bash", GAP), self.source, text.line))
         return self.task(at, shell_files.PLACE, text.line, words)
 
