@@ -18,8 +18,8 @@ OTHER = "other"
 # By their names they deploy nothing: who reads or runs them is told, and has to look.
 _DOCUMENTS = frozenset(
     (
-        *(".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".po", ".pot"),
-        *(".rst", ".svg", ".txt"),
+        *(".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".org", ".po"),
+        *(".pot", ".rst", ".svg", ".tex", ".txt"),
     )
 )
 _PROGRAMS = frozenset(
