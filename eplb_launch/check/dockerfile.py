@@ -28,9 +28,11 @@ PLACE = Place(
 _MAX_STAGES = 200
 _MAX_VARIABLES = 5_000
 _MAX_COPIES = 1_000
+_MAX_UP = 5
 _MAX_WORDS = 100  # that may name a file in a folder
 # What COPY names is a script or a file of settings, by its name.
 _NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
+_INSTALLS = re.compile(r"(?<![\w/.-])vllm(?:\[[\w,-]+\])?==\s*v?([^\s\"';&|\\]+)")
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
 _PAIR = re.compile(
     r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
@@ -88,6 +90,7 @@ def tasks(source: Source) -> Iterator[Task]:
                 own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
                 only_arguments=not stage.entrypoint,
                 adds=stage.adds,
+                installs=stage.installs,
             )
 
 
@@ -111,6 +114,9 @@ class _Build:
         self.given = given
         self.defaults: dict[str, str] = {}  # of ARG before the first FROM
         self.read: dict[str, Source | None] = {}  # what COPY names, each file once
+        # What COPY names is below one of these: the folder of the Dockerfile, or one above it.
+        folder = source.directory or "."
+        self.contexts = [os.path.join(folder, *[".."] * up) for up in range(_MAX_UP)]
 
 
 def _stages(source: Source, given: Mapping[str, str]) -> list[Stage]:
@@ -149,10 +155,11 @@ class Stage:
         self.command: tuple[Word, ...] = base.command if base else ()
         self.directory: str = base.directory if base else "/vllm-workspace" if entry else "/"
         self.files: dict[str, File] = dict(base.files) if base else {}
-        self.folders: dict[str, str] = dict(base.folders) if base else {}
+        self.folders: dict[str, Sequence[str]] = dict(base.folders) if base else {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
         self.says: bool = base is not None and base.says  # it has an ENTRYPOINT or a CMD
         self.adds: bool = base is not None and base.adds  # a step may bring programs
+        self.installs: str = base.installs if base else ""  # the release of vLLM
         self.said_command = False
 
     def take(self, line: int, name: str, rest: str) -> None:
@@ -185,6 +192,8 @@ class Stage:
             self.copy(exec_form(rest) or rest.split(), known)
         elif name == "RUN":
             self.adds = self.adds or images.BRINGS.search(rest) is not None
+            releases = _INSTALLS.findall(expand(rest, known, DOCKERFILE))
+            self.installs = "".join(releases[-1:]) or self.installs
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
         """Return the words of ENTRYPOINT or CMD."""
@@ -203,12 +212,15 @@ class Stage:
         to = expand(to, known, DOCKERFILE)
         read = self.build.read
         for name in () if staged else (expand(name, known, DOCKERFILE) for name in names):
-            path = os.path.normpath(os.path.join(self.build.source.directory, name))
-            if UNKNOWN not in path and path not in read and len(read) < _MAX_COPIES:
-                read[path] = self.build.source.near(path, "")
+            if UNKNOWN in name:
+                continue
+            places = [os.path.normpath(f"{folder}/{name}") for folder in self.build.contexts]
+            path = next(filter(os.path.exists, places), places[0])
+            if path not in read and len(read) < _MAX_COPIES:
+                read[path] = self.build.source.near(path, "", guessed=path != places[0])
             found = read.get(path)
             if found is None:
-                self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = path
+                self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = places
             else:
                 inside = to.endswith(("/", ".")) or len(names) > 1
                 target = posixpath.join(to, os.path.basename(name)) if inside else to
@@ -217,20 +229,22 @@ class Stage:
 
 
 def files_below(
-    folders: Mapping[str, str], words: Sequence[Word], directory: str, source: Source
+    folders: Mapping[str, Sequence[str]], words: Sequence[Word], directory: str, source: Source
 ) -> dict[str, File]:
     """Return the files that words name below folders, by their paths there.
 
-    `folders` has the paths here by those there.
+    `folders` has for each path there the paths that it may have here.
     """
     found: dict[str, File] = {}
     for word in words[:_MAX_WORDS]:
         path = posixpath.normpath(posixpath.join(directory, word.text))
-        for there, here in folders.items():
+        for there, places in folders.items():
             below = path.removeprefix(there.rstrip("/") + "/")
-            file = None if below == path else source.near(f"{here}/{below}", "", guessed=True)
-            if file is not None:
-                found[path] = File(file.text, file)
+            for place in places if below != path else ():
+                file = source.near(f"{place}/{below}", "", guessed=True)
+                if file is not None:
+                    found[path] = File(file.text, file)
+                    break
     return found
 
 

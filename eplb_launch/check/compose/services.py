@@ -79,7 +79,7 @@ class _Service:
         self.assumed = assumed  # that variables have their defaults, be they in what decides
         self.has_defaults = False
         self.unsplit = ""  # why a command is none
-        self.folders: dict[str, str] = {}  # that are mounted: the paths here by those there
+        self.folders: dict[str, Sequence[str]] = {}  # that are mounted
         self.unread = [self.problem] if self.problem else []
 
     def task(self) -> Task | None:
@@ -124,6 +124,7 @@ class _Service:
             as_text=not own_entry and given is not None and given.kind == TEXT,
             only_arguments=not entrypoint,
             adds=built is not None and built.adds,
+            installs=built.installs if built else "",
             mounts=tuple(mounts),
             entry=self.entry(),
         )
@@ -260,7 +261,7 @@ class _Service:
                 target = rest.partition(":")[0] or host
             file = self.file(source, host) if host.startswith("./") else None
             if host.startswith(".") and file is None:
-                self.folders[target] = os.path.normpath(os.path.join(source.directory, host))
+                self.folders[target] = [os.path.normpath(os.path.join(source.directory, host))]
             yield target, file
         for source, config in self.items("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
