@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from eplb_launch.check import images
-from eplb_launch.command.wrappers import PREFIXES
+from eplb_launch.command.wrappers import WRAPPERS, row_of
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.model import Server
 
-ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
+ENGINES = frozenset(name for name in WRAPPERS if "image" in row_of(name))
 _STARTS = ("create", "run")
 
 

@@ -159,10 +159,8 @@ def dropped(case: Case) -> Iterator[Fields]:
         return
     names = dropping(case.met)
     if names:
-        from eplb_launch.command.wrappers import PREFIXES
-
-        row = PREFIXES.get(names[0], {})
-        option = row.get("option", "").format(name=VARIABLE, value=case.cap)
+        options = (wrapper.option for wrapper in case.met.prefixes if wrapper.name == names[0])
+        option = next(options, "").format(name=VARIABLE, value=case.cap)
         yield {
             "names": " and ".join(names),
             "verb": "does" if len(names) == 1 else "do",

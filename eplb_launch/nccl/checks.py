@@ -279,11 +279,7 @@ def _found_again(
 
 
 def _as_another_user(server: Server) -> bool:
-    if not server.prefixes:
-        return False
-    from eplb_launch.command.wrappers import PREFIXES
-
-    return any("user" in PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes)
+    return any(wrapper.user for wrapper in server.prefixes)
 
 
 def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:
