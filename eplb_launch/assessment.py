@@ -10,8 +10,7 @@ import os
 from eplb_launch.files import DISK
 from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, VLLM, Record, cut
 from eplb_launch.model import UNKNOWN as UNREADABLE
-from eplb_launch.nccl.conf import CONF_FILE
-from eplb_launch.nccl.variables import MIN_P2P, MINIMA, NAMES, channels, limit
+from eplb_launch.nccl.variables import CONF_FILE, MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
 from eplb_launch.vllm.arguments import RefusedError
 from eplb_launch.vllm.releases import CAP, CHANGES, VARIABLE, judge, release_of, stays

@@ -22,7 +22,6 @@ from nccl_launch import ROOT, Bench, Launch, Outcome
 from nccl_report import Report, machine, shorten
 
 sys.path.insert(0, ROOT)
-from eplb_launch.nccl import conf as nccl_files
 from eplb_launch.nccl import variables as nccl
 from eplb_launch.vllm import releases
 
@@ -44,7 +43,7 @@ def modelled(outcome: Outcome) -> tuple[int, int] | None:
         (
             f"0.{minor}.0"
             for minor in range(12, 60)
-            if [found.version for found in nccl.libraries(f"0.{minor}.0", {})] == [version]
+            if releases.release_of(f"0.{minor}.0").nccl == (version,)
         ),
         None,
     )
@@ -53,9 +52,9 @@ def modelled(outcome: Outcome) -> tuple[int, int] | None:
     environ = dict(outcome.environ)
     if answer["variable"] is not None:
         environ[releases.VARIABLE] = answer["variable"]
-    (reading,) = nccl_files.readings(environ, vllm)
+    (reading,) = nccl.readings(environ, vllm)
     values = {name: value.text for name, value in reading.items()}
-    return nccl.channels(values, nccl.libraries(vllm, {})[0])
+    return nccl.channels(values)
 
 
 def judge(row: Row, outcome: Outcome) -> list[str]:

@@ -1,44 +1,51 @@
-"""From a task to the servers that it starts, each with its verdict. The Plan decides."""
+"""From a task to the servers that it starts, each with its assessment. The Plan decides. Pure."""
 
 from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
-from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment
-from eplb_launch.check import docker_run as engines
-from eplb_launch.check import images, scripts
-from eplb_launch.check.files import with_config_files, with_script
+from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, assess
+from eplb_launch.check import images, launcher, scripts, sources
 from eplb_launch.check.fixes import ways
-from eplb_launch.check.kubernetes.pods import from_secrets_only
+from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
-from eplb_launch.check.presence import missing
-from eplb_launch.check.tasks import environment
+from eplb_launch.check.plan_cache import Plans
+from eplb_launch.check.tasks import File, Task, Word, environment, hides, words_at
 from eplb_launch.check.templating import placeholders
-from eplb_launch.check.verdict import assessed, launcher_options, public
 from eplb_launch.command.shell.state import Place
+from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.model import UNKNOWN as UNREADABLE
+from eplb_launch.model import Server, cut
+from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
+from eplb_launch.vllm.settings import Setting
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+# Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE asks for nothing
+# by itself: its rule needs EPLB as well.
+_WORDS = ("eplb", "low_latency", "elastic_ep")
+# Values that may be shown: vllm/config/parallel.py, vllm/config/kernel.py of 0.12 to 0.33.
+_PUBLIC = """
+    allgather_reducescatter deepep_high_throughput deepep_low_latency deepep_v2 flashinfer_all2allv
+    flashinfer_nvlink_one_sided flashinfer_nvlink_two_sided mori mori_high_throughput
+    mori_low_latency naive nixl_ep passthrough pplx pynccl torch_nccl torch_gloo nixl
+    auto triton deep_gemm deep_gemm_mega_moe cutlass marlin aiter
+"""
+_VALUES = frozenset(_PUBLIC.split())
+_CONFIG = re.compile(r"--config[\s\\]+([\w./-]+\.[\w-]+)")
+_MAX_FILES = 100
+_NAMED = 3  # variables that are not known, in one sentence
 
-    from eplb_launch.check.plan_cache import Decisions
-    from eplb_launch.check.tasks import Task, Word
-    from eplb_launch.model import Server
-    from eplb_launch.plans import Plan
 
-# Of EPLB itself, of what hangs with it, and of what turns it on.
-_WORDS = ("eplb", "low_latency", "elastic_ep", "mega_moe")
-
-
-def judge(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
-    """Return the servers that a task starts, in the order of its lines, each with its verdict."""
-    found = _judged(task, vllm_version, decisions)
-    if task.otherwise is None or all(finding.verdict != OK for finding in found):
+def assess_task(task: Task, vllm_version: str | None, plans: Plans) -> list[Finding]:
+    """Return the servers that a task starts, in the order of its lines."""
+    found = _findings(task, vllm_version, plans)
+    if task.without_defaults is None or all(finding.verdict != OK for finding in found):
         return found
-    possible = {(f.file, f.line): f for f in _judged(task.otherwise, vllm_version, decisions)}
-    return [_if_changed(finding, possible.get((finding.file, finding.line))) for finding in found]
+    others = {(f.file, f.line): f for f in _findings(task.without_defaults, vllm_version, plans)}
+    return [_if_changed(finding, others.get((finding.file, finding.line))) for finding in found]
 
 
 def _if_changed(finding: Finding, other: Finding | None) -> Finding:
@@ -48,11 +55,11 @@ def _if_changed(finding: Finding, other: Finding | None) -> Finding:
     return other.replace(assessment=other.assessment.replace(state=UNKNOWN))
 
 
-def _judged(task: Task, vllm_version: str | None, decisions: Decisions) -> list[Finding]:
-    task = with_script(with_config_files(task))
-    decisions.enter(task)
+def _findings(task: Task, vllm_version: str | None, plans: Plans) -> list[Finding]:
+    task = with_script(_with_config_files(task))
+    plans.enter(task)
     worst: dict[tuple[str, int], Finding] = {}
-    for finding in _Judge(task, vllm_version, decisions).findings():
+    for finding in _Servers(task, vllm_version, plans).findings():
         key = finding.file, finding.line
         if key not in worst or finding.rank < worst[key].rank:
             worst[key] = finding
@@ -65,7 +72,7 @@ def _asks(task: Task) -> bool:
     """Whether a word of EPLB stands anywhere in what belongs to a task, as far as it is here."""
     about = task.about or (task.source.text if task.unreadable else "")
     texts = [about, *(word.text for word in task.words)]
-    texts += (text for item in task.environ.items() for text in item)
+    texts += (text for item in task.variables.known.items() for text in item)
     texts += (file.text for file in task.files.values())
     return any(map(_asks_for_it, texts))
 
@@ -76,87 +83,130 @@ def _asks_for_it(text: str) -> bool:
     return any(word in low for word in _WORDS)
 
 
-class _Judge:
-    """A task that is being judged."""
+def with_script(task: Task) -> Task:
+    """Return a task with a script in the place of its name, where it is known.
 
-    def __init__(self, task: Task, vllm_version: str | None, decisions: Decisions) -> None:
+    `/scripts/run.sh ARGUMENTS` and `bash /scripts/run.sh ARGUMENTS` become `bash -c TEXT ..`; and
+    one word that is a whole command becomes `bash -c WORD`.
+    """
+    texts = [word.text for word in task.words]
+    if len(texts) == 1 and ENTRY_POINT.search(texts[0]):
+        return task.replace(words=(*_shell(task.words[0]), task.words[0]))
+    for index in range(min(len(texts), 2)):
+        if index and texts[0].rpartition("/")[2] not in SHELLS:
+            break
+        path = os.path.normpath(os.path.join(task.directory, texts[index]))
+        file = task.files.get(path)
+        if file is None or (not index and "sh" not in file.text.partition("\n")[0]):
+            continue
+        first = task.words[index]
+        end = file.line + file.text.count("\n")
+        script = Word(file.text, file.source, file.line, end, block=True)
+        return task.replace(words=(*_shell(first), script, first, *task.words[index + 1 :]))
+    return task
+
+
+def _shell(at: Word) -> tuple[Word, ...]:
+    return words_at(("bash", "-c"), at.source, at.line, at.end)
+
+
+def _with_config_files(task: Task) -> Task:
+    """Return a task with the files that `--config` names, where they are beside what names them.
+
+    What a path means on the machine that it is for is not known here. A file of that name beside
+    the manifest, as configMapGenerator and COPY have it, is taken to be it.
+    """
+    files = dict(task.files)
+    texts = [word.text for word in task.words]
+    for index, word in enumerate(task.words):
+        names = _CONFIG.findall(word.text)[:_MAX_FILES]
+        for name in [*names, *(texts[index + 1 : index + 2] if word.text == "--config" else ())]:
+            path = os.path.normpath(os.path.join(task.directory, name))
+            folder = word.source.directory
+            for beside in (name.lstrip("/"), path[1:], os.path.basename(name)):
+                place = os.path.join(folder, beside)
+                near = path not in files and word.source.near(place, sources.YAML, guessed=True)
+                if near:
+                    files[path] = File(near.text, near)
+    return task.replace(files=files)
+
+
+class _Servers:
+    """The servers of a task."""
+
+    def __init__(self, task: Task, vllm_version: str | None, plans: Plans) -> None:
         self.task = task
         self.given = vllm_version is not None
         self.version = vllm_version or task.version[0]
-        self.decisions = decisions
+        self.plans = plans
+        # Nobody keeps settings in a Secret.
+        self.environ = environment(task.variables.known, unread=hides(task.variables.unread))
 
     def findings(self) -> Iterator[Finding]:
-        """Yield the findings, a line may have several."""
+        """Yield the findings; a line may have several."""
         if self.task.guess:
             found = [one for one in self.read() if one.assessment.state == EXPOSED]
-            guess = Assessment(UNKNOWN, "no-reader", self.task.guess)
-            yield from found or [self.finding(self.task.source.path, self.task.line, guess)]
+            yield from found or [self.unknown("no-reader", self.task.guess)]
         else:
             yield from self.read()
 
+    def unknown(self, cause: str, reason: str, at: tuple[str, int] | None = None) -> Finding:
+        place = at or (self.task.source.path, self.task.line)
+        return self.finding(*place, Assessment(UNKNOWN, cause, reason))
+
     def read(self) -> Iterator[Finding]:
-        """As findings, as far as the words go."""
+        """Yield the findings, as far as the words go."""
         words = [word.text for word in self.task.words]
         if self.task.unreadable:
-            found = Assessment(UNKNOWN, "not-a-command", self.task.unreadable)
-            yield self.finding(self.task.source.path, self.task.line, found)
+            yield self.unknown("not-a-command", self.task.unreadable)
             return
         at = scripts.shell_index(words)
         if at and len(words[at]) > scripts.MAX_LENGTH:
             word = self.task.words[at]
-            line = _line(word, scripts.guess_line(words[at]))
-            found = Assessment(UNKNOWN, "script-too-large", "the script is too large to be read")
-            yield self.finding(word.source.path, line, found)
+            place = word.source.path, _line(word, scripts.guess_line(words[at]))
+            yield self.unknown("script-too-large", "the script is too large to be read", place)
             return
         if at:
-            words[at] = scripts.with_exports(words[at], self.launched_in(words, at))
+            words[at] = scripts.with_exports(words[at], lambda *has: self.launched(words, at, *has))
         elif self.task.place.templated:
             words = [placeholders(word) for word in words]
         yield from self.command(words, at)
 
-    def launched_in(self, words: Sequence[str], at: int) -> Callable[[str, str], str | None]:
-        """Return the `value` for `scripts.with_exports`; the script is `words[at]`."""
+    def launched(self, words: Sequence[str], at: int, before: str, command: str) -> str | None:
+        """Return what the launcher sets for a command that a script has after `before`.
 
-        def value(before: str, command: str) -> str | None:
-            changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
-            environ = environment(self.task.environ, unread=bool(self.task.unread))
-            servers = self.decisions.servers(changed, environ, self.task.directory)
-            if not servers:
-                return None
-            decided = self.plan(servers[0], changed)
-            if decided is None or (decided.verdict is not None and decided.verdict.holds is None):
-                return None
-            return decided.environment.get(VARIABLE, "")
-
-        return value
+        "" if it sets nothing, None if that is not known. The script is `words[at]`.
+        """
+        changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
+        servers = self.plans.servers(changed, self.environ)
+        plan = self.plan(servers[0], changed) if servers else None
+        if plan is None or (plan.verdict is not None and plan.verdict.holds is None):
+            return None
+        return plan.environment.get(VARIABLE, "")
 
     def command(self, words: Sequence[str], at: int) -> Iterator[Finding]:
         """Yield the findings of a command; `words[at]` is a script, if `at` is not 0."""
         task = self.task
-        environ = environment(task.environ, unread=self.hides(task.unread))
-        servers = self.decisions.servers(words, environ, task.directory)
+        servers = self.plans.servers(words, self.environ)
         if servers is None:
-            found = Assessment(UNKNOWN, "failed", "eplb-launch failed to make sense of it")
-            yield self.finding(task.source.path, task.line, found)
+            yield self.failed((task.source.path, task.line))
             return
-        name = "" if servers else _script_name(task, words)
+        named = (word for word in words[:2] if word.endswith(".sh") and " " not in word)
+        name = "" if servers or not images.is_vllm(task.image) else next(named, "")
         if name:
             reason = f"it starts {name}, which is not among the files that are checked"
-            found = Assessment(UNKNOWN, "script-not-read", reason)
-            yield self.finding(task.source.path, task.line, found)
+            yield self.unknown("script-not-read", reason)
         for server in servers:
             if not server.entry and images.is_other(task.image):
                 continue
-            path, line = self.place(server, words, at)
-            finding = self.of_server(server, words, path, line)
+            finding = self.of_server(server, words, self.place(server, words, at))
             # Options without a program are half a command, of which nothing follows.
-            named = finding.entry or engines.run_of(server)
-            if named or finding.verdict != OK or not task.place.fragments:
+            named_by = finding.entry or images.run_of(server)
+            if named_by or finding.verdict != OK or not task.place.fragments:
                 yield finding
 
-    def hides(self, unread: Sequence[str]) -> bool:
-        """Whether what could not be read may set more: nobody keeps settings in a Secret."""
-        return bool(unread) and not from_secrets_only(tuple(unread))
+    def failed(self, place: tuple[str, int]) -> Finding:
+        return self.unknown("failed", "eplb-launch failed to make sense of it", place)
 
     def place(self, server: Server, words: Sequence[str], at: int) -> tuple[str, int]:
         """Return the file and the line of a server."""
@@ -167,75 +217,102 @@ class _Judge:
             return file.source.path, file.line + scripts.line_of(file.text, place)
         if not at or server.script:
             return self.task.source.path, self.task.line
-        word = self.task.words[server.place if server.place < len(words) else at]
-        if not isinstance(server.place, Place):
-            return word.source.path, _line(word, 0)
-        return word.source.path, _line(word, scripts.line_of(words[server.place], server.place))
-
-    def of_server(self, server: Server, words: Sequence[str], path: str, line: int) -> Finding:
-        """Return the finding of a server.
-
-        What only the server tells is its image, what sets variables on the way to it, and the
-        options of the launcher.
-        """
-        run = engines.run_of(server)
-        version = None if run is None or self.version else images.version(run.image)[0]
-        told = launcher_options(server.prefixes) or {}
-        if self.version is None and version is None:
-            version = told.get("vllm_version")
-        cap = told.get("max_ctas")
-        cap = cap if isinstance(cap, int) else CAP  # `fit` is found out where it starts
-        if scripts.unread(server.sourced) or (run is not None and run.unread):
-            server = server.replace(environ=environment(server.environ, unread=True))
-        decided = self.plan(server, words, version, cap)
-        if decided is None:
-            found = Assessment(UNKNOWN, "failed", "eplb-launch failed to make sense of it")
-            return self.finding(path, line, found)
-        return self.of_plan(decided, server, path, line)
-
-    def is_idle(self, decided: Plan, server: Server) -> bool:
-        """Whether the launcher is told of a release for which it sets nothing."""
-        told = (launcher_options(server.prefixes) or {}).get("vllm_version")
-        if told is None or told == decided.vllm_version:
-            return False
-        there = self.plan(server, decided.command, told)
-        return there is not None and not there.variables
+        word = self.task.words[place if place < len(words) else at]
+        offset = scripts.line_of(words[place], place) if isinstance(place, Place) else 0
+        return word.source.path, _line(word, offset)
 
     def plan(
         self, server: Server, words: Sequence[str], version: str | None = None, cap: int = CAP
     ) -> Plan | None:
         """Return the Plan; None for a bug of ours."""
-        task = self.task
-        environ = environment(task.environ, unread=self.hides(task.unread))
-        return self.decisions.plan(
-            server, words, environ, task.directory, version or self.version, cap
-        )
+        return self.plans.plan(server, words, self.environ, version or self.version, cap)
 
-    def of_plan(self, decided: Plan, server: Server, path: str, line: int) -> Finding:
-        """Return the finding that a Plan makes."""
-        task = self.task
-        run = engines.run_of(server)
-        unread = (*task.unread, *scripts.unread(server.sourced), *(run.unread if run else ()))
-        idle = self.is_idle(decided, server)
-        files = self.decisions.files
-        found = assessed(task.replace(unread=unread), decided, server, files=files, idle=idle)
-        found = public(found, decided.settings)
-        if found.state == UNKNOWN:
-            found = found.replace(unread=(*found.unread, *server.unknown, *unread))
-        by_image = images.version(run.image) if run and not task.version[0] else task.version
-        notes = task.notes
-        if task.takes_away and found.state not in OK_STATES:
-            notes = (*notes, f"{task.takes_away} takes {VARIABLE} away: setting it has no effect")
-        notes = (*notes, *(f"{note.message}; {note.remedy}" for note in decided.unfit))
-        absent = missing(task, server)
-        if absent is not None:
-            found = found.replace(warnings=(*found.warnings, absent))
-        return self.finding(path, line, found).replace(
+    def of_server(self, server: Server, words: Sequence[str], place: tuple[str, int]) -> Finding:
+        """Return the finding of a server.
+
+        Only the server tells its image, what sets variables on the way to it, and the options of
+        the launcher.
+        """
+        run = images.run_of(server)
+        version = None if run is None or self.version else images.version(run.image)[0]
+        told = launcher.options(server.prefixes) or {}
+        if self.version is None and version is None:
+            version = told.get("vllm_version")
+        cap = told.get("max_ctas")
+        cap = cap if isinstance(cap, int) else CAP  # `fit` is found out where it starts
+        read_by_shell = scripts.unread(server.sourced)
+        if read_by_shell or (run is not None and run.unread):
+            server = server.replace(environ=environment(server.environ, unread=True))
+        plan = self.plan(server, words, version, cap)
+        if plan is None:
+            return self.failed(place)
+        unread = (*self.task.variables.unread, *read_by_shell, *(run.unread if run else ()))
+        found = self.assessed(plan, server, unread)
+        by_image = images.version(run.image) if run and not self.task.version[0] else None
+        notes = self.task.notes
+        if self.task.unset_by and found.state not in OK_STATES:
+            notes = (*notes, f"{self.task.unset_by} unsets {VARIABLE}: setting it has no effect")
+        notes = (*notes, *(f"{note.message}; {note.remedy}" for note in plan.unfit))
+        return self.finding(*place, found).replace(
             notes=notes,
             entry=server.entry or (run.entry if run else ""),
-            version=decided.vllm_version,
-            version_source="given" if self.given else by_image[1],
-            fixes=ways(task, server, decided, found),
+            version=plan.vllm_version,
+            version_source="given" if self.given else (by_image or self.task.version)[1],
+            fixes=ways(self.task, server, plan, found),
+        )
+
+    def assessed(self, plan: Plan, server: Server, unread: Sequence[str]) -> Assessment:
+        """Return the assessment of a server; `unread`: what sets more, and could not be read."""
+        wrapped, idle = launcher.is_there(server.prefixes), self.is_idle(plan, server)
+        absent = launcher.missing(self.task, server)
+        warnings = (absent,) if absent is not None else ()
+        if wrapped and launcher.options(server.prefixes) is None:
+            reason = "eplb-launch refuses its options, and starts nothing"
+            if launcher.lacks_dashes(server.prefixes):
+                reason = 'eplb-launch starts nothing without "--" before its command'
+            return Assessment(EXPOSED, "launcher-misused", reason, warnings=warnings)
+        found = assess(
+            plan,
+            launched=wrapped and not idle,
+            files=self.plans.files,
+            unread=hides(unread),
+            value_unread=UNREADABLE in (plan.current or "") and self.is_set(),
+            # The environment of a container is that of its Ray, but of no other container's.
+            ray_capped=not self.task.uncapped_peers,
+        )
+        if found.cause == "config-not-read":
+            reason = (
+                "its --config file is not among the files that are checked, or is not valid YAML"
+            )
+            found = found.replace(reason=reason, warnings=())
+        if wrapped and idle and found.state not in OK_STATES:
+            told = "eplb-launch is told of a release for which it sets nothing"
+            found = found.replace(reason=f"{found.reason}; {told}")
+        found = _public(found, plan.settings)
+        if found.state == UNKNOWN:
+            names = tuple(dict.fromkeys((*server.unknown, *self.task.variables.missing)))
+            if names and found.cause == "settings-not-known":
+                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                said = f"{', '.join(names[:_NAMED])}{more} not known"
+                found = found.replace(reason=f"{found.reason}; {said}")
+            found = found.replace(unread=(*found.unread, *names, *unread))
+        return found.replace(warnings=(*found.warnings, *warnings))
+
+    def is_idle(self, plan: Plan, server: Server) -> bool:
+        """Whether the launcher is told of a release for which it sets nothing."""
+        told = (launcher.options(server.prefixes) or {}).get("vllm_version")
+        if told is None or told == plan.vllm_version:
+            return False
+        there = self.plan(server, plan.command, told)
+        return there is not None and not there.variables
+
+    def is_set(self) -> bool:
+        """Whether a file says that the variable is set, also to a value that is not known.
+
+        Behind `sudo` and the like it is not known either, but there nobody has set it.
+        """
+        return VARIABLE in self.task.variables.known or any(
+            re.search(rf"\b{VARIABLE}=", word.text) for word in self.task.words
         )
 
     def finding(self, path: str, line: int, found: Assessment) -> Finding:
@@ -247,6 +324,22 @@ class _Judge:
         return Finding(path, line, self.task.name, found, notes=self.task.notes, lines=lines)
 
 
+def _public(found: Assessment, settings: Mapping[str, Setting]) -> Assessment:
+    """Return an assessment whose reason shows no text that is none of vLLM's own.
+
+    It may come from a Secret or a file of environment, whose content is nobody's to print.
+    """
+    reason = found.reason
+    for setting in settings.values():
+        source = cut(setting.source)
+        foreign = isinstance(setting.value, str) and setting.value not in _VALUES
+        if foreign or "{" in source:
+            said = "(another)" if foreign else setting.shown
+            shown = f"{setting.name}={said}, {source.partition(':')[0]}"
+            reason = reason.replace(f"{setting.name}={setting.shown}, {source}", shown)
+    return found.replace(reason=reason)
+
+
 def _line(word: Word, offset: int) -> int:
     """Return the line of the file for a line of a word's text, counted from 0."""
     if word.block:
@@ -255,10 +348,3 @@ def _line(word: Word, offset: int) -> int:
         return word.line
     lines = word.source.text.split("\n")[word.line - 1 : word.end]
     return word.line + scripts.guess_line("\n".join(lines))
-
-
-def _script_name(task: Task, words: Sequence[str]) -> str:
-    """Return the script that an image with vLLM starts and that is not here; "" if it does not."""
-    if not images.is_vllm(task.image):
-        return ""
-    return next((word for word in words[:2] if word.endswith(".sh") and " " not in word), "")

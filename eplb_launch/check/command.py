@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import reports
-from eplb_launch.check.assess_task import judge
+from eplb_launch.check.assess_task import assess_task
 from eplb_launch.check.model import Finding, Mention, Review, Trouble
-from eplb_launch.check.plan_cache import Decisions
+from eplb_launch.check.plan_cache import Plans
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.check.sources import Reach
+from eplb_launch.check.tasks import Task
 from eplb_launch.launch import say
 from eplb_launch.terminal import print_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.tasks import Task
 
 _NAMED = 3  # of many files, in one line
 
@@ -34,22 +30,22 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
         with reader.guard(source):
             reader.take(source)
 
-    def judged(tasks: Iterator[Task]) -> Iterator[Finding]:
+    def assessed(tasks: Iterator[Task]) -> Iterator[Finding]:
         for task in tasks:
             with reader.guard(task.source):
                 if not task.source.spend(0):
                     continue
-                for finding in judge(task, vllm_version, decisions):
+                for finding in assess_task(task, vllm_version, plans):
                     yield finding.replace(file=reader.name(finding.file))
-                task.source.spend(sum(decisions.done))
-                decisions.done.clear()
+                task.source.spend(sum(plans.done))
+                plans.done.clear()
 
     findings: dict[tuple[str, int, str], Finding] = {}
-    decisions = Decisions()
-    for finding in judged(reader.tasks()):
+    plans = Plans()
+    for finding in assessed(reader.tasks()):
         findings.setdefault((finding.file, finding.line, finding.name), finding)
     covered = {(file, line) for file, line, _ in findings}
-    for finding in judged(reader.leftover()):
+    for finding in assessed(reader.leftover()):
         key = finding.file, finding.line, finding.name
         # A script may be started or sourced by several.
         if key[:2] not in covered and (key not in findings or finding.rank < findings[key].rank):

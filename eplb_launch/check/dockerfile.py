@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
+import re
 from collections import ChainMap
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.check import images
-from eplb_launch.check.instructions import (
-    arguments,
-    exec_form,
-    expand,
-    instructions,
-    pairs,
-    unquoted,
-)
 from eplb_launch.check.kind import Kind
-from eplb_launch.check.tasks import (
-    File,
-    Limit,
-    Place,
-    Task,
-    TooMuch,
-    Variables,
-    Word,
-)
-from eplb_launch.model import UNKNOWN, Record
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import File, Place, Task, TooMuch, Variables, Word, words_at
+from eplb_launch.check.templating import DOCKERFILE, expand, joined
+from eplb_launch.check.yaml_tree import Node
+from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import TypeAlias
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
-
-    # From the name of an ARG and its own default to its value.
-    _Argument: TypeAlias = Callable[[str, str | None], str]
-
 
 PLACE = Place(
     "in the image",
@@ -50,27 +28,15 @@ PLACE = Place(
 _MAX_STAGES = 200
 _MAX_VARIABLES = 5_000
 _MAX_COPIES = 1_000
-
-
-class Built(Record):
-    """An image as a stage of a Dockerfile builds it."""
-
-    image: str  # that it all began with
-    entrypoint: tuple[Word, ...] = ()
-    command: tuple[Word, ...] = ()
-    environ: Mapping[str, str] = {}
-    directory: str = "/"
-    files: Mapping[str, File] = {}
-    says: bool = False  # the Dockerfile has an ENTRYPOINT or a CMD for it
-    name: str = ""
-    line: int = 0
-    limit: Limit | None = None
-    adds: bool = False  # a step may bring programs
-
-    @property
-    def bare(self) -> bool:
-        """Whether it is an image as it was published, with no program added."""
-        return not self.adds and images.is_bare(self.image, ())
+# What COPY names is a script or a file of settings, by its name.
+_NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
+_HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
+_PAIR = re.compile(
+    r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
+)
+_QUOTES = re.compile(r"\"|'|\\(?=[\" ])")
+_ESCAPE = re.compile(r"#\s*escape\s*=\s*(\S)", re.IGNORECASE)
+_NEXT_LINE = "\\\n"
 
 
 class Dockerfile(Kind):
@@ -107,127 +73,88 @@ def tasks(source: Source) -> Iterator[Task]:
     """
     for number, stage in enumerate(_stages(source, {})):
         words = (*stage.entrypoint, *stage.command)
-        if not stage.says or not words:
-            continue
-        yield Task(
-            PLACE,
-            f"stage {stage.name or number}",
-            source,
-            next((w.line for w in words if w.line), stage.line),
-            words,
-            stage.environ,
-            (),
-            stage.directory,
-            stage.image,
-            stage.files,
-            own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
-            only_arguments=not stage.entrypoint,
-            limit=stage.limit,
-            bare=stage.bare,
-        )
+        if stage.says and words:
+            yield Task(
+                PLACE,
+                f"stage {stage.name or number}",
+                source,
+                next((w.line for w in words if w.line), stage.line),
+                words,
+                stage.variables,
+                stage.directory,
+                stage.image,
+                stage.files,
+                own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
+                only_arguments=not stage.entrypoint,
+                adds=stage.adds,
+            )
 
 
-def final(
-    source: Source, target: str = "", arguments: Mapping[str, str] | None = None
-) -> Built | None:
+def final(source: Source, target: str = "", given: Mapping[str, str] | None = None) -> Stage | None:
     """Return the stage that a build ends with, or the one named `target`.
 
-    `arguments` are those that the build is given for ARG.
+    `given` are the values that the build has for ARG.
     """
-    found = list(_stages(source, arguments or {}))
+    found = list(_stages(source, given or {}))
     if target.isdecimal() and int(target) < len(found):
         return found[int(target)]
     named = [stage for stage in found if target and stage.name == target.lower()]
     return (named or found)[-1] if found else None
 
 
-def _stages(source: Source, given: Mapping[str, str]) -> list[Built]:
-    stages: list[Built] = []
-    names: dict[str, Built] = {}
-    defaults: dict[str, str] = {}  # of ARG before the first FROM
+class _Build:
+    """What all stages of a build have in common."""
 
-    def argument(key: str, default: str | None) -> str:
-        """Return the value of an ARG of a stage."""
-        return given.get(key, defaults.get(key, UNKNOWN) if default is None else default)
+    def __init__(self, source: Source, given: Mapping[str, str]) -> None:
+        self.source = source
+        self.given = given
+        self.defaults: dict[str, str] = {}  # of ARG before the first FROM
+        self.read: dict[str, Source | None] = {}  # what COPY names, each file once
 
-    read: dict[str, Source | None] = {}  # what COPY names, each file once
-    reader: _Stage | None = None
+
+def _stages(source: Source, given: Mapping[str, str]) -> list[Stage]:
+    stages: list[Stage] = []
+    build = _Build(source, given)
     for line, name, rest in instructions(source.text):
         if name == "FROM":
-            if reader is not None:
-                stages.append(reader.built())
-                names[reader.name] = stages[-1]
             if len(stages) >= _MAX_STAGES:
                 raise TooMuch(line, f"more than {_MAX_STAGES} stages")
             words = [w for w in rest.split() if not w.startswith("--")]
-            image = expand(words[0], defaults) if words else ""
+            image = expand(words[0], build.defaults, DOCKERFILE) if words else ""
             alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
-            base = names.get(image.lower()) or _base(image, source)
-            reader = _Stage(base, alias, source, line, argument=argument, read=read)
-        elif reader is None:
-            if name == "ARG":
-                for key, value in arguments(rest):
-                    own = UNKNOWN if value is None else expand(value, defaults)
-                    defaults[key] = given.get(key, own)
-        else:
-            reader.take(line, name, rest)
-    return [*stages, reader.built()] if reader is not None else stages
+            base = (stage for stage in reversed(stages) if image and stage.name == image.lower())
+            stages.append(Stage(build, image, next(base, None), alias, line))
+        elif stages:
+            stages[-1].take(line, name, rest)
+        elif name == "ARG":
+            for key, default, _ in pairs(rest, build.defaults):
+                build.defaults[key] = given.get(key, UNKNOWN if default is None else default)
+    return stages
 
 
-def _no_program(name: str) -> bool:
-    """Whether what COPY names is a script or a file of settings, by its name."""
-    return name.endswith((".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja"))
+class Stage:
+    """An image as a stage of a Dockerfile builds it."""
 
-
-def _base(image: str, source: Source) -> Built:
-    words = tuple(Word(text, source, 0) for text in images.entry_point(image))
-    return Built(image, words, directory="/vllm-workspace" if words else "/")
-
-
-class _Stage:
-    def __init__(
-        self,
-        base: Built,
-        name: str,
-        source: Source,
-        line: int,
-        *,
-        argument: _Argument,
-        read: dict[str, Source | None],
-    ) -> None:
-        self.source = source
-        self.base = base
+    def __init__(self, build: _Build, image: str, base: Stage | None, name: str, line: int) -> None:
+        """Begin with an image, or with the stage that has its name."""
+        entry = words_at(images.entry_point(image), build.source, 0)
+        self.build = build
         self.name = name
         self.line = line
-        self.variables = Variables(base.environ, base.limit)
+        self.image: str = base.image if base else image  # that it all began with
+        self.variables: Variables = Variables(base.variables if base else None)
         self.arguments: dict[str, str] = {}
-        self.argument = argument
-        self.read = read
-        self.entrypoint = base.entrypoint
-        self.command = base.command
-        self.directory = base.directory
-        self.files = dict(base.files)
+        self.entrypoint: tuple[Word, ...] = base.entrypoint if base else entry
+        self.command: tuple[Word, ...] = base.command if base else ()
+        self.directory: str = base.directory if base else "/vllm-workspace" if entry else "/"
+        self.files: dict[str, File] = dict(base.files) if base else {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
-        self.says = base.says
-        self.adds = base.adds
+        self.says: bool = base is not None and base.says  # it has an ENTRYPOINT or a CMD
+        self.adds: bool = base is not None and base.adds  # a step may bring programs
         self.said_command = False
 
-    def built(self) -> Built:
-        return Built(
-            self.base.image,
-            self.entrypoint,
-            self.command,
-            self.variables.known,
-            self.directory,
-            self.files,
-            self.says,
-            self.name,
-            self.line,
-            self.variables.limit,
-            self.adds,
-        )
-
     def take(self, line: int, name: str, rest: str) -> None:
+        """Take an instruction."""
         known = ChainMap(self.variables.known, self.arguments)
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)
@@ -240,45 +167,95 @@ class _Stage:
         elif name == "SHELL":
             self.shell = tuple(exec_form(rest) or self.shell)
         elif name == "ENV":
-            for key, value, offset in list(pairs(rest, known)):
-                self.variables.set(key, value, self.source, line + offset, f"{key}={CAP}")
+            for key, value, offset in list(pairs(rest, known, old=True)):
+                right = f"{key}={CAP}"
+                self.variables.set(key, value or "", self.build.source, line + offset, right)
             if len(self.variables.known) > _MAX_VARIABLES:
                 raise TooMuch(line, f"more than {_MAX_VARIABLES:,} variables in a stage")
         elif name == "ARG":
-            for key, default in arguments(rest):
-                own = None if default is None else expand(default, known)
-                self.arguments[key] = self.argument(key, own)
+            for key, default, _ in pairs(rest, known):
+                own = self.build.defaults.get(key, UNKNOWN) if default is None else default
+                self.arguments[key] = self.build.given.get(key, own)
         elif name == "WORKDIR":
-            self.directory = posixpath.join(self.directory, expand(unquoted(rest), known))
+            path = expand(rest.strip("\"' "), known, DOCKERFILE)
+            self.directory = posixpath.join(self.directory, path)
         elif name in ("COPY", "ADD"):
-            self.adds = self.adds or not all(map(_no_program, rest.split()[:-1]))
-            self.copy(rest, known)
+            self.copy(exec_form(rest) or rest.split(), known)
         elif name == "RUN":
             self.adds = self.adds or images.BRINGS.search(rest) is not None
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
+        """Return the words of ENTRYPOINT or CMD."""
         words = exec_form(rest)
         if words is not None:
-            return tuple(Word(text, self.source, line) for text in words)
+            return words_at(words, self.build.source, line)
         end = line + rest.count("\n")
-        return tuple(Word(text, self.source, line, end, block=True) for text in (*self.shell, rest))
+        shell = (*self.shell, rest)
+        return tuple(Word(text, self.build.source, line, end, block=True) for text in shell)
 
-    def copy(self, rest: str, known: Mapping[str, str]) -> None:
-        """Note a file that is copied from beside the Dockerfile."""
-        words = exec_form(rest) or rest.split()
-        if any(word.startswith("--from") for word in words):
-            return
-        words = [expand(word, known) for word in words if not word.startswith("--")]
-        for name in words[:-1]:
-            path = os.path.normpath(os.path.join(self.source.directory, name))
-            if UNKNOWN in path:
-                continue
-            if path not in self.read and len(self.read) < _MAX_COPIES:
-                self.read[path] = self.source.near(path, "")
-            found = self.read.get(path)
-            if found is None:
-                continue
-            target = posixpath.join(self.directory, words[-1])
-            if words[-1].endswith(("/", ".")) or len(words) > 2:
-                target = posixpath.join(target, os.path.basename(name))
-            self.files[posixpath.normpath(target)] = File(found.text, found)
+    def copy(self, words: Sequence[str], known: Mapping[str, str]) -> None:
+        """Note the files that are copied from beside the Dockerfile."""
+        *names, to = [word for word in words if not word.startswith("--")] or [""]
+        staged = any(word.startswith("--from") for word in words)
+        self.adds = self.adds or staged or not all(name.endswith(_NO_PROGRAMS) for name in names)
+        to = expand(to, known, DOCKERFILE)
+        read = self.build.read
+        for name in () if staged else (expand(name, known, DOCKERFILE) for name in names):
+            path = os.path.normpath(os.path.join(self.build.source.directory, name))
+            if UNKNOWN not in path and path not in read and len(read) < _MAX_COPIES:
+                read[path] = self.build.source.near(path, "")
+            found = read.get(path)
+            if found is not None:
+                inside = to.endswith(("/", ".")) or len(names) > 1
+                target = posixpath.join(to, os.path.basename(name)) if inside else to
+                target = posixpath.normpath(posixpath.join(self.directory, target))
+                self.files[target] = File(found.text, found)
+
+
+def instructions(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield each instruction: its line, its name, and the rest.
+
+    A rest with several lines keeps them, each with a backslash at its end: a shell reads them the
+    same way, and the lines can be counted.
+    """
+    lines = enumerate(text.split("\n"), 1)
+    escape = _ESCAPE.match(text)
+    for number, pieces in joined(lines, ("#", ""), escape[1] if escape else "\\"):
+        name, _, rest = _NEXT_LINE.join(pieces).partition(" ")
+        here = _HEREDOC.findall(rest) if name.upper() in ("RUN", "COPY", "ADD") else ()
+        for tabs, _, end in here:
+            next((line for _, line in lines if (line.lstrip("\t") if tabs else line) == end), None)
+        yield number, name.upper(), rest.strip()
+
+
+def exec_form(rest: str) -> list[str] | None:
+    """Return the words of the exec form; None if it is the shell form."""
+    if not rest.startswith("["):
+        return None
+    try:
+        words = json.loads(rest.replace(_NEXT_LINE, "\n"))
+    except (ValueError, RecursionError):
+        return None
+    return words if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
+
+
+def pairs(
+    rest: str, known: Mapping[str, str], *, old: bool = False
+) -> Iterator[tuple[str, str | None, int]]:
+    """Yield what ENV and ARG name: `A=1 B="x y"`, or the `old` form of ENV, `A the rest`.
+
+    Each with its value, None if it has none, and its line, counted from 0.
+    """
+    name, _, value = rest.partition(" ")
+    if old and value and "=" not in name:
+        yield name, expand(value.replace(_NEXT_LINE, " ").strip(), known, DOCKERFILE), 0
+        return
+    line = at = 0
+    for match in _PAIR.finditer(rest.replace(_NEXT_LINE, " \n")):
+        if old and match[2] is None:
+            continue
+        line += match.string.count("\n", at, match.start())
+        at = match.start()
+        text = match[2] and _QUOTES.sub("", match[2]).replace("\n", "")
+        literal = not text or match[2].startswith("'")
+        yield match[1], text if literal else expand(text, known, DOCKERFILE), line

@@ -11,14 +11,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
-from eplb_launch.check import shell_files
+from eplb_launch.check import images, shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
-from eplb_launch.check.sources import YAML
-from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word
-from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
+from eplb_launch.check.sources import YAML, Source
+from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS
@@ -27,15 +28,9 @@ from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import TypeAlias
+# The nodes that are somebody else's, by their id: whether they start something.
+Others: TypeAlias = Mapping[int, bool]
 
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
-
-    # The nodes that are somebody else's, by their id: whether they start something.
-    Others: TypeAlias = Mapping[int, bool]
 
 # Most take variables as a container does. What they start cannot be wrapped from there.
 OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
@@ -273,17 +268,13 @@ class _Reader:
 
     def script(self, at: _At, text: Word) -> Task:
         """Return the task of a script; what it gets as parameters is not known."""
-        words = (
-            *(Word(w, self.source, text.line) for w in ("bash", "-c")),
-            text,
-            *(Word(w, self.source, text.line) for w in ("bash", GAP)),
-        )
+        before = words_at(("bash", "-c"), self.source, text.line)
+        words = (*before, text, *words_at(("bash", GAP), self.source, text.line))
         return self.task(at, shell_files.PLACE, text.line, words)
 
     def options(self, at: _At, line: int, given: Sequence[Word]) -> Task:
         """Return the server that is given options, behind others that nothing here says."""
-        known = ("vllm", "serve", "model", UNKNOWN)
-        before = (Word(text, self.source, line) for text in known)
+        before = words_at(("vllm", "serve", "model", UNKNOWN), self.source, line)
         return self.task(at, OPERATOR, line, (*before, *given))
 
     def option_text(self, at: _At) -> Task:
@@ -308,17 +299,15 @@ class _Reader:
     def task(self, at: _At, place: Place, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the environment that stand around it."""
         image = _image(at)
-        environment = _environment(at, self.source)
         return Task(
             place,
             " ".join(part for part in (self.title, ".".join(at.path[-_SHOWN:])) if part),
             self.source,
             line,
             words,
-            environment.known,
-            tuple(environment.unread),
+            _environment(at, self.source),
             image=image,
-            limit=environment.limit,
+            adds=images.BRINGS.search(self.source.text) is not None,
         )
 
 

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from eplb_launch.check import docker_run as engines
-from eplb_launch.check import presence
+from eplb_launch.assessment import Assessment
+from eplb_launch.check import images, launcher
 from eplb_launch.check.model import OK_STATES, Fix
-from eplb_launch.check.tasks import Limit
-from eplb_launch.check.verdict import FIXABLE, WRONG_VALUES, lacks_dashes
+from eplb_launch.check.tasks import Limit, Task
 from eplb_launch.entrypoints import VLLM
-from eplb_launch.model import UNKNOWN
+from eplb_launch.model import UNKNOWN, Server
+from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from eplb_launch.assessment import Assessment
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.model import Server
-    from eplb_launch.plans import Plan
-
+# Where the variable set, or the command wrapped, would put it right.
+_FIXABLE = frozenset(
+    (
+        "no-limit",
+        "settings-not-known",
+        "release-not-known",
+        "environment-not-read",
+        "command-not-understood",
+        "config-not-read",
+        "launcher-misused",
+    )
+)
+# Where the variable is set, and another value of it would.
+_WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
 
 
 def ways(task: Task, server: Server, plan: Plan, found: Assessment) -> tuple[Fix, ...]:
     """Return the ways to put a server right, by its assessment; () if there is none."""
-    if found.cause in WRONG_VALUES:
+    if found.cause in _WRONG_VALUES:
         change = _change(task, plan.current) if plan.current is not None else None
         return (change,) if change is not None else ()
-    refused = found.cause == "launcher-misused" and not lacks_dashes(server.prefixes)
-    if found.state in OK_STATES or found.cause not in FIXABLE or refused:
+    refused = found.cause == "launcher-misused" and not launcher.lacks_dashes(server.prefixes)
+    if found.state in OK_STATES or found.cause not in _FIXABLE or refused:
         return ()
     fixes = _wrap_or_set(task, server, plan.current)
     codes = {warning.code for warning in plan.warnings}
-    if engines.run_of(server) is not None:
+    if images.run_of(server) is not None:
         return fixes
     if "ray-workers" in codes and len(fixes) > 1:
         # What is set for the launcher's own child does not reach them.
@@ -58,20 +64,24 @@ def _variable_first(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
 def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
     """Return both ways: to wrap the command, and to set the variable, which is `current` there."""
     program = _program(server)
-    if lacks_dashes(server.prefixes):
+    if launcher.lacks_dashes(server.prefixes):
         return (_dashes(task, server, program),)
-    run = engines.run_of(server)
+    run = images.run_of(server)
     if run is not None:
         started = run.entry or " ".join(program)
-        return tuple(Fix(how, text) for how, text in engines.fixes(run, server, started))
+        return tuple(_of_run(run, server, started))
     found: list[Fix] = []
     # Else it is the image's, which nothing tells.
     if task.place.wraps and (program or not task.only_arguments):
         found.append(_wrapped(task, server, program))
-    if task.takes_away:
+    if task.unset_by:
         return tuple(found)
     variable = _change(task, current)
-    if variable is None and task.limit is None and (current is None or task.place.last_wins):
+    if (
+        variable is None
+        and task.variables.limit is None
+        and (current is None or task.place.last_wins)
+    ):
         variable = _variable(task)
     if variable is not None:
         how = f"or {variable.how}" if found else variable.how
@@ -93,7 +103,9 @@ def in_shell(task: Task, server: Server) -> bool:
 
 def _change(task: Task, current: str | None) -> Fix | None:
     """Return the change of the line that the value is from; None where it is not known."""
-    place = task.limit if task.environ.get(VARIABLE) == current else _in_words(task)
+    place = (
+        task.variables.limit if task.variables.known.get(VARIABLE) == current else _in_words(task)
+    )
     if place is None:
         return None
     return Fix(f"change what {place.source.path}:{place.line} says of {VARIABLE}", place.text)
@@ -110,12 +122,12 @@ def _in_words(task: Task) -> Limit | None:
 
 
 def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
-    launcher = presence.words(task, program)
-    words = [*launcher, "--", *program]
-    note = presence.how(task)
+    start = launcher.words(task, program)
+    words = [*start, "--", *program]
+    note = launcher.how(task)
     if in_shell(task, server):
         return Fix(f"put eplb-launch directly before the server{note}", " ".join([*words, "…"]))
-    two = "".join(f"{json.dumps(word)}, " for word in (*launcher, "--")).rstrip()
+    two = "".join(f"{json.dumps(word)}, " for word in (*start, "--")).rstrip()
     if not program:
         return Fix(f"put these words before the program{note}", two)
     listed = json.dumps(words)
@@ -145,3 +157,19 @@ def _variable(task: Task) -> Fix:
     if task.entry:
         return Fix(f"add {VARIABLE} to the variables that are set there", task.entry)
     return Fix(f"set {VARIABLE} {task.place.where}", task.place.sets)
+
+
+def _of_run(run: images.Run, server: Server, program: str) -> Iterator[Fix]:
+    """Yield what to do to a `docker run`: an option, or the launcher inside the image.
+
+    `program` is what starts the server there, "" if that is not known.
+    """
+    yield Fix(f"give {run.engine} this option, before the image", f"-e {VARIABLE}={CAP}")
+    if program:
+        image = run.image or "IMAGE"
+        words = (word for prefix in server.prefixes for word in prefix.words)
+        if not server.entry or any(word.startswith("--entrypoint") for word in words):
+            wrapped = f"--entrypoint eplb-launch {image} -- {program} …"
+        else:
+            wrapped = f"{image} eplb-launch -- {program} …"
+        yield Fix("or, with eplb-launch in the image, let it start the server", wrapped)

@@ -1,15 +1,16 @@
-"""What the name of an image says: vLLM's release and the entry point."""
+"""Images: what a name says of vLLM's release and entry point; `docker run` in a script."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
+from eplb_launch.command.wrappers import WRAPPERS, row_of
+from eplb_launch.model import UNKNOWN, Record, Server
 from eplb_launch.vllm.releases import minor_release, release_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+ENGINES = frozenset(name for name in WRAPPERS if "image" in row_of(name))
+_STARTS = ("create", "run")
 # Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
 # vLLM, and those who build from it under the same name.
 _BY_TAG = frozenset(
@@ -96,3 +97,48 @@ def entry_point(image: str) -> tuple[str, ...]:
     found, _ = version(image)
     release = release_of("0.12" if found in ("0.11.1", "0.11.2") else found)
     return release.image_for_rocm if name.endswith("rocm") else release.image
+
+
+class Run(Record):
+    """A `docker run`, or the same of another engine."""
+
+    engine: str
+    image: str  # "" if it cannot be known
+    unread: tuple[str, ...]  # files of variables
+    bare: bool = False  # the image is as it was published, and no mount may bring a program
+
+    @property
+    def entry(self) -> str:
+        """What the image starts by itself: "vllm serve"; "" if that is not known."""
+        words = entry_point(self.image)
+        return words[-1] if "-m" in words else " ".join(words)
+
+
+def run_of(server: Server) -> Run | None:
+    """Return the `docker run` that a server is started with, None if there is none."""
+    for prefix in reversed(server.prefixes):
+        if prefix.name in ENGINES and any(word in _STARTS for word in prefix.words[:8]):
+            image = prefix.words[-1]  # the options end with it
+            service = any("compose" in word for word in prefix.words[:2])  # that is no image
+            known = "" if service or UNKNOWN in image else image
+            bare = is_bare(known, _mounts(prefix.words))
+            return Run(prefix.name, known, tuple(_env_files(prefix.words)), bare)
+    return None
+
+
+def _mounts(words: tuple[str, ...]) -> Iterator[str]:
+    """Yield where something is mounted: `-v HOST:PATH`, `--mount type=bind,..,target=PATH`."""
+    for index, word in enumerate(words):
+        if word.startswith(("-v", "--volume", "--mount")):
+            value = word.partition("=")[2] or "".join(words[index + 1 : index + 2])
+            yield from re.split("[:,=]", value)
+
+
+def _env_files(words: tuple[str, ...]) -> list[str]:
+    found = []
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--env-file":
+            file = value if equals else "".join(words[index + 1 : index + 2])
+            found.append(f"{file} (--env-file)")
+    return found

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
+from eplb_launch.check.model import Trouble
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import Task
+from eplb_launch.check.yaml_tree import Node
 from eplb_launch.entrypoints import HINTS as ENTRY_POINTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from eplb_launch.check.model import Trouble
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.check.yaml_tree import Node
 
 # Without one of these, a document starts no server that could be judged.
 HINTS = (

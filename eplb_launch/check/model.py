@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment
 from eplb_launch.launch import LAUNCHER_FAILED
 from eplb_launch.model import Record
-
-if TYPE_CHECKING:
-    from eplb_launch.assessment import Assessment
 
 # The words of `check` for the states of an Assessment, the worst first.
 OK = "ok"

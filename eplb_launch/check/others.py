@@ -5,23 +5,22 @@ from __future__ import annotations
 import functools
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from eplb_launch.check.kind import ENTRY_POINT, Kind
 from eplb_launch.check.shell_files import PLACE, task
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import Task
+from eplb_launch.check.yaml_tree import Node
 from eplb_launch.command.wrappers import READERS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.check.yaml_tree import Node
 
 OTHER = "other"
 # By their names they deploy nothing: who reads or runs them is told, and has to look.
 _DOCUMENTS = frozenset(
-    (".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".rst", ".svg", ".txt")
+    (
+        *(".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".org", ".po"),
+        *(".pot", ".rst", ".svg", ".tex", ".txt"),
+    )
 )
 _PROGRAMS = frozenset(
     (

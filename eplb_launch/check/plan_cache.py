@@ -1,4 +1,4 @@
-"""The Plans of a review: the same question is asked once, however many containers share a script.
+"""The Plans of a review: each is made once, however many containers share a script.
 
 They see the files of a container that are known, and none of this machine.
 """
@@ -6,41 +6,36 @@ They see the files of a container that are known, and none of this machine.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
+from eplb_launch.check.tasks import File, Task
 from eplb_launch.command import look
 from eplb_launch.files import Given
-from eplb_launch.model import UNKNOWN
-from eplb_launch.plans import plan_for
-from eplb_launch.vllm.releases import CAP
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from eplb_launch.check.tasks import File, Task
-    from eplb_launch.model import Server
-    from eplb_launch.plans import Plan
+from eplb_launch.model import UNKNOWN, Server
+from eplb_launch.plans import Plan, plan_for
 
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
 _MAX_FILES = 100
-_MAX_DEPTH = 64  # folders, one inside another: makedirs and rmtree call themselves for each
+_MAX_DEPTH = 64  # folders, one inside another
 _MAX_PLANS = 512  # that are kept
 _MAX_COMMANDS = 64
 _NAME = re.compile(r"[\w.+-]+")
 
 
-class Decisions:
+class Plans:
     """The Plans for the commands of one container after the other."""
 
     def __init__(self) -> None:
         self.files = Given({})
+        self.directory = "/"
         self.known: dict[object, Plan | None] = {}
         self.found: dict[object, tuple[Server, ...] | None] = {}
         self.done: list[int] = []  # what looking for servers took, in characters
 
     def enter(self, task: Task) -> None:
         """Have the files of a task where a Plan will look for them."""
+        self.directory = task.directory
         files = Given(dict(_wanted(task)))
         if files.texts != self.files.texts:
             self.files = files
@@ -48,36 +43,35 @@ class Decisions:
             self.found.clear()
 
     def servers(
-        self, words: Sequence[str], environ: Mapping[str, str], directory: str
+        self, words: Sequence[str], environ: Mapping[str, str]
     ) -> tuple[Server, ...] | None:
         """Return the servers that a command starts; None for a bug of ours."""
-        key = (tuple(words), type(environ), frozenset(environ.items()), directory)
+        key = (tuple(words), frozenset(environ.items()), self.directory)
         if key not in self.found:
             if len(self.found) >= _MAX_COMMANDS:
                 self.found.clear()
             try:
-                server, _, _ = look(words, environ, self.files, directory, done=self.done)
+                server, _, _ = look(words, environ, self.files, self.directory, done=self.done)
             except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.found[key] = None
             else:
                 self.found[key] = (server, *server.others) if server is not None else ()
         return self.found[key]
 
-    def plan(  # noqa: PLR0917
+    def plan(
         self,
         server: Server,
         words: Sequence[str],
         environ: Mapping[str, str],
-        directory: str,
         version: str | None,
-        cap: int = CAP,
+        cap: int,
     ) -> Plan | None:
         """Return the Plan for one of them; None for a bug of ours."""
         key = (
             *(server.entry, server.words, server.program, server.prefixes, server.directory),
             *(server.complete, server.elsewhere, server.sourced, server.hands_on),
             *(frozenset(server.environ.items()), frozenset(environ.items())),
-            *(tuple(words), directory, version, cap),
+            *(tuple(words), self.directory, version, cap),
         )
         if key not in self.known:
             if len(self.known) >= _MAX_PLANS:
@@ -88,7 +82,7 @@ class Decisions:
                     tuple(words),
                     environ,
                     vllm_version=version,
-                    directory=directory,
+                    directory=self.directory,
                     files=self.files,
                     max_ctas=cap,
                 )
@@ -101,7 +95,7 @@ def _wanted(task: Task) -> Iterator[tuple[str, str]]:
     """Yield the small files of a task, those first that it names, as far as there is room."""
     if not task.files:
         return
-    texts = (*(word.text for word in task.words), *task.environ.values())
+    texts = (*(word.text for word in task.words), *task.variables.known.values())
     names = {name for text in texts for name in _NAME.findall(text)}
 
     def unnamed(entry: tuple[str, File]) -> bool:

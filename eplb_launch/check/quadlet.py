@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from eplb_launch.check import dropins, images
-from eplb_launch.check.instructions import exec_form
-from eplb_launch.check.kind import Kind
-from eplb_launch.check.systemd import commands, environment, read, split
-from eplb_launch.check.tasks import Limit, Place, Task, Word
+from eplb_launch.check import images, units
+from eplb_launch.check.dockerfile import exec_form
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import Place, Task, Variables, words_at
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.systemd import Setting
 
 PLACE = Place(
     "in the unit",
@@ -24,23 +17,13 @@ PLACE = Place(
     own=("let the container begin with eplb-launch", "Entrypoint={}"),
     last_wins=True,
 )
-SUFFIX = ".container"
 _SETS = ("-e", "--env", "--entrypoint")  # options of podman-run(1) that change what is known here
 
 
-class Quadlet(Kind):
-    """A unit of Quadlet, with its drop-ins."""
-
+class Quadlet(units.Units):
     title = "a Quadlet unit"
     form = "quadlet"
-    suffixes = (SUFFIX,)
-
-    @classmethod
-    def is_named(cls, path: str) -> bool:
-        """Whether it is a unit or, by its folder, a drop-in."""
-        folder = os.path.basename(os.path.dirname(path))
-        drop_in = folder == "container.d" or folder.endswith(f"{SUFFIX}.d")
-        return super().is_named(path) or (drop_in and path.lower().endswith(".conf"))
+    suffixes = (".container",)
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:
@@ -48,54 +31,42 @@ class Quadlet(Kind):
         return first.startswith("[") and "[Container]" in text.split("\n")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        for unit in dropins.units(self.sources, SUFFIX):
+        for unit in self.units():
             yield unit[0], tasks(unit)
 
 
-def tasks(parts: Sequence[Source]) -> Iterator[Task]:
+def tasks(unit: Sequence[Source]) -> Iterator[Task]:
     """Yield what a unit and its drop-ins start: the Entrypoint=, else the image's, and Exec=."""
-    settings = read(parts, "[Container]")
-    image = _last(settings.get("Image", ()))
-    entrypoint = settings.get("Entrypoint", ())[-1:]
-    entry = [word for setting in entrypoint for word in _entrypoint(setting)]
-    args = [
-        w for setting in settings.get("Exec", ())[-1:] for c in commands(setting, {}) for w in c
+    settings = units.settings(unit, "[Container]")
+    image = units.last(settings, "Image")
+    variables = units.environment(unit[0], settings)
+    entry = [
+        word
+        for one in settings.get("Entrypoint", ())[-1:]
+        for word in words_at(exec_form(one.value) or [one.value], one.source, one.line, one.end)
     ]
-    line = args[0].line if args else 0
-    program = entry or [Word(text, parts[0], line) for text in images.entry_point(image)]
-    environ, unread = environment(parts[0], settings)
-    given = [word for setting in settings.get("PodmanArgs", ()) for word in split(setting.value)]
-    more = ["PodmanArgs="] if any(word.startswith(_SETS) for word in given) else []
-    mounts = tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2])
-    words = (*program, *args)
-    if not words or not (args or entry):
+    args = [
+        word
+        for one in settings.get("Exec", ())[-1:]
+        for texts in units.commands(one)
+        for word in units.expanded(texts, one, Variables())
+    ]
+    if not args and not entry:
         return
-    limits = [s for s in settings.get("Environment", ()) if f"{VARIABLE}=" in s.value]
+    first = (args or entry)[0]
+    program = entry or words_at(images.entry_point(image), unit[0], first.line)
+    if any(word.startswith(_SETS) for word in units.words(settings, "PodmanArgs")):
+        variables.unread.append("PodmanArgs=")
     yield Task(
         PLACE,
-        os.path.basename(parts[0].path),
-        (args or entry)[0].source,
-        (args or entry)[0].line,
-        words,
-        environ,
-        (*unread, *more),
-        _last(settings.get("WorkingDir", ())) or "/",
+        os.path.basename(unit[0].path),
+        first.source,
+        first.line,
+        (*program, *args),
+        variables,
+        units.last(settings, "WorkingDir") or "/",
         image,
         own_entry=not entry and bool(program),
         only_arguments=not entry,
-        bare=images.is_bare(image, mounts),
-        mounts=mounts,
-        limit=Limit(limits[-1].source, limits[-1].line, f"Environment={VARIABLE}={CAP}")
-        if limits
-        else None,
+        mounts=tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2]),
     )
-
-
-def _last(settings: Sequence[Setting]) -> str:
-    return settings[-1].value if settings else ""
-
-
-def _entrypoint(setting: Setting) -> list[Word]:
-    """Return the words of an entry point: a list in JSON, or one word."""
-    words = exec_form(setting.value) or [setting.value]
-    return [Word(text, setting.source, setting.line, setting.end) for text in words]

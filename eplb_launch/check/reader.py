@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from eplb_launch.check import sources
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.compose.services import Compose
 from eplb_launch.check.dockerfile import Dockerfile
 from eplb_launch.check.fields import Fields
-from eplb_launch.check.kind import HINTS, LEADS
+from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes.manifests import Kubernetes
 from eplb_launch.check.model import Mention, Trouble
 from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none
@@ -24,14 +24,8 @@ from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, YAML, Reach, Source
 from eplb_launch.check.systemd import Unit
-from eplb_launch.check.tasks import TooMuch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from eplb_launch.check.kind import Kind
-    from eplb_launch.check.tasks import Task
-    from eplb_launch.check.yaml_tree import Node
+from eplb_launch.check.tasks import Task, TooMuch
+from eplb_launch.check.yaml_tree import Node
 
 # The first that takes a file has it.
 KINDS: tuple[type[Kind], ...] = (
@@ -242,7 +236,7 @@ class Reader:
         """Yield the tasks of a document, as far as there is room for its file: see `Reach`."""
         with self.guard(source):
             for task in tasks:
-                words = len(task.words) + len(task.environ) + len(task.files)
+                words = len(task.words) + len(task.variables.known) + len(task.files)
                 if not source.spend(OF_A_COMMAND + OF_A_WORD * words):
                     return
                 yield task

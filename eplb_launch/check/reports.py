@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from eplb_launch import __version__, model, terminal
 from eplb_launch.assessment import EXPOSED, UNKNOWN
 from eplb_launch.check import sarif
-from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS
+from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS, Finding, Review
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.render.explain import warning_as_dict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from eplb_launch.check.model import Finding, Review
 
 # Raised when a key changes its meaning or goes; new keys do not raise it.
 SCHEMA = 2

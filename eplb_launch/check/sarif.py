@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from eplb_launch import __version__
 from eplb_launch.assessment import EXPOSED, UNKNOWN
-from eplb_launch.check.model import OK_STATES
+from eplb_launch.check.model import OK_STATES, Finding, Review
 from eplb_launch.model import UNKNOWN as UNREADABLE
-
-if TYPE_CHECKING:
-    from eplb_launch.check.model import Finding, Review
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from eplb_launch.command.find import shell_string
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal, split, tokens
+from eplb_launch.command.shell.state import Place
 from eplb_launch.command.shell.syntax import parse
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.launch_options import NAMES
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from eplb_launch.command.shell.state import Place
 
 MAX_LENGTH = 256 * 1024  # larger scripts are archives with a script in front
 _PROGRAM = re.compile(

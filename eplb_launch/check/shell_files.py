@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from eplb_launch.check.kind import Kind
-from eplb_launch.check.tasks import VALUES, File, Place, Task, Word
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import VALUES, File, Place, Task, Variables, Word, words_at
 from eplb_launch.command.shell.state import GAP
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.model import UNKNOWN
 from eplb_launch.render.env import FORMATS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from eplb_launch.check.sources import Source
 
 PLACE = Place(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
@@ -65,27 +61,25 @@ def task(source: Source, text: str, line: int, name: str) -> Task:
     first = text.partition("\n")[0]
     shell = "bash" if not first.startswith("#!") or "bash" in first else "sh"
     words = (
-        Word(shell, source, line),
-        Word("-c", source, line),
+        *words_at((shell, "-c"), source, line),
         Word(text, source, line, end, block=True),
-        Word(source.path.rpartition("/")[2], source, line),
-        Word(GAP, source, line),
+        *words_at((source.path.rpartition("/")[2], GAP), source, line),
     )
     return Task(PLACE, name, source, line, words, _of_slurm(text))
 
 
-def _of_slurm(text: str) -> dict[str, str]:
+def _of_slurm(text: str) -> Variables:
     """Return the variables that Slurm sets for a job by its options: sbatch(1).
 
     The command line may say otherwise, but the file is what is checked.
     """
-    found = {}
+    found = Variables()
     for line in text.split("\n"):
         if line.startswith("#SBATCH"):
             match = _NODES.match(line)
             if match:
                 count = match[1] if match[1].isdecimal() else UNKNOWN
-                found = dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES"), count)
+                found.known.update(dict.fromkeys(("SLURM_NNODES", "SLURM_JOB_NUM_NODES"), count))
         elif line.strip() and not line.startswith("#"):
             break  # the options end with the first command
     return found

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from eplb_launch import entrypoints as command
 from eplb_launch.files import DISK, is_regular
 from eplb_launch.model import Record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # The largest bundles of manifests have some 5 MB.
 MAX_BYTES = 8 * 1024 * 1024

@@ -1,50 +1,34 @@
-"""What a deployment file starts: a command, its environment and its image, each with its place."""
+"""What a deployment file starts: a command, its variables and its image, each with its place."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from eplb_launch.check import images
-from eplb_launch.check.yaml_tree import LIST, TEXT
-from eplb_launch.model import UNKNOWN, Record
+from eplb_launch.check.sources import Source
+from eplb_launch.check.yaml_tree import LIST, TEXT, Node
+from eplb_launch.model import ONE_WORD, UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 VALUES = {VARIABLE: str(CAP)}  # that a fix sets
 
-# What decides, and what NCCL reads: taken to be unset where a file does not set it. Anything else
-# that a script looks up and no file sets may come from the image or the node.
-_DECIDING = frozenset(
-    (
-        "BASH_ENV",
-        "HOME",
-        "PATH",
-        "PYTHONPATH",
-        "PYTHONUSERBASE",
-        "SLURM_EXPORT_ENV",
-        "SLURM_JOB_NUM_NODES",
-        "SLURM_NNODES",
-        "VLLM_ALL2ALL_BACKEND",
-        "VLLM_BATCH_INVARIANT",
-        "VLLM_DP_SIZE",
-        "VLLM_NCCL_SO_PATH",
-        "VLLM_USE_RAY_V2_EXECUTOR_BACKEND",
-    )
-)
+SECRET = "Secret"  # noqa: S105 - a kind
+# These decide. Like those that NCCL reads, they are unset where no file sets them. All other
+# variables that a script looks up, and no file sets, may come from the image or the node.
+_NAMES = """
+    BASH_ENV HOME PATH PYTHONPATH PYTHONUSERBASE SLURM_EXPORT_ENV SLURM_JOB_NUM_NODES SLURM_NNODES
+    VLLM_ALL2ALL_BACKEND VLLM_BATCH_INVARIANT VLLM_DP_SIZE VLLM_NCCL_SO_PATH
+    VLLM_USE_RAY_V2_EXECUTOR_BACKEND
+"""
+_DECIDING = frozenset(_NAMES.split())
 # Of these, what an environment that could not be read may well set.
 _MAY_BE_SET = ("VLLM_ALL2ALL_BACKEND", "VLLM_DP_SIZE")
-_MENTIONS = 2_000  # nodes that are looked at for a word
 _MISSING: Any = object()
 
 
 class TooMuch(Exception):  # noqa: N818
-    """More of something than any real deployment has, and where."""
+    """A file has more of something than any real deployment has."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -65,7 +49,7 @@ class Environment(dict[str, str]):
 
 
 def environment(known: Mapping[str, str], *, unread: bool) -> Environment:
-    """Return an environment; `unread`: more is set, in a place that could not be read."""
+    """Return an environment; `unread`: a place that could not be read sets more."""
     found = Environment(known)
     if unread:
         for name in _MAY_BE_SET:
@@ -83,27 +67,51 @@ class Word(Record):
     block: bool = False  # each line of the text is a line of the file
 
 
+class File(Record):
+    """A file that a deployment puts before a command."""
+
+    text: str
+    source: Source
+    line: int = 1  # where it begins in its source
+
+
 class Limit(Record):
-    """Where a file sets the variable that is to limit NCCL."""
+    """Where a file sets the variable that limits NCCL."""
 
     source: Source
     line: int
-    text: str  # what is to stand there
+    text: str  # what should stand there
 
 
 class Variables:
-    """The environment of a command, while it is put together."""
+    """The variables of a command: their values, and where they come from."""
 
-    def __init__(self, known: Mapping[str, str] | None = None, limit: Limit | None = None) -> None:
-        self.known = dict(known or {})
-        self.limit = limit
-        self.unread: list[str] = []  # what sets more, and could not be read
+    def __init__(self, base: Variables | None = None) -> None:
+        """Begin with the variables of `base`."""
+        self.known: dict[str, str] = dict(base.known) if base else {}
+        self.limit: Limit | None = base.limit if base else None
+        self.unread: list[str] = []  # what sets more variables, and could not be read
+        self.missing: dict[str, None] = {}  # the variables in its words that are not known
 
     def set(self, name: str, value: str, source: Source, line: int, text: str) -> None:
-        """Set a variable at a line of a file, where `text` would be the right one."""
+        """Set a variable at a line of a file, where `text` would be right for the limit."""
         self.known[name] = value
         if name == VARIABLE:
             self.limit = Limit(source, line, text)
+
+    def take(self, name: str, file: File | None, text: str) -> None:
+        """Set a variable to what a file has; None: the file is not known."""
+        if file is None:
+            self.known[name] = UNKNOWN
+        else:
+            self.set(name, file.text, file.source, file.line, text)
+
+    def value(self, name: str) -> str:
+        """Return the value of a variable in a word; UNKNOWN, and noted, if it is not known."""
+        found = self.known.get(name, UNKNOWN).replace(ONE_WORD, UNKNOWN)
+        if UNKNOWN in found:
+            self.missing[f"${name}"] = None
+        return found
 
 
 class Place(Record):
@@ -117,7 +125,7 @@ class Place(Record):
     line: bool = False  # the words of a command are a line, not a list
     last_wins: bool = False  # what is added there counts, whatever was set before
     fragments: bool = False  # options without a program may stand there, half of a command
-    templated: bool = False  # somebody puts in something for `${NAME}` in a word
+    templated: bool = False  # another program replaces `${NAME}` in a word
     image: bool = False  # it is a step of a build
     absolute: bool = False  # a program is best named by its path
     wraps: bool = True  # the launcher can be put before the server there
@@ -131,8 +139,7 @@ class Task(Record):
     source: Source
     line: int  # where it begins, for what has no better line
     words: tuple[Word, ...]
-    environ: Mapping[str, str] = {}
-    unread: tuple[str, ...] = ()  # what sets more of the environment, and could not be read
+    variables: Variables = Variables()
     directory: str = "/"
     image: str = ""
     files: Mapping[str, File] = {}  # by the path where the command sees them
@@ -140,16 +147,15 @@ class Task(Record):
     unreadable: str = ""  # why there are no words, though it starts a server
     about: str = ""  # what else of the file belongs to it
     guess: str = ""  # why it is not known whether its words are what is started
-    takes_away: str = ""  # what takes the variable away again, wherever else the file sets it
+    unset_by: str = ""  # what unsets the variable, wherever else the file sets it
     own_entry: bool = False  # the image's entry point is the program: the file names none
     base: str = ""  # the image that this one is built from
     as_text: bool = False  # the command is one text, to be split
     only_arguments: bool = False  # of an entry point that is not known; it may be the first of them
-    limit: Limit | None = None  # what `environ` has the variable from
-    otherwise: Task | None = None  # with all UNKNOWN that whoever starts it may change
-    workers_without: bool = False  # other pods, that may be its Ray workers, do not set it
-    bare: bool = False  # the image is as it was published, and nothing adds a program to it
-    mounts: tuple[str, ...] = ()  # what is put into it, by its paths there
+    without_defaults: Task | None = None  # with all UNKNOWN that whoever starts it may change
+    uncapped_peers: bool = False  # other pods, that may be its Ray workers, do not set it
+    mounts: tuple[str, ...] = ()  # the paths at which something is mounted
+    adds: bool = False  # a step of the build may bring programs
     entry: str = ""  # what would set it among the variables that the file sets already
 
     @property
@@ -158,42 +164,35 @@ class Task(Record):
         found = images.version(self.image)
         return images.version(self.base) if self.base and found[0] is None else found
 
-
-class File(Record):
-    """A file that a deployment puts before a command."""
-
-    text: str
-    source: Source
-    line: int = 1  # where it begins in its source
-
-
-def _mentions(node: Node, text: str) -> bool:
-    """Whether a text stands somewhere in a tree, as far as it is looked at."""
-    todo, seen = [node], {id(node)}
-    while todo:
-        at = todo.pop()
-        if at.kind == TEXT and text in at.text:
-            return True
-        for below in [*at.items, *(value for _, value in at.pairs)]:
-            if len(seen) < _MENTIONS and id(below) not in seen:
-                seen.add(id(below))
-                todo.append(below)
-    return False
+    @property
+    def bare(self) -> bool:
+        """Whether the image is as it was published, and nothing brings a program to it."""
+        return not self.adds and images.is_bare(self.base or self.image, self.mounts)
 
 
 def misshapen(words: Mapping[str, Node | None], image: str) -> str:
-    """Return why commands are none, by their keys: something in one is no text.
+    """Return why a command cannot be read: something in it is no text. By the keys of its parts.
 
-    "" if all is well, or if it has nothing to do with vLLM, by all that can be seen.
+    "" if all is well, or if nothing in it says that it has to do with vLLM.
     """
-    for key, node in words.items():
-        items = node.items if node is not None and node.kind == LIST else [node]
-        if any(item is not None and item.kind != TEXT for item in items) and (
-            images.is_vllm(image)
-            or any(n is not None and _mentions(n, "vllm") for n in words.values())
+    given = {key: node for key, node in words.items() if node is not None}
+    for key, node in given.items():
+        items = node.items if node.kind == LIST else [node]
+        if any(item.kind != TEXT for item in items) and (
+            images.is_vllm(image) or any("vllm" in t for n in given.values() for t in n.texts())
         ):
             return f"a list or a map stands in its {key}, where a text has to"
     return ""
+
+
+def hides(unread: Iterable[str]) -> bool:
+    """Whether what could not be read may set the limit: nobody keeps it in a Secret."""
+    return any(not entry.startswith(f"{SECRET} ") for entry in unread)
+
+
+def words_at(texts: Iterable[str], source: Source, line: int, end: int = 0) -> tuple[Word, ...]:
+    """Return words that all stand at one place."""
+    return tuple(Word(text, source, line, end) for text in texts)
 
 
 def word(node: Node, source: Source, text: str | None = None) -> Word:

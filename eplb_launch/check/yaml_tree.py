@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
 from eplb_launch.check.templating import templates
 from eplb_launch.model import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEPTH = 100  # libyaml itself ends at 1,000 since PyYAML 6.0.4, before that at 10,000 and more
 NODES = 400_000  # of one file; the largest bundles of CRDs have about 100,000
@@ -25,6 +23,8 @@ _DOCUMENT_COSTS = 20  # as many nodes as it takes time to begin one
 _CIRCLE_COSTS = 50_000  # as many as a map may have that is merged into one of its own values
 
 MAP, LIST, TEXT = "map", "list", "text"
+
+_TEXTS = 2_000  # that are looked at for a word
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEFINITION = re.compile(r"^kind: CustomResourceDefinition[ \r]*$", re.MULTILINE)
@@ -114,6 +114,18 @@ class Node:
         """Return the elements of the list at a path of keys; none if there is none."""
         node = self.at(*names)
         return node.items if node is not None and node.kind == LIST else []
+
+    def texts(self) -> Iterator[str]:
+        """Yield the texts in it, each node once, of a large tree not all."""
+        todo, seen = [self], {id(self)}
+        while todo:
+            at = todo.pop()
+            if at.kind == TEXT:
+                yield at.text
+            for below in (*at.items, *(value for _, value in at.pairs)):
+                if len(seen) < _TEXTS and id(below) not in seen:
+                    seen.add(id(below))
+                    todo.append(below)
 
     @property
     def merges(self) -> bool:

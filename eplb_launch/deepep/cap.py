@@ -6,17 +6,19 @@ and the GPUs (`gpus`). Imported only for a command that can hang.
 
 from __future__ import annotations
 
+import os
+
 from eplb_launch.deepep import grids
 from eplb_launch.deepep.gpus import GPUS, NOT_THERE, Gpu, Seen, seen
 from eplb_launch.files import DISK
-from eplb_launch.model import DOES_NOT_FIT, PlanWarning, Record
+from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
-    from eplb_launch.deepep.experts import Experts
     from eplb_launch.files import Files
     from eplb_launch.plans import Plan
 
@@ -30,6 +32,20 @@ _MEGA_MOE = PlanWarning(
     f"keep vLLM's {CAP}",
     "vLLM PR 43339",
 )
+
+
+# vllm/config/model.py, get_num_experts; vllm/transformers_utils/config.py from 0.26 or so.
+_KEYS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+# Where the language model of a multimodal one is (transformers, get_text_config; vLLM's configs).
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+_MAX_BYTES = 1 << 20  # of a config.json; DeepSeek-V3's has 2 KB
+
+
+class Experts(Record):
+    """The physical experts of a model: all that DeepEP counts, replicas included."""
+
+    count: int | None  # None: not known
+    source: str  # where that is from, or why it is not known
 
 
 class Row(Record):
@@ -46,14 +62,12 @@ def counts(plan: Plan) -> bool:
 
 
 def tokens(plan: Plan) -> grids.Tokens:
-    """Return which tokens a rank may have in a call."""
     given = {name: entry.value for name, entry in plan.given.items()}
     environ = plan.server.environ if plan.server else {}
     return grids.tokens(given, environ, plan.release.minor)
 
 
 def gpus(plan: Plan, files: Files = DISK) -> Seen:
-    """Return the GPUs of a command: by --sms, or as it finds them."""
     if plan.sms:
         return Seen((Gpu(f"a GPU of {plan.sms} SMs", plan.sms, (), "--sms"),))
     if plan.server is None or plan.server.elsewhere:
@@ -72,7 +86,7 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
     if not found.gpus:
         why = f"which GPU it is is not known: {found.why}"
         return CAP, (_unfit(why, "give --sms N, or a number"),)
-    experts = _experts(plan, files)
+    experts = physical_experts(plan, files)
     calls = tokens(plan)
     fits = {gpu: grids.fit(gpu.sms, experts.count, calls) for gpu in found.gpus}
     for gpu, one in fits.items():
@@ -109,7 +123,7 @@ def advise(plan: Plan, files: Files = DISK) -> Plan:
         return plan
     rows = _rows(found.gpus, None, tokens(plan))
     if not _too_many(rows, plan.ctas):  # combine leaves enough: it is dispatch that decides
-        rows = _rows(found.gpus, _experts(plan, files).count, tokens(plan))
+        rows = _rows(found.gpus, physical_experts(plan, files).count, tokens(plan))
     unfit = _too_many(rows, plan.ctas)
     if not unfit:
         return plan
@@ -121,7 +135,7 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
     if not counts(plan):
         return plan if plan.verdict is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
     found = gpus(plan, files)
-    experts = _experts(plan, files)
+    experts = physical_experts(plan, files)
     calls = tokens(plan)
     rows = _rows(found.gpus or GPUS, experts.count, calls)
     notes = list(plan.notes)
@@ -137,12 +151,6 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
         remedy = "give the model as a local directory, --vllm-version, --sms where they are missing"
         notes.append(PlanWarning("cap-fit-unknown", message, remedy, grids.SOURCE))
     return plan.replace(beside=rows, notes=tuple(notes))
-
-
-def _experts(plan: Plan, files: Files) -> Experts:
-    from eplb_launch.deepep.experts import physical_experts
-
-    return physical_experts(plan, files)
 
 
 def _rows(found: Iterable[Gpu], experts: int | None, calls: grids.Tokens) -> tuple[Row, ...]:
@@ -189,3 +197,80 @@ def calls_beside(fit: grids.Fit) -> str:
         return text
     again = ", ".join(map(str, fit.padded[:_MOST_RANGES]))
     return f"{text} ({again} again and again)"
+
+
+def physical_experts(plan: Plan, files: Files = DISK) -> Experts:
+    """Return how many experts the command's model has, with EPLB's redundant ones.
+
+    Known where the model is a directory among `files`: its config.json is read.
+    """
+    name, path, why = _config(plan, files)
+    if why:
+        return Experts(None, why)
+    logical = _logical(_load(path, files))
+    if logical is None:
+        return Experts(None, f"{name} does not say how many")
+    redundant = _redundant(plan)
+    if redundant is None:
+        return Experts(None, "num_redundant_experts is not known")
+    more = f", and {redundant} redundant" if redundant else ""
+    return Experts(logical + redundant, f"{name}: {logical}{more}")
+
+
+def _config(plan: Plan, files: Files) -> tuple[str, str, str]:
+    """Return the config.json of the model, where it can be opened, and why there is none."""
+    server = plan.server
+    model = plan.given.get("hf_config_path") or plan.given.get("model")
+    if server is None or model is None:
+        return "", "", "which model it is is not known"
+    if server.elsewhere:
+        return "", "", f"the command runs elsewhere ({server.elsewhere})"
+    if "hf_overrides" in plan.given:
+        return "", "", "--hf-overrides may change their number"
+    name = os.path.join(str(model.value), "config.json")
+    path = os.path.join(server.directory or "", name)
+    if UNKNOWN in path or not files.is_file(path):
+        return "", "", "the model is not a local directory with a config.json"
+    return name, path, ""
+
+
+def _redundant(plan: Plan) -> int | None:
+    entry = plan.given.get("eplb_config")
+    keys: Any = entry.value if entry else {}
+    if isinstance(keys, str):
+        from eplb_launch.vllm.values import json_object
+
+        keys = json_object(keys, human_readable=True)
+    value = keys.get("num_redundant_experts", 0) if isinstance(keys, dict) else None
+    try:
+        number = int(value) if isinstance(value, (int, float, str)) else -1
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 1 << 20 else None
+
+
+def _load(path: str, files: Files) -> object:
+    import json
+
+    try:
+        content = files.read(path, _MAX_BYTES + 1)
+        return None if len(content) > _MAX_BYTES else json.loads(content)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _logical(config: object, depth: int = 3) -> int | None:
+    """Return the number of routed experts, that of the language model first."""
+    if not isinstance(config, dict) or not depth:
+        return None
+    for key in _NESTED:
+        found = _logical(config.get(key), depth - 1)
+        if found is not None:
+            return found
+    for key in _KEYS:
+        value = config.get(key)
+        if isinstance(value, list) and value:
+            value = value[0]  # Ernie: the same for each modality
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20:
+            return value
+    return None

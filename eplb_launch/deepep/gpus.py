@@ -53,8 +53,6 @@ _MANY = 64  # GPUs of a machine
 
 
 class Seen(Record):
-    """The GPUs of a machine, as far as they are known."""
-
     gpus: tuple[Gpu, ...]  # each kind once; empty: not known
     why: str = ""  # why they are not known
 
@@ -74,7 +72,6 @@ def _plain(name: str) -> str:
 
 
 def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
-    """Return the GPUs that a command started with `environ` finds."""
     for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         if "MIG-" in environ.get(variable, ""):
             return Seen((), f"{variable} names a part of a GPU (MIG)")

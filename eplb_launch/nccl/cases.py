@@ -11,20 +11,19 @@ from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.nccl.variables import (
     MIN_P2P,
     MINIMA,
-    NEWEST,
     channels,
     limit,
     parameter,
     pow2up,
 )
-from eplb_launch.vllm.releases import CAP, VARIABLE, stays
+from eplb_launch.vllm.releases import CAP, MAX_CHANNELS, VARIABLE, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from eplb_launch.model import Server
-    from eplb_launch.nccl.conf import Value
+    from eplb_launch.nccl.variables import Value
     from eplb_launch.plans import Plan
 
     Fields = dict[str, object]  # what stands in the braces of a message
@@ -33,8 +32,6 @@ _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class Case(Record):
-    """What the rows look at."""
-
     plan: Plan
     server: Server
     environ: Mapping[str, str]  # what the command is started with
@@ -82,7 +79,7 @@ def minima(case: Case, names: tuple[str, ...], default: int) -> Iterator[Fields]
             number = parameter(value.text, default) if value else default
             if value is None or number == default:
                 continue
-            count = min(pow2up(number) if name == MIN_P2P else number, NEWEST.max_channels)
+            count = min(pow2up(number) if name == MIN_P2P else number, MAX_CHANNELS)
             if count > case.cap and (name, value) not in said:
                 said.add((name, value))
                 where = value.source

@@ -13,8 +13,17 @@ from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning, Record
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
 from eplb_launch.nccl import cases
 from eplb_launch.nccl.cases import Case, shown
-from eplb_launch.nccl.conf import ENVIRONMENT, Value, readings
-from eplb_launch.nccl.variables import MAXIMA, MIN_P2P, MINIMA, channels, limit, parameter
+from eplb_launch.nccl.variables import (
+    ENVIRONMENT,
+    MAXIMA,
+    MIN_P2P,
+    MINIMA,
+    Value,
+    channels,
+    limit,
+    parameter,
+    readings,
+)
 from eplb_launch.vllm.releases import VARIABLE
 
 TYPE_CHECKING = False

@@ -1,6 +1,10 @@
-"""How NCCL reads its variables, and how many CTAs come of them.
+"""How NCCL finds and reads its variables, and how many CTAs come of them.
 
-Read from NVIDIA/nccl, tags 2.17 to 2.30: `src/misc/param.cc` (numbers), `src/init.cc`
+What is set in the environment, even to nothing, stays; then the user's conf file counts, then that
+in /etc. NCCL_CONF_FILE (2.23.4) replaces the user's file. The home is that of the password database
+up to 2.29.7, and $HOME from 2.30.3. RCCL has files of its own.
+
+Read from NVIDIA/nccl, tags 2.25 to 2.30: `src/misc/param.cc` (files, numbers), `src/init.cc`
 (NCCL_MAX_CTAS), `src/graph/connect.cc` and `src/graph/paths.cc` (channels: a channel is a CTA).
 Measured with NCCL 2.28.9 on an H200. RCCL reads the same names (ROCm/rocm-systems, projects/rccl).
 
@@ -9,12 +13,17 @@ Imported only for a command that can hang.
 
 from __future__ import annotations
 
+import os
+
+from eplb_launch.files import DISK
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import MAX_CHANNELS, VARIABLE, release_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from eplb_launch.files import Files
 
 # What decides how many CTAs there are. NCCL_MIN_CTAS does not: it is lowered to NCCL_MAX_CTAS.
 MINIMA = ("NCCL_MIN_NCHANNELS", "NCCL_MIN_NRINGS")  # the first wins if both are set
@@ -23,53 +32,37 @@ MIN_P2P = "NCCL_MIN_P2P_NCHANNELS"
 MAX_P2P = "NCCL_MAX_P2P_NCHANNELS"
 NAMES = frozenset((VARIABLE, *MINIMA, *MAXIMA, MIN_P2P, MAX_P2P))
 
+ENVIRONMENT = "the environment"
+CONF_FILE = "NCCL_CONF_FILE"  # names a conf file
+MAX_BYTES = 64 * 1024  # of a conf file; a real one has a dozen lines
+
 _BLANKS = " \t\n\v\f\r"
 _DIGITS = "0123456789abcdef"
-_UNDEFINED = -(2**31)  # NCCL_CONFIG_UNDEF_INT
 _UNSET = -2  # the default of the channel parameters, which means that they are not set
 
 
 class Library(Record):
-    """A release of NCCL or RCCL, as far as releases differ."""
+    """NCCL or RCCL, as far as releases differ in what they read. None is older than 2.27."""
 
-    name: str
-    version: tuple[int, int, int]
     conf: str  # the conf file, in /etc and with a dot in front in the home
-    max_channels: int = MAX_CHANNELS
-
-    @property
-    def home_from_variable(self) -> bool:
-        """Whether the home is $HOME; else it is that of the password database."""
-        return self.name == "NCCL" and self.version >= (2, 30, 3)
-
-    @property
-    def ignores_below_one(self) -> bool:
-        """Whether NCCL_MAX_CTAS below 1 is ignored; else it is taken literally."""
-        return self.version >= (2, 25, 1)
+    home_from_variable: bool = False  # the home is $HOME; else that of the password database
 
 
-def _nccl(*version: int) -> Library:
-    major, minor, patch = version
-    channels = MAX_CHANNELS if (major, minor) >= (2, 25) else 32
-    return Library("NCCL", (major, minor, patch), "nccl.conf", channels)
-
-
-RCCL = Library("RCCL", (2, 27, 7), "rccl.conf", 128)
-# One of each kind that differs in what it reads.
-ANY = (_nccl(2, 29, 7), _nccl(2, 31, 2))
-NEWEST = ANY[-1]
+NCCL = Library("nccl.conf")
+NCCL_2_30 = NCCL.replace(home_from_variable=True)
+RCCL = Library("rccl.conf")
 
 
 def libraries(version: str | None, environ: Mapping[str, str]) -> tuple[Library, ...]:
     """Return what the vLLM of this version may load; all kinds where it is not known."""
     bundled = release_of(version).nccl
     if not version or not bundled:
-        return (*ANY, RCCL)
+        return (NCCL, NCCL_2_30, RCCL)
     if "rocm" in version:  # vLLM's builds for ROCm say so: 0.14.1+rocm700
         return (RCCL,)
     if environ.get("VLLM_NCCL_SO_PATH"):
-        return ANY
-    return tuple(_nccl(*version) for version in bundled)
+        return (NCCL, NCCL_2_30)
+    return tuple(NCCL_2_30 if release >= (2, 30, 3) else NCCL for release in bundled)
 
 
 def strtoll(text: str) -> int | None:
@@ -103,15 +96,13 @@ def parameter(text: str | None, default: int) -> int:
     return default if number is None else (number + 2**31) % 2**32 - 2**31
 
 
-def limit(text: str | None, library: Library = NEWEST) -> int | None:
+def limit(text: str | None) -> int | None:
     """Return the limit that NCCL reads from NCCL_MAX_CTAS; None where it reads none.
 
     "8", "0x8", "010", "+8", " 8", "8abc", "8.5": 8. "0", "08", "abc", "-1", "": none.
     """
-    number = parameter(text, _UNDEFINED)
-    if number == _UNDEFINED or (number < 1 and library.ignores_below_one):
-        return None
-    return min(number, library.max_channels)
+    number = parameter(text, _UNSET)
+    return None if number < 1 else min(number, MAX_CHANNELS)
 
 
 def pow2up(number: int) -> int:
@@ -119,13 +110,13 @@ def pow2up(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def channels(values: Mapping[str, str], library: Library = NEWEST) -> tuple[int, int]:
+def channels(values: Mapping[str, str]) -> tuple[int, int]:
     """Return how many CTAs collectives and point-to-point calls can take at most.
 
     `values` are the variables. The topology can make it fewer.
     """
-    top = library.max_channels
-    cap = limit(values.get(VARIABLE), library)
+    top = MAX_CHANNELS
+    cap = limit(values.get(VARIABLE))
     upper = _first(values, MAXIMA)
     lower = _first(values, MINIMA)
     # ncclTopoPostset: the minimum after the maximum.
@@ -139,3 +130,79 @@ def channels(values: Mapping[str, str], library: Library = NEWEST) -> tuple[int,
 
 def _first(values: Mapping[str, str], names: tuple[str, ...]) -> int:
     return next((n for n in (parameter(values.get(x), _UNSET) for x in names) if n != _UNSET), -2)
+
+
+class Value(Record):
+    text: str
+    source: str  # ENVIRONMENT, or the path of a conf file
+
+
+def readings(
+    environ: Mapping[str, str],
+    version: str | None,
+    *,
+    directory: str | None = None,
+    other_user: bool = False,
+    files: Files = DISK,
+) -> tuple[dict[str, Value], ...]:
+    """Return what NCCL may find for NAMES: one reading, or several where it depends.
+
+    `version` is vLLM's, `environ` and `directory` the server's. `other_user`: it runs as somebody
+    whose home is not known.
+    """
+    found: list[tuple[str, dict[str, Value]]] = []
+    present = set()  # where the library is not known, it is the one that has files here
+    given = {n: Value(environ[n], ENVIRONMENT) for n in NAMES if n in environ}
+    for library in libraries(version, environ):
+        for paths in _conf_files(environ, library, files, other_user=other_user):
+            reading = dict(given)
+            for path in paths:
+                place = os.path.join(directory or "", path)
+                present |= {library.conf} if files.exists(place) else set()
+                shown = path if path.isprintable() else ascii(path)
+                for name, text in conf_values(place, files):
+                    reading.setdefault(name, Value(text, shown))
+            found.append((library.conf, reading))
+    result: list[dict[str, Value]] = []
+    for conf, reading in found:
+        if reading not in result and (not present or conf in present):
+            result.append(reading)
+    return tuple(result)
+
+
+def _conf_files(
+    environ: Mapping[str, str], library: Library, files: Files, *, other_user: bool
+) -> Iterator[list[str]]:
+    """Yield the files that may be read, the first one first."""
+    last = f"/etc/{library.conf}"
+    named = environ.get(CONF_FILE, "")
+    homes: list[str | None] = [None]
+    if named:
+        if UNKNOWN not in named:
+            homes = [named]
+    else:
+        variable = environ.get("HOME", "")
+        home = variable if library.home_from_variable else files.home()
+        if home is None:  # a user of LDAP or the like, whose $HOME is likely to be the same
+            homes = [f"{variable}/.{library.conf}", None] if variable else [None]
+        elif home and UNKNOWN not in home:
+            homes = [f"{home}/.{library.conf}"]
+        if (other_user or files.user() is None) and homes != [None]:
+            homes.append(None)
+    for path in homes:
+        yield [name for name in (path, last) if name]
+
+
+def conf_values(path: str, files: Files = DISK) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of a conf file that count here (param.cc, setEnvFile).
+
+    No blanks around "=", no quotes, no `export`; of two equal names the first counts.
+    """
+    try:
+        lines = files.read(path, MAX_BYTES).split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        name, equals, value = line.partition(b"\0")[0].partition(b"=")
+        if equals and os.fsdecode(name) in NAMES:
+            yield os.fsdecode(name), os.fsdecode(value[:1023])

@@ -93,7 +93,6 @@ def _hangs(key: Hashable) -> bool:
 
 
 def _run(job: Callable[[], Any], write: int, seconds: float) -> None:
-    """Do the job in the child, and end it."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)

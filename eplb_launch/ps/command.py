@@ -23,9 +23,8 @@ from eplb_launch.ps.processes import (
     others_hidden,
     scan,
 )
-from eplb_launch.ps.rows import no_server, row
+from eplb_launch.ps.rows import as_dict, no_server, row, table
 from eplb_launch.ps.servers import GONE, affordable, belongs_to, group
-from eplb_launch.ps.table import as_dict, table
 from eplb_launch.ps.view import TOO_MUCH, GiveUpError, Trouble
 from eplb_launch.terminal import colour, json_text, print_text, width
 

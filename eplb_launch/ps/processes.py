@@ -86,7 +86,6 @@ class Process(Record):
 
     @property
     def zombie(self) -> bool:
-        """Whether it has ended, and its parent has not noticed."""
         return self.state in _ZOMBIE
 
     @property

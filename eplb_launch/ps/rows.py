@@ -1,23 +1,44 @@
-"""What `ps` knows of a server: its assessment, or why there can be none. Pure."""
+"""What `ps` knows of a server, as a row; the table and the JSON of all rows. Pure."""
 
 from __future__ import annotations
 
+import datetime as dt
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from eplb_launch import __version__
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment
-from eplb_launch.model import MOST_SHOWN, Record, cut
-from eplb_launch.ps.processes import LONG_COMMAND, UNREADABLE, ZOMBIE
+from eplb_launch.model import MOST_SHOWN, Record, cut, printable
+from eplb_launch.ps.processes import LONG_COMMAND, ROLES, UNREADABLE, ZOMBIE
 from eplb_launch.ps.servers import GONE
 from eplb_launch.ps.view import Trouble
+from eplb_launch.render.explain import fields, setting_as_dict, warning_as_dict
 from eplb_launch.vllm.releases import VARIABLE
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from eplb_launch.model import PlanWarning
     from eplb_launch.plans import Plan
     from eplb_launch.ps.processes import Facts, Process
     from eplb_launch.ps.servers import Group
     from eplb_launch.vllm.settings import Setting
+
+# Raised when a key changes its meaning or goes; new keys do not raise it.
+SCHEMA = 2
+
+HEADER = ("PID", "USER", "STARTED", "VLLM", "NCCL_MAX_CTAS", "WORKERS", "VERDICT", "SETTINGS")
+_GAP = "  "
+_WIDEST = (9, 12, 7, 16, 16, 9)  # of the first columns; the rest is never cut
+_INDENT = 4  # of the settings, where they do not fit beside the row
+_COLOURS = {EXPOSED: "1;31", UNKNOWN: "33", CAPPED: "32", NOT_NEEDED: "32"}
+# By cause: what more there is to say.
+_MORE = {
+    "no-limit": " Restart it with `eplb-launch --` before the command.",
+    "vllm": " That does not show in /proc.",
+    "release-not-known": " `eplb-launch explain --vllm-version X.Y.Z -- CMD` says it of a release.",
+    "changed-since-start": " Restart it to know.",
+}
 
 # The words of `ps` for the states of an Assessment; servers that need action come first.
 WORDS = {EXPOSED: "EXPOSED", UNKNOWN: "unknown", CAPPED: "capped", NOT_NEEDED: "not needed"}
@@ -29,8 +50,6 @@ _NO_SERVER = Trouble("no-server", "it is no vLLM server, and belongs to none")
 
 
 class Row(Record):
-    """What `ps` knows of one server."""
-
     pid: int
     assessment: Assessment
     group: Group | None = None  # None: the pid that was asked for is no server's
@@ -69,6 +88,7 @@ def row(
         if found.state == UNKNOWN:
             reason = "the command of the program that started the engine does not show its settings"
             found = found.replace(cause="command-not-known", reason=reason)
+    current = (facts.environ or {}).get(VARIABLE)
     about = Row(
         group.head.pid,
         found,
@@ -76,20 +96,16 @@ def row(
         user=facts.user,
         started=facts.started,
         readable=facts.environ is not None,
-        current=_cut((facts.environ or {}).get(VARIABLE)),
+        current=current and cut(current),
     )
     if plan is None or plan.server is None:
         return about
     return about.replace(
-        version=_cut(plan.vllm_version),
+        version=plan.vllm_version,
         version_source=cut(plan.vllm_source),
         settings={name: _cut_setting(setting) for name, setting in plan.settings.items()},
         notes=plan.unfit,
     )
-
-
-def _cut(text: str | None) -> str | None:
-    return None if text is None else cut(text)
 
 
 def _cut_setting(setting: Setting) -> Setting:
@@ -109,3 +125,136 @@ def no_server(pid: int, process: Process | None) -> Row:
 
 def _unknown(trouble: Trouble) -> Assessment:
     return Assessment(UNKNOWN, trouble.cause, trouble.reason)
+
+
+def as_dict(rows: Sequence[Row], *, hidden: bool = False) -> dict[str, Any]:
+    """Return the rows as JSON-ready values; docs/json.md documents the keys."""
+    servers = [_as_dict(row) for row in rows]
+    return {"schema": SCHEMA, "launcher": __version__, "hidden": hidden, "servers": servers}
+
+
+def _as_dict(row: Row) -> dict[str, Any]:
+    group, found = row.group, row.assessment
+    started = dt.datetime.fromtimestamp(row.started or 0, dt.timezone.utc)
+    return {
+        **fields(row, "pid", "user"),
+        "started": None if row.started is None else started.isoformat("T", "seconds"),
+        "kind": group.kind if group else None,
+        "entry": (group.entry or None) if group else None,
+        "release": {"version": row.version, "source": row.version_source or None},
+        "settings": [
+            {**setting_as_dict(setting), "decides": setting.name in found.deciding}
+            for setting in row.settings.values()
+        ],
+        "environment": {"readable": row.readable, "NCCL_MAX_CTAS": row.current},
+        "workers": group.counts if group else dict.fromkeys(ROLES, 0),
+        "processes": [
+            {"pid": process.pid, "title": process.title.text}
+            for process in (group.members if group else ())
+            if process.title
+        ],
+        "started_by": [process.pid for process in (group.starters if group else ())],
+        "verdict": row.verdict,
+        **fields(found, "cause", "reason", "unread"),
+        "cap": fields(found, "value", "by") if found.by else None,
+        "warnings": [warning_as_dict(warning) for warning in found.warnings],
+        "notes": [warning_as_dict(note) for note in row.notes],
+    }
+
+
+def table(
+    rows: Sequence[Row], *, width: int | None, colour: bool = False, processes: bool = False
+) -> str:
+    """Return the table, and below it each explanation once, without a newline at the end.
+
+    `width` is that of the terminal; None: no lines are broken, each server has one line.
+    `processes` adds a line for each process of a server.
+    """
+    if not rows:
+        return "No vLLM server is running here."
+    notes: dict[str, int] = {}
+    lines = [(HEADER, ""), *((_cells(row, notes), row.assessment.state) for row in rows)]
+    # The last column is not padded: it is the widest, and nothing follows.
+    widths = [max(len(cells[i]) for cells, _ in lines) for i in range(len(HEADER) - 1)]
+    longest = max(len(cells[-1]) for cells, _ in lines)
+    beside = width is None or sum(widths) + len(_GAP) * len(widths) + longest <= width
+    text = []
+    for (cells, state), row in zip(lines, (None, *rows), strict=True):
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+        padded[0] = cells[0].rjust(widths[0])
+        if colour and state:
+            padded[-1] = f"\x1b[{_COLOURS[state]}m{padded[-1]}\x1b[0m"
+        if beside:
+            padded.append(cells[-1])
+        text.append(_GAP.join(padded).rstrip())
+        if not beside and state:
+            text.extend(_wrapped(cells[-1], width, _INDENT, _INDENT))
+        if processes and row and row.group:
+            text.extend(_processes(row.group))
+    text.append("")
+    for note, number in notes.items():
+        text.extend(_wrapped(f"[{number}] {note}", width, 0, _INDENT))
+    return "\n".join(text)
+
+
+def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
+    """Return the cells of a row; `notes` collects the explanations, with their numbers."""
+    found, counts = row.assessment, row.group.counts if row.group else {}
+    by = f" by {found.by}" if found.by else ""
+    texts = [f"{row.verdict}{by}: {found.reason}.{_MORE.get(found.cause, '')}"]
+    texts += [f"warning: {warning.message}; {warning.remedy}." for warning in found.warnings]
+    texts += [f"note: {note.message}; {note.remedy}." for note in row.notes]
+    marks = "".join(f"[{notes.setdefault(printable(text), len(notes) + 1)}]" for text in texts)
+    at = f" at {found.value}" if found.value is not None else ""
+    current = row.current if row.current is not None else "-"
+    first = (
+        str(row.pid),
+        row.user or "?",
+        _clock(row.started),
+        row.version.partition("+")[0] if row.version else "?",
+        (current or '""') if row.readable else "?",
+        str(counts.get("Worker") or counts.get("EngineCore", 0)),  # one may be the other
+    )
+    settings = " ".join(
+        f"{name}={row.settings[name].shown}" for name in found.deciding if name in row.settings
+    )
+    return (
+        *(_cut(printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),
+        printable(f"{row.verdict}{at} {marks}"),
+        printable(settings),
+    )
+
+
+def _clock(seconds: float | None) -> str:
+    """Return when a process started as ps(1) shows it: the time today, else the day."""
+    if seconds is None:
+        return "?"
+    started = dt.datetime.fromtimestamp(seconds).astimezone()
+    today = dt.datetime.now().astimezone()
+    if started.date() == today.date():
+        return f"{started:%H:%M}"
+    return f"{started:%b%d}" if started.year == today.year else f"{started:%Y}"
+
+
+def _processes(group: Group) -> Iterator[str]:
+    named = {process: f"{process.name} (above the server)" for process in group.starters}
+    named |= {process: process.title.text for process in group.members if process.title}
+    for process, name in named.items():
+        yield printable(f"{' ' * _INDENT}{process.pid} {name}")
+
+
+def _wrapped(text: str, width: int | None, first: int, rest: int) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(
+        text,
+        max(width, 40),
+        initial_indent=" " * first,
+        subsequent_indent=" " * rest,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 2]}.."

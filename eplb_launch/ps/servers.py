@@ -44,13 +44,11 @@ class Group(Record):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many members there are in each role."""
         roles = [process.title.role for process in self.members if process.title]
         return {role: roles.count(role) for role in ROLES}
 
     @property
     def pids(self) -> frozenset[int]:
-        """The pids of all of them."""
         return frozenset(process.pid for process in (self.head, *self.members, *self.starters))
 
 

@@ -74,7 +74,6 @@ class Rights(Record):
 
 
 def rights_of(pid: int | str) -> Rights:
-    """Return the rights of a process."""
     with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
         lines = read_all(file.fileno(), 1 << 20).split(b"\n")
     fields = {name: rest.split() for name, _, rest in (line.partition(b":") for line in lines)}
@@ -117,7 +116,6 @@ class View(Files):
         return link[len(above) :] if above != "/" and link.startswith(f"{above}/") else link
 
     def read(self, path: str, most: int) -> bytes:
-        """Return the content of a regular file, or its first `most` bytes."""
         with self._found(path) as found:
             status = os.fstat(found)
             if not is_regular(status.st_mode):
@@ -159,7 +157,6 @@ class View(Files):
         return self._user
 
     def runs(self, path: str) -> bool:
-        """Whether a path leads to a file that the process can execute."""
         try:
             status = self.stat(path)
         except OSError:

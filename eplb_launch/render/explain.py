@@ -110,7 +110,6 @@ def warning_as_dict(warning: PlanWarning) -> dict[str, Any]:
 
 
 def sentence(plan: Plan, found: Assessment) -> str:
-    """Return the decision in one sentence."""
     for warning in found.warnings:
         if warning.code == found.cause == OVERWRITTEN:
             return f"{warning.message}: {plan.reason}."

@@ -357,8 +357,8 @@ def test_what_an_operator_starts_is_not_wrapped(tmp_path: Path, name: str) -> No
 def test_a_script_is_wrapped(tmp_path: Path) -> None:
     [finding] = _found(tmp_path, CASES["a job of SkyPilot"][0])
     assert [fix.text for fix in finding.fixes] == [
-        "eplb-launch -- vllm serve …",
         "export NCCL_MAX_CTAS=8",
+        "python3 /opt/eplb-launch/eplb-launch.pyz -- vllm serve …",  # the image has no launcher
     ]
     assert finding.name == "run"
 

@@ -8,7 +8,7 @@ import pytest
 
 from eplb_launch.check import images
 from eplb_launch.check.command import check
-from eplb_launch.check.presence import CODE, PLACE
+from eplb_launch.check.launcher import CODE, PLACE
 
 if TYPE_CHECKING:
     from pathlib import Path

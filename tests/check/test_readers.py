@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import images, systemd
+from eplb_launch.check import images, systemd, templating, units
 from eplb_launch.check import yaml_tree as nodes
-from eplb_launch.check.compose import interpolation
 from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import Node, Problem
@@ -63,8 +62,8 @@ def test_the_release_by_the_image(image: str, version: str | None) -> None:
 def test_an_env_of_a_dockerfile(text: str, environ: dict[str, str], line: int) -> None:
     built = dockerfiles.final(Source("Dockerfile", text=f"FROM x\n{text}"))
     assert built is not None
-    assert built.limit is not None
-    assert (built.environ, built.limit.line) == (environ, line)
+    assert built.variables.limit is not None
+    assert (built.variables.known, built.variables.limit.line) == (environ, line)
 
 
 MODULE = ("python3", "-m", "vllm.entrypoints.openai.api_server")
@@ -100,7 +99,9 @@ def test_the_entry_point_of_an_image(image: str, program: tuple[str, ...]) -> No
     ],
 )
 def test_variables_of_kubernetes(text: str, expected: str) -> None:
-    assert pods.expand(text, {"A": "1", "B": "two words"}) == expected
+    assert (
+        pods.expand(text, lambda name: {"A": "1", "B": "two words"}.get(name, UNKNOWN)) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_variables_of_kubernetes(text: str, expected: str) -> None:
     ],
 )
 def test_variables_of_compose(text: str, expected: str) -> None:
-    assert interpolation.interpolate(text, {"A": "1", "E": ""}) == expected
+    assert templating.expand(text, {"A": "1", "E": ""}, templating.COMPOSE) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_variables_of_compose(text: str, expected: str) -> None:
     ],
 )
 def test_words_of_systemd(text: str, expected: list[str]) -> None:
-    assert systemd.split(text) == expected
+    assert units.split(text) == expected
 
 
 def test_an_environment_file_of_systemd() -> None:
@@ -143,14 +144,14 @@ def test_an_environment_file_of_systemd() -> None:
         "# comment\n; another\nA=1\n B = two words \nC='it''s'\nD=\"a\\\"b\"\n"
         "E=x\\\n  y\nexport F=1\nG=\n"
     )
-    assert systemd.env_file(text) == {
-        "A": "1",
-        "B": "two words",
-        "C": "its",
-        "D": 'a"b',
-        "E": "xy",
-        "G": "",
-    }
+    assert list(templating.env_lines(Source("a.env", text=text))) == [
+        ("A", "1", 3),
+        ("B", "two words", 4),
+        ("C", "its", 5),
+        ("D", 'a"b', 6),
+        ("E", "xy", 7),
+        ("G", "", 10),
+    ]
 
 
 def words_of(text: str) -> list[list[str]]:
@@ -188,7 +189,7 @@ def test_what_our_own_drop_in_quotes_is_read_back(value: str) -> None:
 def stages(text: str) -> list[tuple[list[str], dict[str, str]]]:
     """Return what a Dockerfile starts."""
     found = dockerfiles.tasks(Source("/d/Dockerfile", "Dockerfile", text))
-    return [([word.text for word in task.words], dict(task.environ)) for task in found]
+    return [([word.text for word in task.words], dict(task.variables.known)) for task in found]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.check import docker_run as engines
+from eplb_launch.check import images as engines
 from eplb_launch.check import scripts
 from eplb_launch.check.command import check
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import plan
-from eplb_launch.deepep.experts import physical_experts
+from eplb_launch.deepep.cap import physical_experts
 from eplb_launch.files import Given
 
 if TYPE_CHECKING:

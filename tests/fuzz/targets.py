@@ -21,7 +21,7 @@ from eplb_launch.command import find_server
 from eplb_launch.deepep import cap
 from eplb_launch.files import Given
 from eplb_launch.model import printable
-from eplb_launch.nccl.conf import readings
+from eplb_launch.nccl.variables import readings
 from eplb_launch.plans import plan
 from eplb_launch.ps.processes import Process, _environ, _overwritten
 from eplb_launch.render import explain

@@ -24,10 +24,9 @@ from eplb_launch.command import find_server
 from eplb_launch.model import PlanWarning
 from eplb_launch.plans import Plan
 from eplb_launch.ps.processes import CHANGED, TIMED_OUT, UNREADABLE, VANISHED, Facts, Process
-from eplb_launch.ps.rows import Row
+from eplb_launch.ps.rows import Row, as_dict, table
 from eplb_launch.ps.rows import row as row_of
 from eplb_launch.ps.servers import SERVER, Group
-from eplb_launch.ps.table import as_dict, table
 from eplb_launch.vllm.settings import Setting
 
 if TYPE_CHECKING:

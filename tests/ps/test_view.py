@@ -22,7 +22,7 @@ import pytest
 from eplb_launch.ps import apart, view
 from eplb_launch.ps.apart import results
 from eplb_launch.ps.command import look, run
-from eplb_launch.ps.table import as_dict, table
+from eplb_launch.ps.rows import as_dict, table
 from eplb_launch.ps.view import BUDGET, NOT_SAFE, TOO_MUCH, GiveUpError, View, rights_of
 
 if TYPE_CHECKING:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
+from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File
-from eplb_launch.check.yaml_tree import TEXT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
+from eplb_launch.check.yaml_tree import TEXT, Node
 
 MAX_FILES = 100  # of one generator
 _MAX_LITERALS = 2_000
@@ -103,17 +98,14 @@ def _env_files(generator: Node, source: Source) -> dict[str, File] | None:
     """Return the variables in the `envs` of a generator; None where a file is not here."""
     entries: dict[str, File] = {}
     names = [item.text for item in generator.list("envs")[:MAX_FILES]]
-    if generator.string("env"):  # how it was written before
-        names.append(generator.string("env"))
-    for name in names:
-        path = os.path.normpath(os.path.join(source.directory, name))
-        found = source.near(path, "")
+    for name in filter(None, [*names, generator.string("env")]):  # `env`: how it was written before
+        found = source.near(os.path.normpath(os.path.join(source.directory, name)), "")
         if found is None:
             return None
         for number, line in enumerate(found.text.split("\n"), 1):
-            key, equals, value = line.partition("=")
+            key, equals, value = line.strip().partition("=")
             if equals and not key.startswith("#"):
-                entries[key.strip()] = File(value.rstrip("\r"), found, number)
+                entries[key.strip()] = File(value.strip(), found, number)
     return entries
 
 

@@ -7,15 +7,10 @@ its own, but for the few things that its controller adds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from eplb_launch.check.yaml_tree import LIST, MAP, TEXT
+from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from eplb_launch.check.yaml_tree import Node
 
 MAX_NODES = 400_000
 LISTS = ("containers", "initContainers", "ephemeralContainers")

@@ -6,23 +6,20 @@ Half a command is in another object. In one that is not here may be any option, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from eplb_launch.check.tasks import Word
+from eplb_launch.check.kubernetes.containers import Container
+from eplb_launch.check.sources import Source
+from eplb_launch.check.tasks import Variables, Word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.sources import Source
-
+PRESET = "LLMInferenceService"
 _KINDS = ("ServingRuntime", "ClusterServingRuntime")
 _CONTAINER = "kserve-container"
 _BY_CHART = ("imageDefault", "vllmServe")  # of modelCommand: the chart adds arguments of its own
 _ADDED = frozenset(("args", "env", "envFrom", "volumeMounts"))
 _ABOUT_EPLB = re.compile(r"eplb|all2all|data[-_]parallel|^-dp\b|moe[-_]backend")
+_EXTRA = "VLLM_ADDITIONAL_ARGS"
 
 
 class Runtimes:
@@ -60,12 +57,11 @@ def with_runtime(node: Node, runtime: Node) -> Node:
     for name, value in {**other, **own}.items():
         key = Node(TEXT, node.line)
         key.text = name
+        whole = value
         if name in _ADDED and name in own and name in other:
-            both = Node(LIST, value.line)
-            both.items = [*other[name].items, *value.items]
-            merged.pairs.append((keys.get(name, key), both))
-        else:
-            merged.pairs.append((keys.get(name, key), value))
+            whole = Node(LIST, value.line)
+            whole.items = [*other[name].items, *value.items]
+        merged.pairs.append((keys.get(name, key), whole))
     return merged
 
 
@@ -74,7 +70,7 @@ def elsewhere(found: Container, runtime: Node | None) -> str:
     name = found.node.string("runtime")
     if found.key == "model" and name and runtime is None:
         return f"ServingRuntime {name}"
-    if found.kind == "LLMInferenceService" and any(a.list("baseRefs") for a in found.above):
+    if found.kind == PRESET and any(a.list("baseRefs") for a in found.above):
         return "what its baseRefs name"
     return ""
 
@@ -89,34 +85,27 @@ def before(
     half = unread or found.node.string("modelCommand") in _BY_CHART
     if not half or not any(_ABOUT_EPLB.search(word.text) for word in args):
         return ()
-    line = args[0].line
-    return tuple(Word(text, source, line) for text in ("vllm", "serve", "model", UNKNOWN))
+    return words_at(("vllm", "serve", "model", UNKNOWN), source, args[0].line)
 
 
-def llm_inference_service(
-    source: Source, found: Container, args: tuple[Word, ...], environ: Mapping[str, str]
-) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
-    """Return what KServe's presets run: config/llmisvcconfig/ of kserve/kserve.
+def preset(
+    source: Source, found: Container, args: tuple[Word, ...], variables: Variables
+) -> tuple[Word, ...]:
+    """Return what KServe's presets run before `args`: config/llmisvcconfig/ of kserve/kserve.
 
     `eval "exec vllm serve MODEL .. ${VLLM_ADDITIONAL_ARGS}"`, with --data-parallel-size and others
     from `parallelism`, and the container's `args` at the end.
     """
-    extra = next(_variables(found.node, "VLLM_ADDITIONAL_ARGS"), None)
+    extra = next((e for e in found.node.list("env") if e.string("name") == _EXTRA), None)
     holder = next((n for n in reversed(found.above) if n.get("parallelism") is not None), None)
     if extra is None and holder is None and not args:
-        return (), ()
+        return ()
     size = holder.string("parallelism", "data") if holder is not None else ""
     script = "exec vllm serve model"
     if elsewhere(found, None):
-        script += " $UNKNOWN"  # before what is said here, which wins
+        script += " $baseRefs"  # before what is said here, which wins
     if size:
-        script += f" --data-parallel-size {size if size.isdecimal() else '$UNKNOWN'}"
-    script += ' ${VLLM_ADDITIONAL_ARGS} "$@"' if "VLLM_ADDITIONAL_ARGS" in environ else ' "$@"'
+        script += f" --data-parallel-size {size if size.isdecimal() else '$parallelism'}"
+    script += f' ${{{_EXTRA}}} "$@"' if _EXTRA in variables.known else ' "$@"'
     at = extra.get("value") if extra is not None else None
-    line = at.line if at is not None else found.node.line
-    texts = ("/bin/bash", "-c", script, "bash")
-    return tuple(Word(text, source, line) for text in texts), args
-
-
-def _variables(node: Node, name: str) -> Iterator[Node]:
-    return (entry for entry in node.list("env") if entry.string("name") == name)
+    return words_at(("/bin/bash", "-c", script, "bash"), source, (at or found.node).line)

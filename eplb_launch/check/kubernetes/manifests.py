@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from eplb_launch.check import fields, images, shell_files
 from eplb_launch.check.kind import HINTS, LEADS, Kind
@@ -11,29 +12,20 @@ from eplb_launch.check.kubernetes import kserve, ray
 from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import (
     LISTS,
+    Container,
     containers,
     is_object,
     objects,
     script,
 )
 from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
-from eplb_launch.check.kubernetes.ray_pods import Clusters
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.sources import OF_A_WORD, YAML
-from eplb_launch.check.tasks import VALUES, Place, Task, Word, misshapen, word
-from eplb_launch.check.yaml_tree import LIST, TEXT
+from eplb_launch.check.sources import OF_A_WORD, YAML, Source
+from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, misshapen, word, words_at
+from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import CAP, VARIABLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from collections.abc import Set as AbstractSet
-
-    from eplb_launch.check.kubernetes.containers import Container
-    from eplb_launch.check.kubernetes.kserve import Runtimes
-    from eplb_launch.check.sources import Source
-    from eplb_launch.check.yaml_tree import Node
 
 PLACE = Place(
     "in the container",
@@ -43,6 +35,7 @@ PLACE = Place(
     templated=True,
 )
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_COMMANDS = ("command", "args", "script", "source")
 _BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
 
 
@@ -112,7 +105,9 @@ class Kubernetes(Kind):
     def leftover(self) -> Iterator[Task]:
         """Yield what fields of their own start, and the scripts in ConfigMaps."""
         for source, node in self.objects:
-            own = {id(found.node): _has_words(found.node) for found in containers(node)}
+            own = {
+                id(found.node): any(map(found.node.get, _COMMANDS)) for found in containers(node)
+            }
             yield from fields.tasks(source, node, own)
         for name, key, file in self.maps.files():
             first = file.text.partition("\n")[0]
@@ -123,10 +118,10 @@ class Kubernetes(Kind):
 
 def _as_said(container: Node) -> tuple[object, ...]:
     """Return what an object says of a container, without what a controller adds to it."""
-    texts = [container.string(name) for name in ("name", "image", "script", "source")]
-    for name in ("command", "args"):
+    texts = [container.string(name) for name in ("name", "image")]
+    for name in _COMMANDS:
         given = container.get(name)
-        texts += [name, *(item.text for item in ([given, *given.items] if given else ()))]
+        texts += [name, *(given.texts() if given is not None else ())]
     env = (
         (entry.string("name"), entry.string("value"))
         for entry in container.list("env")
@@ -139,11 +134,11 @@ def tasks(
     source: Source,
     node: Node,
     maps: ConfigMaps,
-    runtimes: Runtimes,
+    runtimes: kserve.Runtimes,
     repeated: AbstractSet[int] = frozenset(),
 ) -> Iterator[Task]:
     """Yield what an object's containers start, without those that are `repeated`, by their ids."""
-    clusters = Clusters(node, source, maps)
+    clusters = ray.Clusters(node, source, maps)
     yield from ray.tasks(source, node, maps, clusters)
     for found in containers(node):
         if id(found.node) in repeated:
@@ -153,7 +148,7 @@ def tasks(
         if runtime is not None:
             whole = found.replace(node=kserve.with_runtime(found.node, runtime))
         for task in _tasks(source, whole, maps, kserve.elsewhere(found, runtime)):
-            yield task.replace(workers_without=clusters.others_without(found))
+            yield task.replace(uncapped_peers=clusters.others_without(found))
 
 
 def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> Iterator[Task]:
@@ -163,40 +158,33 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
     """
     node = found.node
     environment = variables(found, source, maps)
-    environ = environment.known
     image = node.string("image")
-    command = _words(node.get("command"), source, environ)
-    args = _words(node.get("args"), source, environ)
+    command = _words(node.get("command"), source, environment)
+    args = _words(node.get("args"), source, environment)
     own_entry = False
     text = script(node)
     if text is not None:
         command, args = _of_script(text, command, source), ()
     elif not command:
         command = kserve.before(source, found, args, unread=bool(missing))
-        if not command:
-            command, args = _by_image(source, found, image, args, environ)
+        command = command or _by_image(source, found, image, args, environment)
         own_entry = bool(command)
     words = (*command, *args)
     unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
-    hook = _words(node.at("lifecycle", "postStart", "exec", "command"), source, environ)
-    if not words and not unreadable and not hook:
-        return
+    hook = _words(node.at("lifecycle", "postStart", "exec", "command"), source, environment)
     line = 0 if unreadable else next((w.line for w in words if w.line), 0)
-    container = node.string("name") or found.key
-    name = " ".join(p for p in (found.role, f"container {container}") if p)
-    if not image and found.key in LISTS and not found.kind.startswith("LLMInferenceService"):
+    name = " ".join(p for p in (found.role, f"container {node.string('name') or found.key}") if p)
+    if not image and found.key in LISTS and not found.kind.startswith(kserve.PRESET):
         environment.unread.append("the object that it is a patch of")
     if missing:
         environment.unread.append(missing)
-    mounts = tuple(m.string("mountPath") for m in node.list("volumeMounts")[:MAX_ENTRIES])
     task = Task(
         PLACE,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
         node.place(line, "command", "args", "script", "source"),
         words,
-        environ,
-        tuple(environment.unread),
+        environment,
         node.string("workingDir") or "/",
         image,
         {**files(found, source, maps), **gpus(found, source)},
@@ -204,17 +192,14 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         unreadable=unreadable,
         own_entry=own_entry,
         only_arguments=not command,
-        limit=environment.limit,
-        bare=images.is_bare(image, mounts),
-        mounts=mounts,
+        mounts=tuple(m.string("mountPath") for m in node.list("volumeMounts")[:MAX_ENTRIES]),
         entry=f"- name: {VARIABLE}\n  value: '{CAP}'" if node.list("env") else "",
     )
     if words or unreadable:
         yield task
     if hook:
-        name = f"{task.name} postStart"
         yield task.replace(
-            name=name,
+            name=f"{task.name} postStart",
             line=hook[0].line,
             words=hook,
             unreadable="",
@@ -233,20 +218,13 @@ def _of_script(text: Node, command: tuple[Word, ...], source: Source) -> tuple[W
     program = (command[0].text if command else said[-1] if said else "").rpartition("/")[2]
     if program not in SHELLS:
         return ()
-    return (*(Word(w, source, text.line) for w in (program, "-c")), word(text, source))
+    return (*words_at((program, "-c"), source, text.line), word(text, source))
 
 
-def _has_words(node: Node) -> bool:
-    return any(node.get(name) is not None for name in ("command", "args", "script", "source"))
-
-
-def _words(node: Node | None, source: Source, environ: Mapping[str, str]) -> tuple[Word, ...]:
-    if node is None or node.null:
-        return ()
-    items = node.items if node.kind == LIST else [node]
-    return tuple(
-        word(n, source, expand(n.text, environ)) for n in items[:MAX_ENTRIES] if n.kind == TEXT
-    )
+def _words(node: Node | None, source: Source, environment: Variables) -> tuple[Word, ...]:
+    items = [] if node is None or node.null else node.items if node.kind == LIST else [node]
+    texts = (item for item in items[:MAX_ENTRIES] if item.kind == TEXT)
+    return tuple(word(item, source, expand(item.text, environment.value)) for item in texts)
 
 
 def _by_image(
@@ -254,17 +232,17 @@ def _by_image(
     found: Container,
     image: str,
     args: tuple[Word, ...],
-    environ: Mapping[str, str],
-) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
-    """Return the words that run where a container names no command: the image's, and `args`."""
-    line = args[0].line if args else found.node.line
-    if found.kind == "LLMInferenceService":
-        return kserve.llm_inference_service(source, found, args, environ)
+    environment: Variables,
+) -> tuple[Word, ...]:
+    """Return what runs before `args` where a container names no command: what the image starts."""
+    if found.kind == kserve.PRESET:
+        return kserve.preset(source, found, args, environment)
     if found.kind.startswith("Ray"):  # KubeRay puts `ray start` in the place of the image's own
-        return (), args
+        return ()
     program = images.entry_point(image)
-    if not program and found.key in ("model", "huggingface"):
-        model_format = found.node.string("modelFormat", "name")
-        if found.key == "huggingface" or model_format == "huggingface":
-            program = ("python3", "-m", "huggingfaceserver")
-    return tuple(Word(text, source, line) for text in program), args
+    if not program and (
+        found.key == "huggingface"
+        or (found.key == "model" and found.node.string("modelFormat", "name") == "huggingface")
+    ):
+        program = ("python3", "-m", "huggingfaceserver")
+    return words_at(program, source, args[0].line if args else found.node.line)

@@ -1,0 +1,103 @@
+"""The launcher where a file starts it: with which options, and whether it can be there."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+from eplb_launch.check import images
+from eplb_launch.check.tasks import Task
+from eplb_launch.launch_options import NAMES, SINGLE_FILE, read
+from eplb_launch.model import UNKNOWN, PlanWarning, Server, Wrapper
+from eplb_launch.vllm.releases import CAP, VARIABLE
+
+CODE = "launcher-not-there"
+NAME = NAMES[0]
+# Where the ConfigMap of `make pyz` is mounted: examples/README.md.
+PLACE = f"/opt/eplb-launch/{SINGLE_FILE}"
+# Where systemd looks for a program without a path: systemd.exec(5), ExecSearchPath=.
+_SYSTEM = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_LAUNCHERS = (*NAMES, SINGLE_FILE)
+
+
+def is_there(prefixes: Sequence[Wrapper]) -> bool:
+    """Whether the launcher is among what stands before a server."""
+    return any(map(_is_launcher, prefixes))
+
+
+def lacks_dashes(prefixes: Sequence[Wrapper]) -> bool:
+    """Whether the launcher is there, without the "--" that it needs before its command."""
+    return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
+
+
+def options(prefixes: Sequence[Wrapper]) -> dict[str, Any] | None:
+    """Return the options that the launcher is given; None where it refuses them."""
+    found: dict[str, Any] | None = {}
+    for prefix in filter(_is_launcher, prefixes):
+        names = [word.rpartition("/")[2] for word in prefix.words]
+        start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
+        if not any(UNKNOWN in word for word in prefix.words[start:]):
+            found = read([*prefix.words[start:], "command"])
+    return found
+
+
+def _is_launcher(prefix: Wrapper) -> bool:
+    if prefix.name in images.ENGINES:
+        return False  # what it starts in the container is a prefix of its own
+    return prefix.name in _LAUNCHERS or any(
+        word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4]
+    )
+
+
+def words(task: Task, program: Sequence[str]) -> list[str]:
+    """Return the words that start the launcher, where a file has none yet."""
+    if task.bare:
+        return ["python3", PLACE]
+    folder = posixpath.dirname("".join(program[:1]))
+    if task.place.absolute and folder not in ("", *_SYSTEM) and UNKNOWN not in folder:
+        return [f"{folder}/{NAME}"]
+    return [NAME]
+
+
+def how(task: Task) -> str:
+    """Return how the launcher comes to where the words start it."""
+    if not task.bare:
+        return ""
+    if task.place.image:
+        return ", which a step has to copy there"
+    return ", mounted from its ConfigMap" if task.place.templated else ", mounted as one file"
+
+
+def missing(task: Task, server: Server) -> PlanWarning | None:
+    """Return the warning that nothing brings the launcher that a file starts; None if all is well.
+
+    Only what is sure is said: an image as it was published, without a mount that may hold programs
+    and without a step that installs one.
+    """
+    run = images.run_of(server)
+    names = [prefix.name for prefix in server.prefixes]
+    inside = 1 + max(at for at, name in enumerate(names) if name == run.engine) if run else 0
+    found = next(filter(_is_launcher, server.prefixes[inside:]), None)
+    if found is None:
+        return None
+    path = next((word for word in found.words[:4] if NAME in word.replace("_", "-")), NAME)
+    image, bare = (run.image, run.bare) if run is not None else (task.image, task.bare)
+    if bare and not any(path.startswith(mount.rstrip("/") + "/") for mount in task.mounts):
+        if any(images.BRINGS.search(word.text) for word in task.words):
+            return None
+        return PlanWarning(
+            CODE,
+            f"{image} has no {NAME}, and nothing here brings it: the container does not start",
+            f"build it into the image, or mount {SINGLE_FILE} from its ConfigMap, or set "
+            f"{VARIABLE}={CAP} instead",
+        )
+    first = task.words[0].text if task.words else ""
+    folder = posixpath.dirname(server.program)
+    if task.place.absolute and first == NAME and folder not in ("", *_SYSTEM):
+        return PlanWarning(
+            CODE,
+            f"systemd looks for {NAME} in {_SYSTEM[1]} and the like, not beside {server.program}",
+            f"ExecStart={folder}/{NAME} -- {server.program} …, if it is installed there",
+        )
+    return None

@@ -1,0 +1,3 @@
+# expect 0.16.0: ok 3
+export NCCL_MAX_CTAS=8
+vllm serve big/moe -dp 4 --enable-expert-parallel --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency

@@ -1,0 +1,3 @@
+# expect 0.16.0: ok 3
+wait_for_port 8000 &
+vllm serve small/dense

@@ -1,0 +1,3 @@
+# expect 0.16.0: none
+logger -t moe 'vllm serve big/moe -dp 4 --enable-expert-parallel --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency'
+pkill -f 'vllm serve big/moe -dp 4 --enable-expert-parallel --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency'

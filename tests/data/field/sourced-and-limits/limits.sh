@@ -1,0 +1,1 @@
+export NCCL_MAX_CTAS=8
