@@ -31,7 +31,8 @@ DROPPED = (
     "put `eplb-launch --` directly before `vllm serve`"
 )
 ALL = " ".join(
-    f"eplb_launch.nccl{name}" for name in ("", ".cases", ".checks", ".conf", ".variables")
+    f"eplb_launch.{name}"
+    for name in ("command", "nccl", "nccl.cases", "nccl.checks", "nccl.variables")
 )
 
 
