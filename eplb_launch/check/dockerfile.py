@@ -28,6 +28,7 @@ PLACE = Place(
 _MAX_STAGES = 200
 _MAX_VARIABLES = 5_000
 _MAX_COPIES = 1_000
+_MAX_WORDS = 100  # that may name a file in a folder
 # What COPY names is a script or a file of settings, by its name.
 _NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
@@ -83,7 +84,7 @@ def tasks(source: Source) -> Iterator[Task]:
                 stage.variables,
                 stage.directory,
                 stage.image,
-                stage.files,
+                {**files_below(stage.folders, words, stage.directory, source), **stage.files},
                 own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
                 only_arguments=not stage.entrypoint,
                 adds=stage.adds,
@@ -148,6 +149,7 @@ class Stage:
         self.command: tuple[Word, ...] = base.command if base else ()
         self.directory: str = base.directory if base else "/vllm-workspace" if entry else "/"
         self.files: dict[str, File] = dict(base.files) if base else {}
+        self.folders: dict[str, str] = dict(base.folders) if base else {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
         self.says: bool = base is not None and base.says  # it has an ENTRYPOINT or a CMD
         self.adds: bool = base is not None and base.adds  # a step may bring programs
@@ -205,11 +207,31 @@ class Stage:
             if UNKNOWN not in path and path not in read and len(read) < _MAX_COPIES:
                 read[path] = self.build.source.near(path, "")
             found = read.get(path)
-            if found is not None:
+            if found is None:
+                self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = path
+            else:
                 inside = to.endswith(("/", ".")) or len(names) > 1
                 target = posixpath.join(to, os.path.basename(name)) if inside else to
                 target = posixpath.normpath(posixpath.join(self.directory, target))
                 self.files[target] = File(found.text, found)
+
+
+def files_below(
+    folders: Mapping[str, str], words: Sequence[Word], directory: str, source: Source
+) -> dict[str, File]:
+    """Return the files that words name below folders, by their paths there.
+
+    `folders` has the paths here by those there.
+    """
+    found: dict[str, File] = {}
+    for word in words[:_MAX_WORDS]:
+        path = posixpath.normpath(posixpath.join(directory, word.text))
+        for there, here in folders.items():
+            below = path.removeprefix(there.rstrip("/") + "/")
+            file = None if below == path else source.near(f"{here}/{below}", "", guessed=True)
+            if file is not None:
+                found[path] = File(file.text, file)
+    return found
 
 
 def instructions(text: str) -> Iterator[tuple[int, str, str]]:

@@ -157,7 +157,7 @@ def environment(unit: Source, settings: Settings) -> Variables:
         for word in split(setting.value):
             name, equals, value = specifiers(word).partition("=")
             if equals:
-                found.set(name, value, setting.source, setting.line, f"Environment={name}={CAP}")
+                found.set(name, value, setting.source, setting.line, f"{name}={CAP}")
     found.known.update(dict.fromkeys(words(settings, "PassEnvironment"), UNKNOWN))
     for setting in settings.get("EnvironmentFile", ()):
         path = specifiers(setting.value).lstrip("-")

@@ -6,11 +6,12 @@ docs.docker.com/compose/how-tos/multiple-compose-files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.sources import YAML, Source
+from eplb_launch.check.templating import COMPOSE, env_lines, expand
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN, Record
 
@@ -27,15 +28,21 @@ class Part(Record):
 
 
 class Files:
-    """The compose files that one of them leads to, each read once."""
+    """The compose files that one of them leads to, each read once, and its variables."""
 
-    def __init__(self, first: Part, text: Callable[[Node | None], str]) -> None:
-        """Begin with the one that is checked; `text` reads a node of it."""
-        self.text = text
+    def __init__(self, first: Part) -> None:
+        """Begin with the file that is checked."""
+        path = os.path.join(first.source.directory, ".env")
+        env = first.source.near(path, "", guessed=not os.path.islink(path))
+        self.defaults = {name: text for name, text, _ in env_lines(env, compose=True)}
         self.first = first
         self.found: dict[str, Part | None] = {os.path.normpath(first.source.path): first}
         place = override_of(first.source.path)
         self.override = self.read(place) if place else None
+
+    def text(self, node: Node | None) -> str:
+        """Return a text with its variables replaced; "" if it is none."""
+        return "" if node is None or node.null else expand(node.text, self.defaults, COMPOSE)
 
     def read(self, path: str) -> Part | None:
         """Return a file and its tree; None if it cannot be read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import dockerfile as dockerfiles
 from eplb_launch.check import images, sources
@@ -57,48 +57,32 @@ class Compose(Kind):
 
 def tasks(file: Part) -> Iterator[Task]:
     """Yield what the services of a compose file start."""
-    services = file.node.get("services")
-    path = os.path.join(file.source.directory, ".env")
-    env = file.source.near(path, "", guessed=not os.path.islink(path))
-    defaults = {name: text for name, text, _ in env_lines(env, compose=True)}
-    files = Files(file, lambda node: _text(node, defaults))
-    for name, service in services.entries().items() if services is not None else ():
-        if service.kind != MAP:
-            continue
-        reader = _Service(file, service, files.parts(name), defaults)
-        task = reader.task(name)
-        if task is not None and reader.has_defaults:
-            reader = _Service(file, service, files.parts(name), defaults, assumed=False)
-            task = task.replace(without_defaults=reader.task(name))
+    files = Files(file)
+    for name in document.entries() if (document := file.node.get("services")) else ():
+        service = _Service(files, name)
+        task = service.task()
+        if task is not None and service.has_defaults:
+            task = task.replace(without_defaults=_Service(files, name, assumed=False).task())
         if task is not None:
             yield task
 
 
-def _text(node: Node | None, defaults: Mapping[str, str]) -> str:
-    """Return a text with its variables replaced; "" if it is none."""
-    return "" if node is None or node.null else expand(node.text, defaults, COMPOSE)
-
-
 class _Service:
-    def __init__(
-        self,
-        file: Part,
-        node: Node,
-        parts: tuple[Sequence[Part], str],
-        defaults: Mapping[str, str],
-        *,
-        assumed: bool = True,
-    ) -> None:
-        self.source, self.whole = file.source, file.node
-        self.node = node
-        self.parts, self.problem = parts
-        self.defaults = defaults  # of the .env file
+    def __init__(self, files: Files, name: str, *, assumed: bool = True) -> None:
+        self.files = files
+        self.text = files.text
+        self.source, whole = files.first.source, files.first.node
+        self.configs = whole.get("configs")
+        self.name = name
+        self.node = whole.at("services", name) or whole
+        self.parts, self.problem = files.parts(name)
         self.assumed = assumed  # that variables have their defaults, be they in what decides
         self.has_defaults = False
         self.unsplit = ""  # why a command is none
+        self.folders: dict[str, str] = {}  # that are mounted: the paths here by those there
         self.unread = [self.problem] if self.problem else []
 
-    def task(self, name: str) -> Task | None:
+    def task(self) -> Task | None:
         """Return what the service starts; None if that is nothing."""
         image = self.string("image")
         built = self.built()
@@ -113,11 +97,13 @@ class _Service:
         if not words and not unreadable:
             return None
         variables = self.environment(built.variables if built else None)
-        files = dict(self.mounts())
+        self.folders = dict(built.folders) if built else {}
+        mounts = dict(self.mounts())
+        directory = self.string("working_dir") or "/"
         given = self.get("entrypoint" if entrypoint else "command")[1]
         return Task(
             PLACE,
-            f"service {name}",
+            f"service {self.name}",
             self.source,
             self.node.place(
                 next((w.line for w in words if w.line and w.source is self.source), 0),
@@ -125,11 +111,12 @@ class _Service:
             ),
             words,
             variables,
-            self.string("working_dir") or "/",
+            directory,
             image,
             {
+                **dockerfiles.files_below(self.folders, words, directory, self.source),
                 **(built.files if built else {}),
-                **{path: file for path, file in files.items() if file is not None},
+                **{path: file for path, file in mounts.items() if file is not None},
             },
             unreadable=unreadable,
             own_entry=own_entry,
@@ -137,7 +124,7 @@ class _Service:
             as_text=not own_entry and given is not None and given.kind == TEXT,
             only_arguments=not entrypoint,
             adds=built is not None and built.adds,
-            mounts=tuple(files),
+            mounts=tuple(mounts),
             entry=self.entry(),
         )
 
@@ -180,9 +167,6 @@ class _Service:
             for item in value.items if value.kind == LIST else [value]:
                 yield source, item
 
-    def text(self, node: Node | None) -> str:
-        return _text(node, self.defaults)
-
     def string(self, name: str) -> str:
         return self.text(self.get(name)[1])
 
@@ -208,7 +192,7 @@ class _Service:
             inline = inline if content is None else (source, content)
             target = self.text(build.get("target")) or target
             for key, text, _ in _pairs(build.get("args")):
-                arguments[key] = expand(text, self.defaults, COMPOSE)
+                arguments[key] = expand(text, self.files.defaults, COMPOSE)
         path = os.path.normpath(os.path.join(directory, context or ".", name or "Dockerfile"))
         if inline is not None:
             source, content = inline
@@ -227,8 +211,8 @@ class _Service:
 
         A default is one value of many; but who writes one for the limit has thought of it.
         """
-        found = expand(text, self.defaults, COMPOSE)
-        sure = expand(text, self.defaults, COMPOSE, assumed=name == VARIABLE)
+        found = expand(text, self.files.defaults, COMPOSE)
+        sure = expand(text, self.files.defaults, COMPOSE, assumed=name == VARIABLE)
         self.has_defaults = self.has_defaults or found != sure
         return found if self.assumed else sure
 
@@ -274,11 +258,14 @@ class _Service:
             else:
                 host, _, rest = self.text(volume).partition(":")
                 target = rest.partition(":")[0] or host
-            yield target, self.file(source, host) if host.startswith("./") else None
+            file = self.file(source, host) if host.startswith("./") else None
+            if host.startswith(".") and file is None:
+                self.folders[target] = os.path.normpath(os.path.join(source.directory, host))
+            yield target, file
         for source, config in self.items("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
             target = self.text(config.get("target")) or f"/{name}"
-            entry = self.whole.at("configs", name)
+            entry = self.configs.get(name) if self.configs is not None else None
             content = entry.get("content") if entry is not None else None
             if content is not None:
                 yield target, File(self.text(content), self.source, content.line)
