@@ -191,7 +191,7 @@ def file_of(path: str, unit: Source) -> Source | None:
     match = _FOLDERS.search(directory)
     places = [directory[: match.start()] + path] if match else []
     name = path if path.startswith("./") else os.path.basename(path)
-    places.append(os.path.join(directory, name))
+    places.append(os.path.normpath(os.path.join(directory, name)))
     found = next((place for place in places if os.path.isfile(place)), None)
     return unit.near(found, "") if found else None
 
