@@ -50,6 +50,7 @@ UNROLLED = 64  # turns of loops inside of each other
 LOOKED_AT = 32  # of the words of an array
 NAMED = 8  # of what cannot be known
 ROOM = 32  # for each character of a script
+FOLLOWED = 96  # what it takes to follow a command
 # Commands that hardly ever fail, so that what follows them after `&&` is run.
 SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DECLARE))
 # The operators of `[` that look at no file.
@@ -170,7 +171,7 @@ class _Follower:
 
     def node(self, node: Node, state: State) -> None:
         """Follow a command."""
-        state.charge(16)
+        state.charge(FOLLOWED + 2 * self.level)
         self.level += 1
         if len(self.found) > SERVERS:
             raise TooMuch
@@ -561,7 +562,6 @@ class _Follower:
         self.heard += 1
         if text is None:
             return False
-        way.room[0] += ROOM * len(text)
         before = way.level, way.script, state.stored(PARAMETERS)
         way.level, way.script = way.level + 1, words[1][0]
         if words[2:]:
@@ -668,11 +668,11 @@ class _Follower:
                 if id(node) not in self.called and script == self.way.script:
                     self.call(node, [("", 0), (GAP, 0)], [], state.branch())
 
-    def way_to(self, state: State, *, choose: bool = True) -> Context:
+    def way_to(self, state: State) -> Context:
         """Return what a command gets that is started here."""
         way = self.way.branch()
         way.directory = state.directory()
-        way.environ.changes.update(state.handed_on(choose=choose))
+        way.environ.changes.update(state.handed_on())
         way.environ.looked_at = set()
         return way
 
@@ -693,7 +693,7 @@ class _Follower:
         if command.node.redirections and command.reads_script():
             command.settle(_with_input(command, self.shell))
         words, gap, name = command.words, command.gap, command.names[0]
-        state.charge(32 + len(words))
+        state.charge(32 + 16 * len(words))
         starts = gap >= 0 or name in PREFIXES or name in SHELLS
         if not (
             starts
@@ -703,19 +703,21 @@ class _Follower:
             self.way.idle[0] = False
             return
         blamed = list(self.shell.blamed)
-        server = self.started(command, choose=False)
+        server = self.started(command, {})
         if server is not None:
-            server = self.started(command, choose=True) or server
+            chosen = state.chosen()
+            server = (self.started(command, chosen) if chosen else None) or server
             self.used |= self.shell.read
             unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
             self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
 
-    def started(self, command: _Command, *, choose: bool) -> Server | None:
-        """Return the server that a command starts; with a way to `choose`, what it gets."""
+    def started(self, command: _Command, chosen: dict[str, str | None]) -> Server | None:
+        """Return the server that a command starts, with what was `chosen` for it to get."""
         state = command.state
         fields, words, gap = command.fields, command.words, command.gap
         name = command.names[0]
-        way = self.way_to(state, choose=choose)
+        way = self.way_to(state)
+        way.environ.changes.update(chosen)
         way.gap = gap
         for item in command.assignments:
             here = state.branch()

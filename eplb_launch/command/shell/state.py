@@ -299,15 +299,19 @@ class State:
         self.charge(len(found))
         return found
 
-    def handed_on(self, *, choose: bool) -> Iterator[tuple[str, str | None]]:
-        """Yield the same, on this way; without a way to `choose`, alternatives are unknown."""
-        for name, found in self.exported().items():
-            value: Stored = found
-            if isinstance(found, Either):
-                value = UNKNOWN
-                if choose and name.startswith(_DECIDING):
-                    value = self.shell.choose(found)
+    def handed_on(self) -> Iterator[tuple[str, str | None]]:
+        """Yield the same; alternatives are unknown."""
+        for name, value in self.exported().items():
             yield name, value if value is None or isinstance(value, str) else UNKNOWN
+
+    def chosen(self) -> dict[str, str | None]:
+        """Return of alternatives that decide about a server those on this way."""
+        found = {}
+        for name, value in self.exported().items():
+            if isinstance(value, Either) and name.startswith(_DECIDING):
+                one = self.shell.choose(value)
+                found[name] = one if one is None or isinstance(one, str) else UNKNOWN
+        return found
 
     def blame(self, name: str, *, variable: bool = False) -> None:
         """Note what cannot be known in a command."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.shell.lexer import NAME, Array, Redirection, Word, literal, tokens
+from eplb_launch.command.shell.lexer import MOST, NAME, Array, Redirection, Word, literal, tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Node:
     - while: a condition and the body in `parts`; `names`: what else the loop changes
     - function: its name in `names`, its body in `parts`
     - ( and {: `parts`, of which there is one, but for `[[ .. ]]`
-    - deep: nothing; too much is inside of each other, and the text from `at` on is not read
+    - deep: nothing; the text from `at` on is too much, or too deep inside of each other, to be read
     """
 
     __slots__ = ("at", "every", "items", "kind", "names", "operators", "parts", "redirections")
@@ -68,7 +68,12 @@ def parse(script: str) -> Node:
     """Return the list of commands that a script is. Nobody changes a tree: it is kept."""
     tree = _trees.get(script)
     if tree is None:
-        tree = _Parser(tokens(script)).list("")
+        found = tokens(script)
+        tree = _Parser(found).list("")
+        if len(found) >= MOST:
+            last = [token.at for token in found[-8:] if not isinstance(token, str)]
+            tree.parts.append(Node("deep", last[-1] if last else 0))
+            tree.operators.append(";")
         if sum(map(len, _trees)) + len(script) > _KEPT:
             _trees.clear()
         _trees[script] = tree
