@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from typing_extensions import Self
+
     from eplb_launch.command.shell.lexer import Token
 
     Item: TypeAlias = Word | Array
@@ -29,6 +31,20 @@ CLOSERS = {
 ENDS = frozenset(("then", "elif", "else", "fi", "do", "done", "}", "esac"))
 PASSED = ("!", "coproc")
 _KEPT = 1 << 20  # characters of scripts whose trees are kept
+
+
+class Place(int):
+    """Where a word stands: its position in the command, and in the text of a script."""
+
+    offset: int
+    end: int
+    exact: bool  # what is inside of it has its place there too
+
+    def __new__(cls, position: int, offset: int, end: int, *, exact: bool = False) -> Self:
+        """Take all three."""
+        place = super().__new__(cls, position)
+        place.offset, place.end, place.exact = offset, end, exact
+        return place
 
 
 class Node:
