@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from eplb_launch.command.wrappers import PREFIXES
+from eplb_launch.command.wrappers import WRAPPERS, row_of
 from eplb_launch.model import UNKNOWN, Record, Server
 from eplb_launch.vllm.releases import minor_release, release_of
 
-ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
+ENGINES = frozenset(name for name in WRAPPERS if "image" in row_of(name))
 _STARTS = ("create", "run")
 # Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
 # vLLM, and those who build from it under the same name.

@@ -23,7 +23,7 @@ from eplb_launch.command.shell.state import (
     TooMuch,
 )
 from eplb_launch.command.shell.syntax import Node, Place
-from eplb_launch.command.wrappers import PREFIXES, READERS, SHELLS
+from eplb_launch.command.wrappers import READERS, SHELLS, WRAPPERS
 from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import ONE_WORD, UNKNOWN
 
@@ -349,7 +349,7 @@ class _Follower(Flow):
             command.settle(with_input(command, self.shell))
         words, gap, name = command.words, command.gap, command.names[0]
         state.charge(32 + 16 * len(words))
-        starts = gap >= 0 or name in PREFIXES or name in SHELLS
+        starts = gap >= 0 or name in WRAPPERS or name in SHELLS
         if not (
             starts
             or any(hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words)
@@ -382,7 +382,7 @@ class _Follower(Flow):
                 known = UNKNOWN if value == ABSENT else value.replace(ONE_WORD, UNKNOWN)
                 way.environ.changes[assigned(item)] = known
         server = self.search([text for text, _ in words], [at for _, at in words], way.branch())
-        if gap >= 0 and name in PREFIXES and name not in VLLM and not (server and server.entry):
+        if gap >= 0 and name in WRAPPERS and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
             one = elements(fields)
             way.gap = max([index for index, (text, _) in enumerate(one) if text == GAP], default=-1)
