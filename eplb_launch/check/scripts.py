@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from eplb_launch.command.find import shell_string
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal, split, tokens
-from eplb_launch.command.shell.state import Place
-from eplb_launch.command.shell.syntax import parse
+from eplb_launch.command.shell.syntax import Place, parse
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.launch_options import NAMES
 from eplb_launch.vllm.releases import CAP, VARIABLE
