@@ -68,6 +68,7 @@ def test_the_json_of_a_server() -> None:
         "assessment": {
             **dict.fromkeys(("state", "cause", "reason", "value", "by")),
             "unread": [],
+            "settles": "",
         },
         "server": dict.fromkeys(("entry", "program", "prefixes", "script", "elsewhere", "complete"))
         | {"prefixes": [None]},
@@ -106,6 +107,7 @@ def test_the_json_of_a_server() -> None:
         "value": "8",
         "by": "eplb-launch",
         "unread": [],
+        "settles": "",
     }
     assert found["server"]["entry"] == "vllm serve"
     assert found["server"]["prefixes"] == ["numactl"]
