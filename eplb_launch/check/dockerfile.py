@@ -189,7 +189,7 @@ class Stage:
             self.adds = self.adds or not all(n.endswith(_NO_PROGRAMS) for n in rest.split()[:-1])
             self.copy(rest, known)
         elif name == "RUN":
-            self.adds = self.adds or images.BRINGS.search(rest) is not None
+            self.adds = self.adds or images.brings(rest)
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
         """Return the words of ENTRYPOINT or CMD."""
