@@ -318,7 +318,7 @@ def settings_of(
         reading = reading.replace(complete=False)
     default = f"default of vLLM {version}" if version else "default"
     found = resolve(reading, release, server.environ, nixl=nixl, default=default)
-    return found, {**reading.given, **reading.others}
+    return found, reading.given
 
 
 def _why(verdict: RuleResult, found: Mapping[str, Setting], version: str | None) -> str:

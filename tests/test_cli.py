@@ -153,8 +153,8 @@ def test_quiet_says_nothing_and_sets_all_the_same(bin_folder: Path) -> None:
 TROUBLE = {
     "refused": (["--data-parallel", "8"], "--data-parallel is ambiguous"),
     "no file": (["--config", "missing.yaml"], "the --config file is unreadable: "),
-    "bad JSON": (["--eplb-config", "{"], "--eplb-config is not valid JSON"),
-    "deep JSON": (["--eplb-config", "[" * 100_000], "--eplb-config is nested too deeply"),
+    "bad JSON": (["--eplb-config", "{"], "--eplb-config is not a JSON object"),
+    "deep JSON": (["--eplb-config", "[" * 100_000], "--eplb-config is not a JSON object"),
 }
 
 

@@ -16,7 +16,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from eplb_launch.check import systemd
+from eplb_launch.check import units
 from eplb_launch.check.command import check
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def test_the_unit_is_clean_for_systemd(tmp_path: Path, node: Path) -> None:
 def test_the_unit_starts_its_server(node: Path) -> None:
     text = read("systemd", "vllm.service").replace("\\\n", "")
     [line] = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
-    command = [word.replace("/opt/vllm/bin", str(node)) for word in systemd.split(line)]
+    command = [word.replace("/opt/vllm/bin", str(node)) for word in units.split(line)]
     assert command == [word.replace("/opt/vllm/bin", str(node)) for word in shlex.split(line)]
     seen = started(node, command)
     assert '{"use_async": true, "num_redundant_experts": 32}' in seen

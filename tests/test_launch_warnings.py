@@ -30,9 +30,7 @@ DROPPED = (
     "eplb-launch: warning: env does not hand NCCL_MAX_CTAS on to the server; "
     "put `eplb-launch --` directly before `vllm serve`"
 )
-ALL = " ".join(
-    f"eplb_launch.nccl{name}" for name in ("", ".cases", ".checks", ".conf", ".variables")
-)
+ALL = " ".join(f"eplb_launch.nccl{name}" for name in ("", ".cases", ".checks", ".variables"))
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def test_a_crash_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_new_spelling_of_an_option_that_is_read_is_noticed() -> None:
-    known = {name: setting for name, (setting, _, _) in arguments.OPTIONS.items()}
+    known = {name: setting for name, (setting, _) in arguments.OPTIONS.items()}
     assert spellings_not_read({**known, "--port": "port", "--eplb": "eplb"}) == []
     assert spellings_not_read({**known, "--eplb-on": "enable_eplb"}) == ["--eplb-on"]
 
@@ -234,6 +234,18 @@ def test_a_release_that_brings_and_drops_options(tmp_path: Path) -> None:
     for known in range(12, newest() + 1):
         assert module["options"](known) == options(known)
     assert f"to 0.{minor}, one release" in path.read_text()
+
+
+def test_a_switch_is_written_once_where_it_has_all_its_forms() -> None:
+    def folded(text: str, minor: int) -> set[str]:
+        return set(option_table.folded(frozenset(text.split()), minor))
+
+    assert folded("--a --no-a --enable-b --no-enable-b", 32) == {"--[no-]a", "--[no-]enable-b"}
+    three = "--enable-b --no-enable-b --disable-b"
+    assert folded(three, 33) == {"--[no-]enable-b"}
+    assert folded(three, 32) == {"--[no-]enable-b", "--disable-b"}
+    assert folded("--enable-b --no-enable-b", 33) == {"--enable-b", "--no-enable-b"}
+    assert folded("--disable-b --no-disable-b --enable-b --c", 33) == {"--[no-]disable-b", "--c"}
 
 
 def test_an_option_that_comes_back() -> None:

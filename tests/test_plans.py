@@ -251,13 +251,13 @@ def test_a_config_file_that_is_no_file_is_not_opened_for_long(tmp_path: Path, ki
 
 
 JSON_TROUBLE = {
-    "no JSON": ("{use_async: true}", "--eplb-config is not valid JSON"),
-    "empty": ("", "--eplb-config is not valid JSON"),
+    "no JSON": ("{use_async: true}", "--eplb-config is not a JSON object"),
+    "empty": ("", "--eplb-config is not a JSON object"),
     "a list": ("[]", "--eplb-config is not a JSON object"),
     "null": ("null", "--eplb-config is not a JSON object"),
-    "deep": ("[" * 200_000, "--eplb-config is nested too deeply"),
-    "deep maps": ('{"a":' * 200_000, "--eplb-config is nested too deeply"),
-    "a huge number": ('{"use_async": ' + "9" * 10_000 + "}", "--eplb-config is not valid JSON"),
+    "deep": ("[" * 200_000, "--eplb-config is not a JSON object"),
+    "deep maps": ('{"a":' * 200_000, "--eplb-config is not a JSON object"),
+    "a huge number": ('{"use_async": ' + "9" * 10_000 + "}", "--eplb-config is not a JSON object"),
     "a bad boolean": ('{"use_async": "maybe"}', "--eplb-config: use_async is not a boolean"),
     "no boolean": ('{"use_async": [true]}', "--eplb-config: use_async is not a boolean"),
     "null for a boolean": ('{"use_async": null}', "--eplb-config: use_async is not a boolean"),

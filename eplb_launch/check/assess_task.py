@@ -27,6 +27,11 @@ from eplb_launch.vllm.settings import Setting
 # Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE asks for nothing
 # by itself: its rule needs EPLB as well.
 _WORDS = ("eplb", "low_latency", "elastic_ep")
+# What it does not mean: the EPLB of a plugin, as of vLLM Ascend, where NCCL is not.
+_PLUGIN = re.compile(
+    r"--additional-config(?:=|\s+)(?:'[^']*'|\"[^\"]*\"|\{[^\n]*\}$|\S+)|dynamic_eplb",
+    re.IGNORECASE | re.MULTILINE,
+)
 # Values that may be shown: vllm/config/parallel.py, vllm/config/kernel.py of 0.12 to 0.33.
 _PUBLIC = """
     allgather_reducescatter deepep_high_throughput deepep_low_latency deepep_v2 flashinfer_all2allv
@@ -72,7 +77,7 @@ def _findings(task: Task, vllm_version: str | None, plans: Plans) -> list[Findin
 def _asks(task: Task) -> bool:
     """Whether a word of EPLB stands anywhere in what belongs to a task, as far as it is here."""
     about = task.about or (task.source.text if task.unreadable else "")
-    texts = [about, *(word.text for word in task.words)]
+    texts = [about, "\n".join(word.text for word in task.words)]
     texts += (text for item in task.variables.known.items() for text in item)
     texts += (file.text for file in task.files.values())
     return any(map(_asks_for_it, texts))
@@ -81,6 +86,9 @@ def _asks(task: Task) -> bool:
 @functools.lru_cache(maxsize=32)  # many containers mount one large file
 def _asks_for_it(text: str) -> bool:
     low = text.lower().replace("-", "_").replace(" ", "_")  # a pattern takes 20 times as long
+    if not any(word in low for word in _WORDS):
+        return False
+    low = _PLUGIN.sub("", text).lower().replace("-", "_").replace(" ", "_")
     return any(word in low for word in _WORDS)
 
 

@@ -50,6 +50,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
         # A script may be started or sourced by several.
         if key[:2] not in covered and (key not in findings or finding.rank < findings[key].rank):
             findings[key] = finding
+    reader.troubles += reader.unrendered()
     reader.troubles += [Trouble(reader.name(file), 0, message) for file, message in reach.said]
     order = {name: number for number, name in enumerate(reader.names.values())}
     found = sorted(findings.values(), key=lambda f: (order.get(f.file, len(order)), f.line))

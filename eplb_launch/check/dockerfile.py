@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import json
 import os
 import posixpath
 import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.check import images
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File, Place, Task, TooMuch, Variables, Word, words_at
-from eplb_launch.check.templating import replace
+from eplb_launch.check.templating import DOCKERFILE, expand, joined
 from eplb_launch.check.yaml_tree import Node
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
@@ -30,18 +28,16 @@ PLACE = Place(
 _MAX_STAGES = 200
 _MAX_VARIABLES = 5_000
 _MAX_COPIES = 1_000
+_MAX_WORDS = 100  # that may name a file in a folder
 # What COPY names is a script or a file of settings, by its name.
 _NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
-_VARIABLE = re.compile(
-    r"\\(?P<escaped>.)|\$(?P<name>[A-Za-z_]\w*)"
-    r"|\$\{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:[-+])(?P<operand>[^{}]*))?\}"
-)
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
 _PAIR = re.compile(
     r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
 )
 _QUOTES = re.compile(r"\"|'|\\(?=[\" ])")
-_ESCAPE = re.compile(r"^#\s*escape\s*=\s*(\S)", re.IGNORECASE)
+_ESCAPE = re.compile(r"#\s*escape\s*=\s*(\S)", re.IGNORECASE)
+_NEXT_LINE = "\\\n"
 
 
 class Dockerfile(Kind):
@@ -88,7 +84,7 @@ def tasks(source: Source) -> Iterator[Task]:
                 stage.variables,
                 stage.directory,
                 stage.image,
-                stage.files,
+                {**files_below(stage.folders, words, stage.directory, source), **stage.files},
                 own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
                 only_arguments=not stage.entrypoint,
                 adds=stage.adds,
@@ -125,16 +121,15 @@ def _stages(source: Source, given: Mapping[str, str]) -> list[Stage]:
             if len(stages) >= _MAX_STAGES:
                 raise TooMuch(line, f"more than {_MAX_STAGES} stages")
             words = [w for w in rest.split() if not w.startswith("--")]
-            image = expand(words[0], build.defaults) if words else ""
+            image = expand(words[0], build.defaults, DOCKERFILE) if words else ""
             alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
             base = (stage for stage in reversed(stages) if image and stage.name == image.lower())
             stages.append(Stage(build, image, next(base, None), alias, line))
         elif stages:
             stages[-1].take(line, name, rest)
         elif name == "ARG":
-            for key, value in arguments(rest):
-                own = UNKNOWN if value is None else expand(value, build.defaults)
-                build.defaults[key] = given.get(key, own)
+            for key, default, _ in pairs(rest, build.defaults):
+                build.defaults[key] = given.get(key, UNKNOWN if default is None else default)
     return stages
 
 
@@ -154,6 +149,7 @@ class Stage:
         self.command: tuple[Word, ...] = base.command if base else ()
         self.directory: str = base.directory if base else "/vllm-workspace" if entry else "/"
         self.files: dict[str, File] = dict(base.files) if base else {}
+        self.folders: dict[str, str] = dict(base.folders) if base else {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
         self.says: bool = base is not None and base.says  # it has an ENTRYPOINT or a CMD
         self.adds: bool = base is not None and base.adds  # a step may bring programs
@@ -173,21 +169,20 @@ class Stage:
         elif name == "SHELL":
             self.shell = tuple(exec_form(rest) or self.shell)
         elif name == "ENV":
-            for key, value, offset in list(pairs(rest, known)):
-                source = self.build.source
-                self.variables.set(key, value, source, line + offset, f"{key}={CAP}")
+            for key, value, offset in list(pairs(rest, known, old=True)):
+                right = f"{key}={CAP}"
+                self.variables.set(key, value or "", self.build.source, line + offset, right)
             if len(self.variables.known) > _MAX_VARIABLES:
                 raise TooMuch(line, f"more than {_MAX_VARIABLES:,} variables in a stage")
         elif name == "ARG":
-            for key, default in arguments(rest):
-                own = self.build.defaults.get(key, UNKNOWN)
-                own = own if default is None else expand(default, known)
+            for key, default, _ in pairs(rest, known):
+                own = self.build.defaults.get(key, UNKNOWN) if default is None else default
                 self.arguments[key] = self.build.given.get(key, own)
         elif name == "WORKDIR":
-            self.directory = posixpath.join(self.directory, expand(unquoted(rest), known))
+            path = expand(rest.strip("\"' "), known, DOCKERFILE)
+            self.directory = posixpath.join(self.directory, path)
         elif name in ("COPY", "ADD"):
-            self.adds = self.adds or not all(n.endswith(_NO_PROGRAMS) for n in rest.split()[:-1])
-            self.copy(rest, known)
+            self.copy(exec_form(rest) or rest.split(), known)
         elif name == "RUN":
             self.adds = self.adds or images.brings(rest)
 
@@ -200,56 +195,59 @@ class Stage:
         shell = (*self.shell, rest)
         return tuple(Word(text, self.build.source, line, end, block=True) for text in shell)
 
-    def copy(self, rest: str, known: Mapping[str, str]) -> None:
+    def copy(self, words: Sequence[str], known: Mapping[str, str]) -> None:
         """Note the files that are copied from beside the Dockerfile."""
-        words = exec_form(rest) or rest.split()
-        if any(word.startswith("--from") for word in words):
-            return
-        *names, to = [expand(word, known) for word in words if not word.startswith("--")] or [""]
-        for name in names:
+        *names, to = [word for word in words if not word.startswith("--")] or [""]
+        staged = any(word.startswith("--from") for word in words)
+        self.adds = self.adds or staged or not all(name.endswith(_NO_PROGRAMS) for name in names)
+        to = expand(to, known, DOCKERFILE)
+        read = self.build.read
+        for name in () if staged else (expand(name, known, DOCKERFILE) for name in names):
             path = os.path.normpath(os.path.join(self.build.source.directory, name))
-            read = self.build.read
             if UNKNOWN not in path and path not in read and len(read) < _MAX_COPIES:
                 read[path] = self.build.source.near(path, "")
             found = read.get(path)
-            if found is not None:
+            if found is None:
+                self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = path
+            else:
                 inside = to.endswith(("/", ".")) or len(names) > 1
                 target = posixpath.join(to, os.path.basename(name)) if inside else to
                 target = posixpath.normpath(posixpath.join(self.directory, target))
                 self.files[target] = File(found.text, found)
 
 
-def instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield each instruction: its line, its name, and the rest with its lines joined.
+def files_below(
+    folders: Mapping[str, str], words: Sequence[Word], directory: str, source: Source
+) -> dict[str, File]:
+    """Return the files that words name below folders, by their paths there.
 
-    The newlines stay where a line goes on, behind the escape: a shell reads them the same way, and
-    the lines can be counted.
+    `folders` has the paths here by those there.
     """
-    lines = text.split("\n")
-    match = _ESCAPE.match(lines[0]) if lines else None
-    escape = match[1] if match else "\\"
-    at = 0
-    while at < len(lines):
-        line = lines[at].strip()
-        start = at + 1
-        at += 1
-        if not line or line.startswith("#"):
-            continue
-        pieces = [line]
-        while pieces[-1].endswith(escape) and at < len(lines):
-            pieces[-1] = pieces[-1][: -len(escape)] + "\\"
-            following = lines[at].strip()
-            at += 1
-            # Comments and empty lines inside are dropped; the line goes on.
-            pieces.append("\\" if not following or following.startswith("#") else following)
-        name, _, rest = "\n".join(pieces).partition(" ")
-        for tabs, _, word in (
-            _HEREDOC.findall(rest) if name.upper() in ("RUN", "COPY", "ADD") else ()
-        ):
-            while at < len(lines) and (lines[at].lstrip("\t") if tabs else lines[at]) != word:
-                at += 1
-            at += 1
-        yield start, name.upper(), rest.strip()
+    found: dict[str, File] = {}
+    for word in words[:_MAX_WORDS]:
+        path = posixpath.normpath(posixpath.join(directory, word.text))
+        for there, here in folders.items():
+            below = path.removeprefix(there.rstrip("/") + "/")
+            file = None if below == path else source.near(f"{here}/{below}", "", guessed=True)
+            if file is not None:
+                found[path] = File(file.text, file)
+    return found
+
+
+def instructions(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield each instruction: its line, its name, and the rest.
+
+    A rest with several lines keeps them, each with a backslash at its end: a shell reads them the
+    same way, and the lines can be counted.
+    """
+    lines = enumerate(text.split("\n"), 1)
+    escape = _ESCAPE.match(text)
+    for number, pieces in joined(lines, ("#", ""), escape[1] if escape else "\\"):
+        name, _, rest = _NEXT_LINE.join(pieces).partition(" ")
+        here = _HEREDOC.findall(rest) if name.upper() in ("RUN", "COPY", "ADD") else ()
+        for tabs, _, end in here:
+            next((line for _, line in lines if (line.lstrip("\t") if tabs else line) == end), None)
+        yield number, name.upper(), rest.strip()
 
 
 def exec_form(rest: str) -> list[str] | None:
@@ -257,56 +255,29 @@ def exec_form(rest: str) -> list[str] | None:
     if not rest.startswith("["):
         return None
     try:
-        words = json.loads(rest.replace("\\\n", "\n"))
+        words = json.loads(rest.replace(_NEXT_LINE, "\n"))
     except (ValueError, RecursionError):
         return None
     return words if isinstance(words, list) and all(isinstance(w, str) for w in words) else None
 
 
-def unquoted(text: str) -> str:
-    """Return a text without the quotes around it."""
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] else text
+def pairs(
+    rest: str, known: Mapping[str, str], *, old: bool = False
+) -> Iterator[tuple[str, str | None, int]]:
+    """Yield what ENV and ARG name: `A=1 B="x y"`, or the `old` form of ENV, `A the rest`.
 
-
-def pairs(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str, int]]:
-    """Yield what ENV sets: `A=1 B="x y"`, or the old form `A the rest`.
-
-    Each with its line, counted from 0. What is set is seen by the instructions that follow.
+    Each with its value, None if it has none, and its line, counted from 0.
     """
-    lines = rest.split("\\\n")
-    ends = list(itertools.accumulate(len(line) + 1 for line in lines))
-    rest = " ".join(lines)
-    first, _, value = rest.partition(" ")
-    if first and "=" not in first:
-        yield first, expand(value.strip(), known), 0
+    name, _, value = rest.partition(" ")
+    if old and value and "=" not in name:
+        yield name, expand(value.replace(_NEXT_LINE, " ").strip(), known, DOCKERFILE), 0
         return
-    for match in _PAIR.finditer(rest):
-        if match[2] is not None:
-            text = _QUOTES.sub("", match[2])
-            value = text if match[2].startswith("'") else expand(text, known)
-            yield match[1], value, bisect.bisect_right(ends, match.start())
-
-
-def arguments(rest: str) -> Iterator[tuple[str, str | None]]:
-    """Yield what ARG names, with its default; None if it has none."""
-    for match in _PAIR.finditer(rest.replace("\\\n", " ")):
-        yield match[1], None if match[2] is None else _QUOTES.sub("", match[2])
-
-
-def expand(text: str, known: Mapping[str, str]) -> str:
-    """Return a text with the variables of ARG and ENV replaced; UNKNOWN for any other."""
-    if "$" not in text:
-        return text
-
-    def value(match: re.Match[str]) -> str:
-        if match["escaped"]:
-            return match["escaped"]
-        found = known.get(match["name"] or match["braced"])
-        if match["operator"] == ":-":
-            return found or match["operand"]
-        if match["operator"] == ":+":
-            return match["operand"] if found else ""
-        return UNKNOWN if found is None else found
-
-    return replace(_VARIABLE, value, text)
+    line = at = 0
+    for match in _PAIR.finditer(rest.replace(_NEXT_LINE, " \n")):
+        if old and match[2] is None:
+            continue
+        line += match.string.count("\n", at, match.start())
+        at = match.start()
+        text = match[2] and _QUOTES.sub("", match[2]).replace("\n", "")
+        literal = not text or match[2].startswith("'")
+        yield match[1], text if literal else expand(text, known, DOCKERFILE), line

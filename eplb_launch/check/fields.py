@@ -72,6 +72,9 @@ _MAX_NODES = 200_000
 _MAX_WORDS = 2_000
 _DEEP = 3  # texts of YAML inside texts of YAML
 _SHOWN = 5  # keys of a path
+# A line that begins with an option goes on with the command: who reads the field splits at blanks.
+_OPTION_LINE = re.compile(r"(?<!\\)(?=\n[ \t]*--?[A-Za-z])")
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OPTIONS = re.compile(r"(?:^|\s)--(?:enable-eplb|eplb-config|all2all-backend)\b")
 _SELECTS = re.compile(r"[sS]elector$")
@@ -278,6 +281,7 @@ class _Reader:
     def script(self, at: _At, text: Word) -> Task:
         """Return the task of a script; what it gets as parameters is not known."""
         before = words_at(("bash", "-c"), self.source, text.line)
+        text = text.replace(text=_OPTION_LINE.sub(r"\\", text.text))
         words = (*before, text, *words_at(("bash", GAP), self.source, text.line))
         return self.task(at, shell_files.PLACE, text.line, words)
 
@@ -308,16 +312,29 @@ class _Reader:
     def task(self, at: _At, place: Place, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the environment that stand around it."""
         image = _image(at)
+        variables = _environment(at, self.source)
+        if place is not shell_files.PLACE:
+            words = tuple(w.replace(text=_templated(w.text, variables)) for w in words)
         return Task(
             place,
             " ".join(part for part in (self.title, ".".join(at.path[-_SHOWN:])) if part),
             self.source,
             line,
             words,
-            _environment(at, self.source),
+            variables,
             image=image,
             adds=self.adds,
         )
+
+
+def _templated(text: str, variables: Variables) -> str:
+    """Return a word with its variables as UNKNOWN: whoever reads the field puts in their values."""
+
+    def value(match: re.Match[str]) -> str:
+        variables.missing[f"${match[1]}"] = None
+        return UNKNOWN
+
+    return _VARIABLE.sub(value, text)
 
 
 def _plain(key: str) -> str:

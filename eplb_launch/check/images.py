@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from eplb_launch.command.wrappers import PREFIXES
 from eplb_launch.model import UNKNOWN, Record, Server
@@ -13,21 +13,11 @@ ENGINES = frozenset(name for name, row in PREFIXES.items() if "image" in row)
 _STARTS = ("create", "run")
 # Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
 # vLLM, and those who build from it under the same name.
-_BY_TAG = frozenset(
-    (
-        "vllm",
-        "vllm-cpu",
-        "vllm-cpu-env",
-        "vllm-cpu-release-repo",
-        "vllm-nonroot",
-        "vllm-openai",
-        "vllm-openai-cpu",
-        "vllm-openai-nonroot",
-        "vllm-openai-rocm",
-        "vllm-openai-xpu",
-        "vllm-sagemaker",
-    )
-)
+_NAMES = """
+    vllm vllm-cpu vllm-cpu-env vllm-cpu-release-repo vllm-nonroot vllm-openai vllm-openai-cpu
+    vllm-openai-nonroot vllm-openai-rocm vllm-openai-xpu vllm-sagemaker
+"""
+_BY_TAG = frozenset(_NAMES.split())
 # All releases of vLLM are 0.N; another number is that of somebody's own image.
 _TAG = re.compile(r"v?(0\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
 _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vllm_0.11.1_2025
@@ -129,24 +119,17 @@ def run_of(server: Server) -> Run | None:
             image = prefix.words[-1]  # the options end with it
             service = any("compose" in word for word in prefix.words[:2])  # that is no image
             known = "" if service or UNKNOWN in image else image
-            bare = is_bare(known, _mounts(prefix.words))
-            return Run(prefix.name, known, tuple(_env_files(prefix.words)), bare)
+            # `-v HOST:PATH`, `--mount type=bind,..,target=PATH`
+            mounts = _values(prefix.words, "-v", "--volume", "--mount")
+            places = [place for mount in mounts for place in re.split("[:,=]", mount)]
+            files = tuple(f"{file} (--env-file)" for file in _values(prefix.words, "--env-file"))
+            return Run(prefix.name, known, files, is_bare(known, places))
     return None
 
 
-def _mounts(words: tuple[str, ...]) -> Iterator[str]:
-    """Yield where something is mounted: `-v HOST:PATH`, `--mount type=bind,..,target=PATH`."""
-    for index, word in enumerate(words):
-        if word.startswith(("-v", "--volume", "--mount")):
-            value = word.partition("=")[2] or "".join(words[index + 1 : index + 2])
-            yield from re.split("[:,=]", value)
-
-
-def _env_files(words: tuple[str, ...]) -> list[str]:
-    found = []
-    for index, word in enumerate(words):
+def _values(words: Sequence[str], *options: str) -> Iterator[str]:
+    """Yield the values of options: `-v VALUE`, `--volume=VALUE`."""
+    for word, following in zip(words, (*words[1:], ""), strict=True):
         name, equals, value = word.partition("=")
-        if name == "--env-file":
-            file = value if equals else "".join(words[index + 1 : index + 2])
-            found.append(f"{file} (--env-file)")
-    return found
+        if name in options:
+            yield value if equals else following

@@ -19,7 +19,7 @@ from eplb_launch.check.fields import Fields
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes.manifests import Kubernetes
 from eplb_launch.check.model import Mention, Trouble
-from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none
+from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none, written
 from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, YAML, Reach, Source
@@ -172,6 +172,8 @@ class Reader:
         self.kinds = [kind() for kind in KINDS]
         self.first: dict[Kind, Source] = {}  # of each kind, what was taken first
         self.names: dict[str, str] = {}  # of the files, each as it was found
+        self.written: list[Task] = []  # scripts that a line writes to a file
+        self.templates: dict[str, list[Trouble]] = {}  # by folder: they are no YAML yet
         self.mentions: list[Mention] = []  # every line with an entry point
 
     def name(self, file: str) -> str:
@@ -190,16 +192,15 @@ class Reader:
             self.troubles.append(Trouble(source.path, 0, message))
 
     def take(self, source: Source) -> None:
-        self.files += not (
-            source.kind == OTHER and of_people(source.path, source.text) and not source.named
-        )
+        left_out = source.kind == OTHER and not source.named
+        what = of_people(source.path, source.text) if left_out else ""
+        self.files += not what
         self.names.setdefault(os.path.abspath(source.path), source.path)
         lines = source.text.split("\n")
-        what = (
-            of_people(source.path, source.text) if source.kind == OTHER and not source.named else ""
-        )
         for line in entries(source.text):
             self.mentions.append(Mention(source.path, line, what or why_none(lines[line - 1])))
+            if not what:
+                self.written += written(source, line, lines[line - 1])
         if source.problem:
             self.troubles.append(Trouble(source.path, 0, source.problem))
         elif not source.kind:
@@ -215,13 +216,25 @@ class Reader:
     def take_part(self, source: Source, text: str, document: Node | nodes.Problem | None) -> bool:
         """Take a file, or a document of one; whether it is of a kind that is known here."""
         if isinstance(document, nodes.Problem):
-            self.troubles.append(Trouble(source.path, document.line, document.message))
+            trouble = Trouble(source.path, document.line, document.message)
+            if document.message == nodes.TEMPLATE:
+                self.templates.setdefault(source.directory, []).append(trouble)
+            else:
+                self.troubles.append(trouble)
             return True
         for kind in self.kinds:
             if kind.form == source.kind and kind.take(source, text, document):
                 self.first.setdefault(kind, source)
                 return True
         return False
+
+    def unrendered(self) -> Iterator[Trouble]:
+        """Yield the templates that are no YAML yet, once for each folder."""
+        for troubles in self.templates.values():
+            files = len({trouble.file for trouble in troubles})
+            more = f", like {files - 1} more in its folder" if files > 1 else ""
+            message = nodes.TEMPLATE.replace(":", f"{more}:", 1)
+            yield troubles[0].replace(message=message)
 
     def tasks(self) -> Iterator[Task]:
         for kind, first in self.first.items():
@@ -244,9 +257,9 @@ class Reader:
     def leftover(self) -> Iterator[Task]:
         """Yield what is left where no task has started it, each text once."""
         seen = set()
-        for kind in self.kinds:
-            for task in kind.leftover():
-                place = os.path.normpath(task.source.path), task.line
+        for left in (*(kind.leftover() for kind in self.kinds), iter(self.written)):
+            for task in left:
+                place = os.path.normpath(task.source.path), task.line, task.guess
                 if place not in seen and task.source.spend(OF_A_COMMAND):
                     seen.add(place)
                     yield task

@@ -6,7 +6,7 @@ Replacing is bounded: `B=$A$A`, `C=$B$B` and so on grows for ever.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from eplb_launch.check.sources import Source
 from eplb_launch.model import UNKNOWN
@@ -27,55 +27,113 @@ def replace(pattern: re.Pattern[str], value: Callable[[re.Match[str]], str], tex
     return "".join([*pieces, text[end:]])
 
 
-_IN_BRACES = r"[^{}]*"
-for _ in range(2):  # braces inside those of a variable, so deep
-    _IN_BRACES = rf"[^{{}}]*(?:\{{{_IN_BRACES}\}}[^{{}}]*)*"
-_COMPOSE = re.compile(
-    r"\$(?:(?P<dollar>\$)|(?P<name>[A-Za-z_]\w*)"
-    rf"|\{{(?P<braced>[A-Za-z_]\w*)(?:(?P<operator>:?[-+?])(?P<operand>{_IN_BRACES}))?\}}|\{{?)"
-)
+_NAMES = r"\$[A-Za-z_]\w*|\$\{(?:[A-Za-z_]\w*(?::?[-+?]|(?=\})))?|\$|[{}]"
+COMPOSE = re.compile(rf"\$(?P<literal>\$)|{_NAMES}")
+DOCKERFILE = re.compile(rf"\\(?P<literal>.)|{_NAMES}", re.DOTALL)
 
 
-def interpolate(text: str, defaults: Mapping[str, str], *, assumed: bool = True) -> str:
-    """Return a text of compose with `$NAME`, `${NAME}`, `${NAME:-default}` and the like replaced.
+def expand(
+    text: str, known: Mapping[str, str], syntax: re.Pattern[str], *, assumed: bool = True
+) -> str:
+    """Return a text with `$NAME`, `${NAME}`, `${NAME:-default}` and the like replaced.
 
-    docs.docker.com/reference/compose-file/interpolation. What is not in the .env file takes its
-    default; without one it is UNKNOWN, because whoever starts compose may set it. Not `assumed`, it
-    is UNKNOWN with one, too.
+    A variable that is not known has its default, if that is `assumed`. Without one it is UNKNOWN,
+    because whoever starts it may set it.
     """
-
-    def value(match: re.Match[str]) -> str:
-        if match["dollar"]:
-            return "$"
-        known = defaults.get(match["name"] or match["braced"])
-        operator = match["operator"] or ""
-        if known is None and not assumed:
-            return UNKNOWN
-        if operator[-1:] in ("-", "+"):
-            operand = interpolate(match["operand"], defaults, assumed=assumed)
-            if operator[-1] == "+":
-                return operand if known else UNKNOWN
-            return operand if known is None or (not known and operator == ":-") else known
-        return UNKNOWN if known is None else known
-
-    return replace(_COMPOSE, value, text) if "$" in text else text
-
-
-def env_lines(source: Source | None, *, quotes: bool = True) -> Iterator[tuple[str, str, int]]:
-    """Yield the variables of an env file, each with its line; `quotes` are none of a value."""
-    lines = source.text.split("\n") if source is not None and not source.problem else ()
-    for number, line in enumerate(lines, 1):
-        name, equals, text = line.strip().removeprefix("export ").partition("=")
-        if not equals or name.startswith("#"):
+    if "$" not in text:
+        return text
+    open_braces: list[tuple[str, list[str]]] = [("", [])]  # what began it, and what is inside
+    size = at = 0
+    for match in syntax.finditer(text):
+        found, pieces = match[0], open_braces[-1][1]
+        pieces.append(text[at : match.start()])
+        at = match.end()
+        if match["literal"]:
+            value = match["literal"]
+        elif found.endswith("{") or found.startswith("${"):
+            open_braces.append((found, []))
             continue
-        text = text.strip()
-        if not quotes:
-            yield name.strip(), text, number
-        elif text[:1] in ("'", '"') and text.endswith(text[:1]) and len(text) > 1:
-            yield name.strip(), UNKNOWN if "$" in text else text[1:-1], number
+        elif found != "}":
+            value = known.get(found[1:], UNKNOWN)
+        elif len(open_braces) > 1:
+            begin, inside = open_braces.pop()
+            pieces, value = open_braces[-1][1], "".join(inside)
+            value = (
+                _chosen(begin, value, known, assumed=assumed) if "$" in begin else f"{{{value}}}"
+            )
         else:
-            text = text.partition(" #")[0].rstrip()
-            yield name.strip(), UNKNOWN if "$" in text else text, number
+            value = found
+        pieces.append(value)
+        size += len(value)
+        if size > LONGEST:
+            return UNKNOWN
+    open_braces[-1][1].append(text[at:])
+    left = ((UNKNOWN if "$" in begin else begin, *inside) for begin, inside in open_braces)
+    return "".join(piece for pieces in left for piece in pieces)
+
+
+def _chosen(begin: str, operand: str, known: Mapping[str, str], *, assumed: bool) -> str:
+    """Return what stands for `${NAME`, an operator, its operand and `}`."""
+    name = begin[2:].rstrip(":-+?")
+    value, operator = known.get(name), begin[2 + len(name) :]
+    if value is None:
+        return operand if assumed and operator.endswith("-") else UNKNOWN
+    if operator.endswith("+"):
+        return operand if value or operator == "+" else ""
+    return operand if operator == ":-" and not value else value
+
+
+def joined(
+    lines: Iterator[tuple[int, str]], skipped: Sequence[str], escape: str = "\\"
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each line with its number, as the pieces that it has: behind an `escape` it goes on.
+
+    `skipped`: how a line begins that does not end it, such as a comment; "" for an empty line.
+    """
+    for number, line in lines:
+        pieces = [line.strip()]
+        if pieces[0][:1] in ("", *skipped):
+            continue
+        for _, following in lines if pieces[0].endswith(escape) else ():
+            piece = following.strip()
+            pieces.append(escape if piece[:1] in skipped else piece)
+            if not pieces[-1].endswith(escape):
+                break
+        yield number, [piece.removesuffix(escape) for piece in pieces]
+
+
+# A quoted part of a value, then what is not quoted: there, a quote is a character like others.
+_LINE = re.compile(
+    r"^[ \t]*(export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*=[ \t]*"
+    r"((?:'[^']*'|\"(?:[^\"\\]|\\.)*\")*)((?:\\.|[^\n\\])*)",
+    re.MULTILINE | re.DOTALL,
+)
+_QUOTED = re.compile(r"'([^']*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
+_ESCAPED = re.compile(r"\\(\n[ \t]*|.)", re.DOTALL)
+
+
+def env_lines(source: Source | None, *, compose: bool = False) -> Iterator[tuple[str, str, int]]:
+    """Yield the variables of a file, each with its line, as systemd reads it.
+
+    `compose`: as docker compose does, with `export`, comments and variables in a value.
+    """
+    text, line, at = source.text if source else "", 1, 0
+    for match in _LINE.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        export, name, quoted, bare = match.groups()
+        if export and not compose:  # systemd leaves such a line out
+            continue
+        if compose:
+            bare = f" {bare}".partition(" #")[0]
+        value = "".join(single or _unescaped(double) for single, double in _QUOTED.findall(quoted))
+        value += _unescaped(bare.strip())
+        yield name, UNKNOWN if compose and "$" in value else value, line
+
+
+def _unescaped(text: str) -> str:
+    """Return a text without the backslashes before characters and ends of lines."""
+    return _ESCAPED.sub(lambda match: match[1].strip("\n \t"), text)
 
 
 _PLACEHOLDER = re.compile(r"\$(?:\{[A-Za-z_][^{}]*\}|\0)")  # of `${{NAME}}` see `templates`

@@ -31,6 +31,10 @@ _DEFINITION = re.compile(r"^kind: CustomResourceDefinition[ \r]*$", re.MULTILINE
 _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 # One message for both: libyaml reads ahead, and may come to its own limit before we do to ours.
 _INVALID = f"not valid YAML, or nested more than {DEPTH} deep"
+TEMPLATE = (
+    "a template, not YAML yet: check what it renders to, for instance with "
+    "`helm template … | eplb-launch check -`"
+)
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 
 
@@ -180,11 +184,7 @@ def _problem(error: yaml.YAMLError, source: str, line: int) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     at = line + mark.line if mark else line
     if "{{" in source or "{%" in source:
-        return Problem(
-            at,
-            "a template, not YAML yet: check what it renders to, for instance with "
-            "`helm template … | eplb-launch check -`",
-        )
+        return Problem(at, TEMPLATE)
     return Problem(at, _INVALID if mark else "not valid YAML: unreadable characters in it")
 
 

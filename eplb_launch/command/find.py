@@ -345,10 +345,10 @@ def _is_other(words: Sequence[str]) -> bool:
     names = [_name(word) for word in words if word.startswith("--") and UNKNOWN not in word]
     if any(name in OF_EPLB for name in names):
         return False
-    from eplb_launch.vllm.options import OPTIONS
+    from eplb_launch.vllm.options import of_any_release
 
-    known = [f" {' '.join(options.split())}" for options in OPTIONS.values()]
-    return any(all(f" {name}" not in row for row in known) for name in names)
+    known = " " + " ".join(of_any_release())
+    return any(f" {name}" not in known for name in names)
 
 
 def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, ...]:

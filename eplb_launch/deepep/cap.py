@@ -238,12 +238,9 @@ def _redundant(plan: Plan) -> int | None:
     entry = plan.given.get("eplb_config")
     keys: Any = entry.value if entry else {}
     if isinstance(keys, str):
-        from eplb_launch.vllm.values import parse_json
+        from eplb_launch.vllm.values import json_object
 
-        try:
-            keys = parse_json(keys, human_readable=True)
-        except (ValueError, RecursionError):
-            return None
+        keys = json_object(keys, human_readable=True)
     value = keys.get("num_redundant_experts", 0) if isinstance(keys, dict) else None
     try:
         number = int(value) if isinstance(value, (int, float, str)) else -1

@@ -267,12 +267,9 @@ class _Reading:
     def _map(self, name: str) -> Mapping[str, Any]:
         value = self.given.get(name, {})
         if isinstance(value, str):
-            from eplb_launch.vllm.values import parse_json
+            from eplb_launch.vllm.values import json_object
 
-            try:
-                value = parse_json(value, human_readable=True)
-            except (ValueError, RecursionError):
-                value = None
+            value = json_object(value, human_readable=True)
         if isinstance(value, dict):
             return value
         self.assumed.append(name)

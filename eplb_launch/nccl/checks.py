@@ -6,17 +6,14 @@ Imported only for a command that can hang. A row of WARNINGS is said at launch a
 
 from __future__ import annotations
 
-from eplb_launch.command import look
 from eplb_launch.files import DISK, Given
 from eplb_launch.launch_options import NAMES
-from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning, Record
+from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
-from eplb_launch.nccl import cases
-from eplb_launch.nccl.cases import Case, shown
+from eplb_launch.nccl.cases import OVERWRITTEN, Case, dropping, find, shown
 from eplb_launch.nccl.variables import (
     ENVIRONMENT,
     MAXIMA,
-    MIN_P2P,
     MINIMA,
     Value,
     channels,
@@ -28,135 +25,108 @@ from eplb_launch.vllm.releases import VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from eplb_launch.files import Files
-    from eplb_launch.model import Server, Wrapper
-    from eplb_launch.nccl.cases import Fields
+    from eplb_launch.model import Server
+    from eplb_launch.nccl.cases import Found
     from eplb_launch.plans import Plan
 
-
-class Row(Record):
-    code: str
-    find: Callable[[Case], Iterator[Fields]]
-    message: str
-    remedy: str
-    source: str
-    voids: tuple[str, ...] = ()  # this and what follows: see `PlanWarning`
-    doubts: tuple[str, ...] = ()
-    launch_only: bool = False
-
-
-# The code of a warning: what is set here does not arrive, and the message says what does.
-OVERWRITTEN = "variable-overwritten"
 
 _MINIMUM = "{name}={value} in {where} defeats the cap: NCCL takes {count} CTAs for {what}, at least"
 _UNSET_IT = "unset it there, or give it {cap} or less"
 _KEPT = "NCCL_MAX_CTAS={value} stays, as vLLM's rule keeps any digits, "
 _SET_IT = "set NCCL_MAX_CTAS={cap}, or unset it"
 
-WARNINGS: tuple[Row, ...] = (
-    Row(
+WARNINGS: tuple[PlanWarning, ...] = (
+    PlanWarning(
         "min-nchannels",
-        lambda case: cases.minima(case, MINIMA, -2),
         _MINIMUM.replace("{what}", "everything"),
         _UNSET_IT,
         "NCCL src/graph/connect.cc, ncclTopoPostset; measured with NCCL 2.28.9",
         voids=ANYBODY,
     ),
-    Row(
+    PlanWarning(
         "min-p2p-nchannels",
-        lambda case: cases.minima(case, (MIN_P2P,), 1),
         _MINIMUM.replace("{what}", "the weight exchange"),
         _UNSET_IT,
         "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; measured with NCCL 2.28.9",
         voids=ANYBODY,
     ),
-    Row(
+    PlanWarning(
         "value-not-a-limit",
-        cases.kept_ignored,
         _KEPT + "but NCCL reads no limit from it: nothing is limited",
         _SET_IT,
         "NCCL src/init.cc; measured with NCCL 2.28.9",
         voids=ANYBODY,
     ),
-    Row(
+    PlanWarning(
         "value-too-high",
-        cases.kept_too_high,
         _KEPT + "but it leaves NCCL {count} CTAs, more than {cap}",
         _SET_IT,
         "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; DeepEP issue 496",
         voids=ANYBODY,
     ),
-    Row(
+    PlanWarning(
         "max-ctas-too-high",
-        cases.set_too_high,
         "NCCL_MAX_CTAS={value} is more than vLLM's {most}, beside which DeepEP is known to run",
         "give --max-ctas {most} or less, or fit",
         "DeepEP issue 496; vLLM PR 32860",
         voids=(LAUNCHER,),
         launch_only=True,
     ),
-    Row(
+    PlanWarning(
         "value-replaced",
-        cases.replaced,
         "NCCL_MAX_CTAS={value} is replaced, as vLLM's rule has it, "
         "though NCCL would have read a limit of {number}",
         "write it as NCCL_MAX_CTAS={number}: plain digits stay",
         "NCCL src/misc/param.cc; vLLM PR 32860",
         launch_only=True,
     ),
-    Row(
+    PlanWarning(
         "value-empty",
-        cases.empty,
         "NCCL_MAX_CTAS is set to nothing, which is no limit and hides one in a conf file",
         "unset it, or give it a number",
         "NCCL src/misc/param.cc; measured with NCCL 2.28.9",
     ),
-    Row(
+    PlanWarning(
         "conf-file-limit",
-        lambda case: cases.file_kept(case, own_rule=False),
         "NCCL_MAX_CTAS={value} in {where} is the limit: it stays, and nothing is set, "
         "where vLLM's rule would hide it",
         "set NCCL_MAX_CTAS={value} in the environment, so that it does not rest on a file",
         "NCCL src/misc/param.cc, initEnv; measured with NCCL 2.28.9",
     ),
-    Row(
+    PlanWarning(
         "conf-file-limit-hidden",
-        lambda case: cases.file_kept(case, own_rule=True),
         "NCCL_MAX_CTAS={value} in {where} stays, and nothing is set, but vLLM's own workers do "
         "not see the file and set 8",
         "set NCCL_MAX_CTAS={value} in the environment: vLLM keeps that",
         "NCCL src/misc/param.cc, initEnv; vLLM PR 32860",
     ),
-    Row(
+    PlanWarning(
         "conf-file-limit-unsure",
-        cases.file_hidden,
         "NCCL_MAX_CTAS={value} in {where} is hidden by what is set here, if NCCL reads that file",
         "set NCCL_MAX_CTAS={value} in the environment if it is meant",
         "NCCL src/misc/param.cc, initEnv",
     ),
-    Row(
+    PlanWarning(
         "variable-dropped",
-        cases.dropped,
         "{names} {verb} not hand NCCL_MAX_CTAS on to the server",
         "put `eplb-launch --` directly before {place}{option}",
         "the manual of the program",
         voids=(LAUNCHER, BY_ENVIRONMENT),
         launch_only=True,
     ),
-    Row(
+    PlanWarning(
         OVERWRITTEN,
-        cases.overwritten,
-        "{names} sets NCCL_MAX_CTAS={value} for the server, whatever is set here",
+        "{name} sets NCCL_MAX_CTAS={value} for the server, whatever is set here",
         "take it out there, or put `eplb-launch --` directly before {place}",
         "the manual of the program",
         voids=(LAUNCHER,),
         launch_only=True,
     ),
-    Row(
+    PlanWarning(
         "ray-workers",
-        lambda case: cases.ray(case, carries=False),
         "vLLM {version} hands no NCCL variable to its Ray workers ({option})",
         'run `eval "$(eplb-launch env -- CMD)"` before `ray start` on every node, or use '
         "`eplb-launch env --format ray -- CMD` as the runtime_env",
@@ -166,39 +136,34 @@ WARNINGS: tuple[Row, ...] = (
     ),
 )
 
-NOTES: tuple[Row, ...] = (
-    Row(
+NOTES: tuple[PlanWarning, ...] = (
+    PlanWarning(
         "ray-workers-unsure",
-        lambda case: cases.ray(case, carries=None),
         "before 0.17 vLLM hands no NCCL variable to its Ray workers ({option}); "
         "which release runs is not known",
         "say --vllm-version, or set the variable before `ray start` on every node",
         "vLLM vllm/ray/ray_env.py; issue 6803",
     ),
-    Row(
+    PlanWarning(
         "ray-node-value",
-        cases.ray_v2,
         "with the Ray executor of vLLM {version} an NCCL_MAX_CTAS that a node has already wins",
         "unset it where `ray start` runs, on every node",
         "vLLM v1/executor/ray_executor_v2.py",
     ),
-    Row(
+    PlanWarning(
         "every-node",
-        cases.nodes,
         "this command starts a part of the server only ({option})",
         "put `eplb-launch --` before the command of every node",
         "vLLM vllm/config/parallel.py",
     ),
-    Row(
+    PlanWarning(
         "env-plugin",
-        cases.env_plugin,
         "NCCL_ENV_PLUGIN may answer with other values, which cannot be seen from here",
         "look for `NCCL_MAX_CTAS set by environment` in the log with NCCL_DEBUG=INFO",
         "NCCL 2.28.7, plugins/env",
     ),
-    Row(
+    PlanWarning(
         "max-ctas-rounded",
-        cases.rounded,
         "NCCL rounds up to a power of two in the weight exchange: {value} means {count} there",
         "use a power of two",
         "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; measured with NCCL 2.28.9",
@@ -235,30 +200,35 @@ def advise(
     if plan.variables:
         text = plan.environment[VARIABLE]
         arrives = bool(server.hands_on)
-        if server.hands_on is None:
+        if server.hands_on is None:  # a script that looks at the variable
             met = _found_again(plan, server, {**environ, VARIABLE: text}, files, directory)
             arrives = met.environ.get(VARIABLE) == text
-        behind = _behind_launcher(server)
-        if behind is not None:  # which sets it there
-            arrives = not any(wrapper.sets for wrapper in behind)
+        launchers = [i for i, w in enumerate(server.prefixes, 1) if w.name in NAMES]
+        if launchers:  # the last one sets it there
+            arrives = not any(wrapper.sets for wrapper in server.prefixes[launchers[-1] :])
         there = text if arrives else met.environ.get(VARIABLE) or ""
-        there = "" if cases.dropping(met) else there
+        there = "" if dropping(met) else there
         found = tuple({**reading, VARIABLE: Value(there, ENVIRONMENT)} for reading in found)
     texts = [{name: value.text for name, value in reading.items()} for reading in found]
     plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
-    case = Case(plan, server, environ, cap, found, hidden, met, arrives)
+    cases = list(find(Case(plan, server, cap, found, hidden, met, arrives)))
     return plan.replace(
-        warnings=(*plan.warnings, *_said(WARNINGS, case)),
-        notes=(*plan.notes, *_said(NOTES, case)),
+        warnings=(*plan.warnings, *_said(WARNINGS, cases, cap)),
+        notes=(*plan.notes, *_said(NOTES, cases, cap)),
     )
 
 
 def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
+    other_user = False
+    if server.prefixes:
+        from eplb_launch.command.wrappers import PREFIXES
+
+        other_user = any("user" in PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes)
     found = readings(
         server.environ,
         plan.vllm_version,
         directory=server.directory,
-        other_user=_as_another_user(server),
+        other_user=other_user,
         files=Given({}) if server.elsewhere else files,
     )
     if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
@@ -268,12 +238,6 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
     return tuple({**reading, **fixed} for reading in found)
 
 
-def _behind_launcher(server: Server) -> tuple[Wrapper, ...] | None:
-    """Return what stands between a launcher on the way and the server; None without one."""
-    names = [wrapper.name in NAMES for wrapper in reversed(server.prefixes)]
-    return server.prefixes[len(names) - names.index(True) :] if True in names else None
-
-
 def _found_again(
     plan: Plan,
     server: Server,
@@ -281,18 +245,12 @@ def _found_again(
     files: Files,
     directory: str | None,
 ) -> Server:
-    """Return the server of a script that looks at the variable, where that is set."""
+    """Return the same server in the command, started with another environment."""
+    from eplb_launch.command import look
+
     found = look(plan.command, environ, files, directory)[0]
     servers = (found, *found.others) if found else ()
     return next((other for other in servers if other.words == server.words), found or server)
-
-
-def _as_another_user(server: Server) -> bool:
-    if not server.prefixes:
-        return False
-    from eplb_launch.command.wrappers import PREFIXES
-
-    return any("user" in PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes)
 
 
 def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:
@@ -301,14 +259,11 @@ def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:
     if value is None or value.source == ENVIRONMENT:
         return None
     number = limit(value.text)
-    return value if number is not None and 0 < number <= cap else None
+    return value if number is not None and number <= cap else None
 
 
-def _said(rows: tuple[Row, ...], case: Case) -> Iterator[PlanWarning]:
+def _said(rows: tuple[PlanWarning, ...], cases: list[Found], cap: int) -> Iterator[PlanWarning]:
     for row in rows:
-        for found in row.find(case):
-            fields = {"cap": case.cap, **found}
-            message, remedy = row.message.format(**fields), row.remedy.format(**fields)
-            yield PlanWarning(
-                row.code, message, remedy, row.source, row.voids, row.doubts, row.launch_only
-            )
+        for fields in (fields for code, fields in cases if code == row.code):
+            message, remedy = (text.format(cap=cap, **fields) for text in (row.message, row.remedy))
+            yield row.replace(message=message, remedy=remedy)

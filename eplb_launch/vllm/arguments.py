@@ -23,55 +23,75 @@ if TYPE_CHECKING:
 
     from eplb_launch.vllm.releases import Release
 
-    Word = tuple[str, int | str]  # a word, and where it stands: its index in the command, or a file
+    # A word, and where it is from: its index in the command, a file, or the dotted options that it
+    # stands for.
+    Word = tuple[str, int | str | "Given"]
 
-# The options that are read, by every spelling: the setting; VALUE or JSON where the option takes
-# one, else what it sets; and the release 0.N that brought it (vllm/engine/arg_utils.py).
+# What an option takes: one word, one or more words, a JSON object, or nothing.
 VALUE = "value"
+LIST = "list"
 JSON = "json"
-OPTIONS: Mapping[str, tuple[str, object, int]] = {
-    "--data-parallel-size": ("data_parallel_size", VALUE, 12),
-    "-dp": ("data_parallel_size", VALUE, 12),
-    "--data-parallel-size-local": ("data_parallel_size_local", VALUE, 12),
-    "-dpl": ("data_parallel_size_local", VALUE, 12),
-    "--enable-eplb": ("enable_eplb", True, 12),
-    "--no-enable-eplb": ("enable_eplb", False, 12),
-    "--disable-eplb": ("enable_eplb", False, 33),
-    "--eplb-config": ("eplb_config", JSON, 12),
-    "--all2all-backend": ("all2all_backend", VALUE, 12),
-    "--moe-backend": ("moe_backend", VALUE, 17),
-    "--kernel-config": ("kernel_config", JSON, 16),
-    "--enable-elastic-ep": ("enable_elastic_ep", True, 17),
-    "--no-enable-elastic-ep": ("enable_elastic_ep", False, 17),
-    "--disable-elastic-ep": ("enable_elastic_ep", False, 33),
-    # Not of the rules: where the server runs.
-    "--distributed-executor-backend": ("distributed_executor_backend", VALUE, 12),
-    "--data-parallel-backend": ("data_parallel_backend", VALUE, 12),
-    "-dpb": ("data_parallel_backend", VALUE, 12),
-    "--nnodes": ("nnodes", VALUE, 12),
-    "-n": ("nnodes", VALUE, 12),
-    "--headless": ("headless", True, 12),
-    "--data-parallel-start-rank": ("data_parallel_start_rank", VALUE, 12),
-    "-dpr": ("data_parallel_start_rank", VALUE, 12),
-    "--data-parallel-rank": ("data_parallel_rank", VALUE, 12),
-    "-dpn": ("data_parallel_rank", VALUE, 12),
-    "--data-parallel-address": ("data_parallel_address", VALUE, 12),
-    "-dpa": ("data_parallel_address", VALUE, 12),
-    "--data-parallel-hybrid-lb": ("data_parallel_hybrid_lb", True, 12),
-    "--no-data-parallel-hybrid-lb": ("data_parallel_hybrid_lb", False, 12),
-    "-dph": ("data_parallel_hybrid_lb", True, 12),
-    "--data-parallel-external-lb": ("data_parallel_external_lb", True, 12),
-    "--no-data-parallel-external-lb": ("data_parallel_external_lb", False, 12),
-    "-dpe": ("data_parallel_external_lb", True, 12),
-}
-# The settings of the last group.
-PLACEMENT = frozenset(
-    (
-        *("distributed_executor_backend", "data_parallel_backend", "nnodes", "headless"),
-        *("data_parallel_start_rank", "data_parallel_rank", "data_parallel_address"),
-        *("data_parallel_hybrid_lb", "data_parallel_external_lb", "data_parallel_size_local"),
-    )
+SWITCH = True
+# The options that are read (vllm/engine/arg_utils.py): what each takes, its spellings, the first of
+# which names the setting, and the spellings that turn it off. First those of the rules.
+_OF_RULES = (
+    (VALUE, "--data-parallel-size -dp", ""),
+    (SWITCH, "--enable-eplb", "--no-enable-eplb --disable-eplb"),
+    (JSON, "--eplb-config", ""),
+    (VALUE, "--all2all-backend", ""),
+    (VALUE, "--moe-backend", ""),
+    (JSON, "--kernel-config", ""),
+    (SWITCH, "--enable-elastic-ep", "--no-enable-elastic-ep --disable-elastic-ep"),
 )
+# Where the server runs: see nccl.checks.
+_OF_PLACES = (
+    (VALUE, "--distributed-executor-backend", ""),
+    (VALUE, "--data-parallel-backend -dpb", ""),
+    (VALUE, "--nnodes -n", ""),
+    (SWITCH, "--headless", ""),
+    (VALUE, "--data-parallel-size-local -dpl", ""),
+    (VALUE, "--data-parallel-start-rank -dpr", ""),
+    (VALUE, "--data-parallel-rank -dpn", ""),
+    (VALUE, "--data-parallel-address -dpa", ""),
+    (SWITCH, "--data-parallel-hybrid-lb -dph", "--no-data-parallel-hybrid-lb"),
+    (SWITCH, "--data-parallel-external-lb -dpe", "--no-data-parallel-external-lb"),
+)
+# Which model it is, and how many tokens a step may have: see deepep.experts and deepep.grids.
+_OF_STEPS = (
+    (VALUE, "--model", ""),
+    (VALUE, "--hf-config-path", ""),
+    (VALUE, "--hf-overrides", ""),
+    (VALUE, "--tensor-parallel-size -tp", ""),
+    (VALUE, "--max-num-batched-tokens", ""),
+    (VALUE, "--max-num-seqs", ""),
+    (SWITCH, "--enable-chunked-prefill", "--no-enable-chunked-prefill --disable-chunked-prefill"),
+    (VALUE, "--performance-mode", ""),
+    (SWITCH, "--enforce-eager", "--no-enforce-eager"),
+    (LIST, "--cudagraph-capture-sizes --cuda-graph-sizes", ""),
+    (VALUE, "--max-cudagraph-capture-size", ""),
+    (JSON, "--compilation-config -cc", ""),
+    (VALUE, "--optimization-level", ""),
+    (JSON, "--speculative-config -sc", ""),
+    (SWITCH, "--enable-dbo", "--no-enable-dbo --disable-dbo"),
+    (VALUE, "--ubatch-size", ""),
+)
+
+
+def _by_spelling(*rows: tuple[str | bool, str, str]) -> dict[str, tuple[str, str | bool]]:
+    """Return for each spelling its setting, and what it takes or, of a switch, what it sets."""
+    found = {}
+    for takes, spellings, off in rows:
+        names = spellings.split()
+        setting = names[0][2:].replace("-", "_")
+        for name in names:
+            found[name] = (setting, takes)
+        for name in off.split():
+            found[name] = (setting, False)
+    return found
+
+
+OPTIONS = _by_spelling(*_OF_RULES, *_OF_PLACES, *_OF_STEPS)
+PLACEMENT = frozenset(setting for setting, _ in _by_spelling(*_OF_PLACES).values())
 # Their names, each behind a blank: to see whether a word may abbreviate one.
 _NAMES = "".join(f" {name}" for name in OPTIONS)
 
@@ -89,11 +109,10 @@ class Given(Record):
 
 
 class Reading(Record):
-    """What the arguments give, by setting."""
+    """What the arguments give."""
 
-    given: Mapping[str, Given]
+    given: Mapping[str, Given]  # by setting
     complete: bool  # False: a word that cannot be known may be any option
-    others: Mapping[str, Given]  # by setting: OTHERS
 
 
 class RefusedError(ValueError):
@@ -132,10 +151,12 @@ def read(
 
         takes_model = serve and not any(word.partition("=")[0] == "--model" for word in words)
         complete = complete and not may_be_options(words, release, takes_model=takes_model)
-    pairs, dotted = _join_dotted(_normalized(pairs, release), release)
-    others = _others(pairs, dotted, serve=serve)
-    reading = _parse(pairs, dotted, release).replace(others=others)
-    return reading if complete else reading.replace(complete=False)
+    pairs = _join_dotted(_normalized(pairs, release), release)
+    given, known = _parse(pairs, release)
+    if serve and pairs and pairs[0][0][:1] != "-":
+        model, source = pairs[0]
+        given["model"] = Given(model, _where(source, f"model {model}"))
+    return Reading(given, complete and known)
 
 
 def _move_model(pairs: list[Word], release: Release) -> list[Word]:
@@ -227,40 +248,35 @@ def _normalized(pairs: list[Word], release: Release) -> list[Word]:
     return result
 
 
-def _join_dotted(pairs: list[Word], release: Release) -> tuple[list[Word], dict[str, Given]]:
-    """Take the dotted options out: the other words, and by option its merged keys."""
+def _join_dotted(pairs: list[Word], release: Release) -> list[Word]:
+    """Replace the dotted options by one JSON option for each name, behind all other words."""
     rest: list[Word] = []
-    dotted: dict[str, Given] = {}
+    joined: dict[str, Given] = {}
     sources: dict[str, dict[str, str]] = {}
-    index = 0
-    while index < len(pairs):
-        word, source = pairs[index]
-        index += 1
+    words = iter(pairs)
+    for word, source in words:
         name, equals, text = word.partition("=")
         if word[:1] != "-" or "." not in name:
             rest.append((word, source))
             continue
         if not equals:
-            if index == len(pairs):
+            following = next(words, None)
+            if following is None:
                 raise RefusedError("a dotted option has no value")
-            text = pairs[index][0]
-            index += 1
-        values: Any
-        if name.endswith("+"):
-            name = name[:-1]
-            values = text.split(",")
-        else:
-            values = value_of(text, release)
-        option, *keys = name.split(".")
+            text = following[0]
+        values: Any = text.split(",") if name[-1] == "+" else value_of(text, release)
+        option, *keys = name.removesuffix("+").split(".")
         for key in reversed(keys):
             values = {key: values}
         where = _where(source, word if equals else f"{word} {text}")
-        if option not in dotted:
+        if option not in joined:
             sources[option] = {}
-            dotted[option] = Given({}, where, sources[option])
-        _update(dotted[option].value, values)
+            joined[option] = Given({}, where, sources[option])
+        _update(joined[option].value, values)
         sources[option][keys[0]] = where
-    return rest, dotted
+    for option, entry in joined.items():
+        rest += [(option, entry), ("{}", entry)]
+    return rest
 
 
 _LITERALS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
@@ -300,115 +316,51 @@ def _update(original: dict[str, Any], update: dict[str, Any]) -> None:
                 into[key] = value
 
 
-def _parse(pairs: list[Word], dotted: Mapping[str, Given], release: Release) -> Reading:
-    """Do as argparse does, for the options that are read."""
+def _parse(pairs: list[Word], release: Release) -> tuple[dict[str, Given], bool]:
+    """Do as argparse does, for the options that are read; and whether each word is known."""
     given: dict[str, Given] = {}
     names: dict[str, str | None] = {}  # an option as written: its name, None for one not read
-    complete = True
-    ended = len(pairs)
+    known = True
     for index, (word, source) in enumerate(pairs):
         if word[:1] != "-" or len(word) < 2:
             continue
         if word == "--":
-            ended = index
             break
         written, equals, value = word.partition("=")
         if written not in names:
             names[written] = _option(written, release)
         name = names[written]
         if name is None:
-            complete = complete and UNKNOWN not in written
+            known = known and UNKNOWN not in written
             continue
-        setting, takes, _ = OPTIONS[name]
-        if takes not in (VALUE, JSON):
+        setting, takes = OPTIONS[name]
+        if isinstance(takes, bool):
             if equals:
                 raise RefusedError(f"{name} takes no value")
             given[setting] = Given(takes, _where(source, written))
-            continue
-        if not equals:
-            if index + 1 == len(pairs) or not _is_argument(pairs[index + 1][0], release):
-                raise RefusedError(f"{name} has no value")
-            value = pairs[index + 1][0]
-        given[setting] = Given(value, _where(source, word if equals else f"{written} {value}"))
-    if ended == len(pairs):  # what stands after "--" is no option any more, and these stand last
-        _parse_dotted(dotted, given, release)
-    return Reading(given, complete, {})
+        elif isinstance(source, Given):
+            by_key = takes is JSON
+            given[setting] = source if by_key else source.replace(value=_json(source.value))
+        else:
+            value = value if equals else _value(pairs, index, name, release)
+            given[setting] = Given(value, _where(source, word if equals else f"{written} {value}"))
+    return given, known
 
 
-def _parse_dotted(dotted: Mapping[str, Given], given: dict[str, Given], release: Release) -> None:
-    """Do as argparse does with the dotted options: each is two words, its name and its JSON."""
-    for written, entry in dotted.items():
-        if written == "--":  # of `--.x`
-            break
-        name = _option(written, release)
-        if name is None:
-            continue
-        setting, takes, _ = OPTIONS[name]
-        given[setting] = entry
-        if takes is VALUE:
-            given[setting] = entry.replace(value=_json(entry.value))
-        elif takes is not JSON:  # its JSON is a word by itself, which may pass for the model
-            given[setting] = entry.replace(value=takes)
+def _value(pairs: list[Word], index: int, name: str, release: Release) -> str:
+    """Return the word after an option, or all words up to the next one if it takes several."""
+    last = index + 1
+    most = len(pairs) if OPTIONS[name][1] is LIST else min(index + 2, len(pairs))
+    while last < most and _is_argument(pairs[last][0], release):
+        last += 1
+    if last == index + 1:
+        raise RefusedError(f"{name} has no value")
+    return " ".join(word for word, _ in pairs[index + 1 : last])
 
 
-# Not of the rules, and read only as far as they are written in full: which model it is, and how
-# many tokens a step may have (`deepep.grids`). VALUE, JSON, LIST: one word or all up to an option.
-LIST = "list"
-OTHERS: Mapping[str, tuple[str, object]] = {
-    "--model": ("model", VALUE),
-    "--hf-config-path": ("hf_config_path", VALUE),
-    "--hf-overrides": ("hf_overrides", VALUE),
-    "--tensor-parallel-size": ("tensor_parallel_size", VALUE),
-    "-tp": ("tensor_parallel_size", VALUE),
-    "--max-num-batched-tokens": ("max_num_batched_tokens", VALUE),
-    "--max-num-seqs": ("max_num_seqs", VALUE),
-    "--enable-chunked-prefill": ("enable_chunked_prefill", True),
-    "--no-enable-chunked-prefill": ("enable_chunked_prefill", False),
-    "--performance-mode": ("performance_mode", VALUE),
-    "--enforce-eager": ("enforce_eager", True),
-    "--no-enforce-eager": ("enforce_eager", False),
-    "--cuda-graph-sizes": ("cudagraph_capture_sizes", LIST),  # 0.12
-    "--cudagraph-capture-sizes": ("cudagraph_capture_sizes", LIST),
-    "--max-cudagraph-capture-size": ("max_cudagraph_capture_size", VALUE),
-    "--compilation-config": ("compilation_config", JSON),
-    "-cc": ("compilation_config", JSON),
-    "--optimization-level": ("optimization_level", VALUE),
-    "--speculative-config": ("speculative_config", JSON),
-    "-sc": ("speculative_config", JSON),
-    "--enable-dbo": ("enable_dbo", True),
-    "--no-enable-dbo": ("enable_dbo", False),
-    "--ubatch-size": ("ubatch_size", VALUE),
-}
-
-
-def _others(pairs: list[Word], dotted: Mapping[str, Given], *, serve: bool) -> dict[str, Given]:
-    found: dict[str, Given] = {}
-    for index, (word, source) in enumerate(pairs):
-        name, equals, value = word.partition("=")
-        if name not in OTHERS:
-            continue
-        setting, takes = OTHERS[name]
-        if isinstance(takes, bool):
-            found[setting] = Given(takes, _where(source, name))
-            continue
-        if not equals and index + 1 == len(pairs):
-            continue
-        if not equals:
-            value = pairs[index + 1][0]
-            last = index + 2
-            while takes is LIST and last < len(pairs) and pairs[last][0][:1] != "-":
-                value += f" {pairs[last][0]}"
-                last += 1
-        found[setting] = Given(value, _where(source, f"{name} {value}"))
-    for name, entry in dotted.items():
-        if name in OTHERS:
-            found[OTHERS[name][0]] = entry
-    if serve and pairs and pairs[0][0][:1] != "-":
-        found["model"] = Given(pairs[0][0], _where(pairs[0][1], f"model {pairs[0][0]}"))
-    return found
-
-
-def _where(source: int | str, shown: str) -> str:
+def _where(source: int | str | Given, shown: str) -> str:
+    if isinstance(source, Given):
+        return source.source
     if isinstance(source, int):
         return f"argument {source}: {shown.replace(UNKNOWN, '…')}"
     return f"{source}: {shown.partition('=')[0].split(' ')[0].lstrip('-')}"
@@ -417,7 +369,7 @@ def _where(source: int | str, shown: str) -> str:
 def _option(written: str, release: Release) -> str | None:
     """Return the option that is read and that argparse takes `written` for, or None."""
     if written in OPTIONS:
-        return written if release.has(OPTIONS[written][2]) else None
+        return written
     if written == "-" or f" {written}" not in _NAMES:  # "-" is a word
         return None
     from eplb_launch.vllm.options import options

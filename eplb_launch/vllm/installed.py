@@ -53,20 +53,32 @@ def look_up(
     version = source = nixl_source = ""
     searched = False
     for folder in _import_path(interpreter, environ, directory, files):
-        try:
-            names = files.names(folder)
-        except OSError:
-            continue
-        searched = True
-        if not version:
+        names = _names(folder, files)
+        searched = searched or names is not None
+        if names and not version:
             version, source = _vllm(folder, names, files)
-        if not nixl_source:
+        if names and not nixl_source:
             nixl_source = next((f"{folder}/{n}" for n in names if n in ("nixl", "nixl_rocm")), "")
     if not searched:
         return Installed(None, f"the packages of {interpreter} are not found", None)
     if not version:
         source = f"no vLLM is installed for {interpreter}"
     return Installed(version or None, source, bool(nixl_source), nixl_source or interpreter)
+
+
+def _names(folder: str, files: Files) -> list[str] | None:
+    try:
+        return files.names(folder)
+    except OSError:
+        return None
+
+
+def _read(path: str, files: Files, most: int = 1 << 16) -> str:
+    """Return the text of a file, "" where it cannot be read."""
+    try:
+        return os.fsdecode(files.read(path, most))
+    except OSError:
+        return ""
 
 
 def which(
@@ -91,25 +103,18 @@ def _interpreter(
     """Return the Python that a program runs in: itself, or what its "#!" names."""
     if is_python(path):
         return path
-    try:
-        head = files.read(path, 4096)
-    except OSError:
-        return None
-    if not head.startswith(b"#!"):
-        return None
-    lines = os.fsdecode(head).split("\n")
-    words = lines[0][2:].split()
-    if words and os.path.basename(words[0]) == "env":
+    first, *lines = _read(path, files, 4096).split("\n")
+    words = first[2:].split() if first.startswith("#!") else []
+    program = os.path.basename(words[0]) if words else ""
+    if program == "env":
         words = [word for word in words[1:] if word[0] != "-" and "=" not in word]
         if words:
             words[0] = which(words[0], environ, directory, files) or ""
-    elif words and os.path.basename(words[0]) == "sh" and len(lines) > 1 and "exec" in lines[1]:
+    elif program == "sh" and lines and "exec" in lines[0]:
         # What pip and uv write where the interpreter's path is long or has a space:
         # '''exec' "/long path/python" "$0" "$@"
-        command = lines[1].partition("exec")[2].lstrip("' ")
-        words = [
-            command[1:].partition(command[:1])[0] if command[:1] in "\"'" else command.split()[0]
-        ]
+        command = lines[0].partition("exec")[2].lstrip("' ")
+        words = command.split('"')[1:2] if command.startswith('"') else command.split()
     return words[0] if words and is_python(words[0]) else None
 
 
@@ -121,9 +126,10 @@ def _import_path(
         if folder:
             yield os.path.join(directory or "", folder)
     prefix = os.path.dirname(os.path.dirname(interpreter))
-    config = _pyvenv(prefix, files)
-    if config is not None:
+    if files.is_file(f"{prefix}/pyvenv.cfg"):
         yield from _site_packages(prefix, interpreter, files)
+        lines = (line.partition("=") for line in _read(f"{prefix}/pyvenv.cfg", files).split("\n"))
+        config = {key.strip().lower(): value.strip() for key, _, value in lines}
         if config.get("include-system-site-packages", "").lower() != "true":
             return
         home = config.get("home", "")
@@ -132,49 +138,28 @@ def _import_path(
     if "PYTHONNOUSERSITE" not in environ and environ.get("HOME"):
         base = environ.get("PYTHONUSERBASE") or os.path.join(environ["HOME"], ".local")
         yield from _site_packages(base, interpreter, files)
-    yield from _site_packages("/usr/local" if prefix == "/usr" else prefix, interpreter, files)
     real = os.path.dirname(os.path.dirname(files.real(interpreter)))
-    if real != prefix:
-        yield from _site_packages("/usr/local" if real == "/usr" else real, interpreter, files)
+    for place in dict.fromkeys((prefix, real)):
+        yield from _site_packages("/usr/local" if place == "/usr" else place, interpreter, files)
     if "/usr" in (prefix, real):
         yield from _site_packages("/usr", interpreter, files)
         yield "/usr/lib/python3/dist-packages"  # Debian's
 
 
-def _pyvenv(prefix: str, files: Files) -> dict[str, str] | None:
-    try:
-        text = files.read(os.path.join(prefix, "pyvenv.cfg"), 65536)
-    except OSError:
-        return None
-    pairs = (line.partition("=") for line in text.decode("utf-8", "replace").split("\n"))
-    return {key.strip().lower(): value.strip() for key, _, value in pairs}
-
-
 def _site_packages(prefix: str, interpreter: str, files: Files) -> Iterator[str]:
-    """Yield the folders for packages below a prefix, for this Python where its release is known."""
-    release = _python_release(interpreter, files)
+    """Yield the folders for packages below a prefix, for this Python where its release is known.
+
+    The name of the interpreter says it, or that of what it links to: "python3.12".
+    """
+    paths = (interpreter, files.real(interpreter))
+    releases = [name for name in map(os.path.basename, paths) if name.startswith("python3.")][:1]
     for lib in ("lib", "lib64"):
         parent = os.path.join(prefix, lib)
-        if release:
-            pythons = [release]
-        else:
-            try:
-                names = files.names(parent)
-            except OSError:
-                continue
-            pythons = sorted(name for name in names if name.startswith("python3."))
-        for python in pythons:
-            yield os.path.join(parent, python, "site-packages")
-            yield os.path.join(parent, python, "dist-packages")
-
-
-def _python_release(interpreter: str, files: Files) -> str:
-    """Return "python3.12" where the name of the interpreter, or of what it links to, says it."""
-    for path in (interpreter, files.real(interpreter)):
-        name = os.path.basename(path)
-        if name.startswith("python3."):
-            return name
-    return ""
+        names = releases or sorted(_names(parent, files) or ())
+        for name in names:
+            if name.startswith("python3."):
+                yield os.path.join(parent, name, "site-packages")
+                yield os.path.join(parent, name, "dist-packages")
 
 
 def _vllm(folder: str, names: list[str], files: Files) -> tuple[str, str]:
@@ -182,43 +167,25 @@ def _vllm(folder: str, names: list[str], files: Files) -> tuple[str, str]:
 
     Where several distributions are left over from updates, the package itself says which it is.
     """
-    found = {
-        name: name[len("vllm-") :].rpartition(".")[0]
+    found = [
+        name
         for name in names
         if name.startswith("vllm-") and name.endswith((".dist-info", ".egg-info"))
-    }
+    ]
     if len(found) == 1:
-        name, version = found.popitem()
-        return version.partition("-py3")[0], os.path.join(folder, name)
+        version = found[0][len("vllm-") :].rpartition(".")[0]
+        return version.partition("-py3")[0], os.path.join(folder, found[0])
     if "vllm" in names:
-        version_file = os.path.join(folder, "vllm", "_version.py")
-        version = _version_in(version_file, files)
-        if version:
-            return version, version_file
+        path = os.path.join(folder, "vllm", "_version.py")
+        for line in _read(path, files).split("\n"):  # __version__ = version = '0.16.0'
+            name, _, value = line.rpartition("=")
+            if name.startswith(("__version__ =", "version =", "__version__=")):
+                return value.strip().strip("'\""), path
     for name in names:
         build, dash, version = name.removesuffix(".dist-info").partition("-")
         if dash and build.startswith("vllm_") and name.endswith(".dist-info"):
             path = os.path.join(folder, name)
-            if _holds_vllm(path, build, files):
+            record = _read(os.path.join(path, "RECORD"), files, 1 << 23)
+            if "\nvllm/__init__.py," in f"\n{record}" or (not record and build in _BUILDS):
                 return version, path
     return "", ""
-
-
-def _version_in(path: str, files: Files) -> str:
-    try:
-        text = files.read(path, 65536)
-    except OSError:
-        return ""
-    for line in text.decode("utf-8", "replace").split("\n"):  # __version__ = version = '0.16.0'
-        name, _, value = line.rpartition("=")
-        if name.startswith(("__version__ =", "version =", "__version__=")):
-            return value.strip().strip("'\"")
-    return ""
-
-
-def _holds_vllm(path: str, build: str, files: Files) -> bool:
-    """Whether a distribution named otherwise has the package `vllm` in it."""
-    try:
-        return b"\nvllm/__init__.py," in b"\n" + files.read(os.path.join(path, "RECORD"), 1 << 23)
-    except OSError:
-        return build in _BUILDS

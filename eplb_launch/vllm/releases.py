@@ -171,10 +171,6 @@ class Release(Record):
     image: tuple[str, ...] = ("vllm", "serve")
     image_for_rocm: tuple[str, ...] = ()
 
-    def has(self, since: int) -> bool:
-        """Whether it has what came with 0.`since`; one that is not known has all."""
-        return self.minor is None or self.minor >= since
-
 
 # What each release 0.N does otherwise than the row before it.
 CHANGES: Mapping[int, Mapping[str, Any]] = {

@@ -7,14 +7,14 @@ Source: `vllm/engine/arg_utils.py` (create_engine_config) and `vllm/config/paral
 from __future__ import annotations
 
 from eplb_launch.model import UNKNOWN, Record, cut
-from eplb_launch.vllm.arguments import RefusedError
+from eplb_launch.vllm.arguments import Given, RefusedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from eplb_launch.vllm.arguments import Given, Reading
+    from eplb_launch.vllm.arguments import Reading
     from eplb_launch.vllm.releases import Release
 
 # Booleans as pydantic takes them from JSON (lax mode), besides true, false, 1, 0, 1.0 and 0.0.
@@ -54,54 +54,66 @@ def resolve(
     `default` is the source of the settings that nobody gave. Raises RefusedError where vLLM would
     refuse a value.
     """
-    given = reading.given
-    known = reading.complete
-    eplb, kernel = given.get("eplb_config"), given.get("kernel_config")
-    of_eplb = _keys(eplb, "--eplb-config", release)
-    of_kernel = _keys(kernel, "--kernel-config", release)
-    found = {
-        "data_parallel_size": _data_parallel_size(given, environ, complete=known),
-        "enable_eplb": _plain("enable_eplb", given),
-        "use_async": _use_async(_key("use_async", of_eplb, eplb)),
-        "all2all_backend": _all2all_backend(given, release, environ),
-        "communicator": _communicator(_key("communicator", of_eplb, eplb), release),
-        "moe_backend": _moe_backend(
-            _plain("moe_backend", given), _key("moe_backend", of_kernel, kernel)
-        ),
-        "enable_elastic_ep": _plain("enable_elastic_ep", given),
-    }
     defaults = {
         "data_parallel_size": 1,
         "enable_eplb": False,
         "use_async": release.use_async,
         "all2all_backend": DEFAULT_BACKEND,
+        "communicator": None,
         "moe_backend": "auto",
         "enable_elastic_ep": False,
     }
-    settings = {
-        name: setting or _setting(name, defaults.get(name) if known else None, default, given=False)
-        for name, setting in found.items()
-    }
+    of_eplb = _keys(reading, release, "eplb_config", "use_async", "communicator")
+    of_kernel = _keys(reading, release, "kernel_config", "moe_backend")
+    given = {**reading.given, **of_eplb}
+    found = {name: _setting(name, given.get(name)) for name in defaults}
+    found["data_parallel_size"] = _data_parallel_size(
+        found["data_parallel_size"], given, environ, complete=reading.complete
+    )
+    found["use_async"] = _use_async(found["use_async"])
+    found["all2all_backend"] = _all2all_backend(found["all2all_backend"], release, environ)
+    found["communicator"] = _communicator(found["communicator"], release)
+    found["moe_backend"] = _moe_backend(
+        found["moe_backend"], _setting("moe_backend", of_kernel.get("moe_backend"))
+    )
+    settings = {}
+    for name, value in defaults.items():
+        known = reading.complete and value is not None
+        by_default = Setting(name, value if known else None, default, given=False, known=known)
+        settings[name] = found[name] or by_default
     backend = settings["all2all_backend"]
     if backend.known and backend.value in release.synchronous_backends:
         settings["use_async"] = backend.replace(name="use_async", value=False)
     if backend.known and backend.value in release.removed_backends:
         settings["all2all_backend"] = backend.replace(value=DEFAULT_BACKEND)
-    if found["communicator"] is None:
-        settings["communicator"] = _default_communicator(release, settings, nixl, default)
     settings["nixl"] = nixl
+    if found["communicator"] is None:
+        settings["communicator"] = _default_communicator(release, settings, default)
     return settings
 
 
-def _setting(name: str, value: Any, source: str, *, given: bool = True) -> Setting:
-    """Return a setting with this value, or one that is not known for UNKNOWN and None."""
-    known = value is not None and _known(value)
-    return Setting(name, value if known else None, source, given, known)
+def _keys(reading: Reading, release: Release, name: str, *keys: str) -> dict[str, Given]:
+    """Return the keys that a JSON option gives; all, not known, where it cannot be known."""
+    entry = reading.given.get(name)
+    if entry is None:
+        return {}
+    value = entry.value
+    if isinstance(value, str):
+        from eplb_launch.vllm.values import json_object
+
+        value = json_object(value, human_readable=release.human_readable)
+    if value == UNKNOWN:
+        value = dict.fromkeys(keys, UNKNOWN)
+    if value is None:
+        raise RefusedError(f"--{name.replace('_', '-')} is not a JSON object")
+    return {key: Given(value[key], entry.source_of(key)) for key in keys if key in value}
 
 
-def _plain(name: str, given: Mapping[str, Given]) -> Setting | None:
-    entry = given.get(name)
-    return _setting(name, entry.value, entry.source) if entry else None
+def _setting(name: str, entry: Given | None) -> Setting | None:
+    if entry is None:
+        return None
+    known = _known(entry.value)
+    return Setting(name, entry.value if known else None, entry.source, known=known)
 
 
 def _known(value: object) -> bool:
@@ -116,15 +128,18 @@ def _integer(value: Any, name: str) -> int:
 
 
 def _data_parallel_size(
-    given: Mapping[str, Given], environ: Mapping[str, str], *, complete: bool
+    setting: Setting | None,
+    given: Mapping[str, Given],
+    environ: Mapping[str, str],
+    *,
+    complete: bool,
 ) -> Setting | None:
-    name = "data_parallel_size"
-    setting, local = _plain(name, given), given.get("data_parallel_size_local")
+    """Return the size by the arguments, else by VLLM_DP_SIZE (ParallelConfig.__post_init__)."""
     if setting and setting.known:
         setting = setting.replace(value=_integer(setting.value, "--data-parallel-size"))
-    # Without data parallel arguments the variables count (ParallelConfig.__post_init__).
     if setting and (not setting.known or setting.value > 1):
         return setting
+    local = given.get("data_parallel_size_local")
     if local and _known(local.value) and _integer(local.value, "--data-parallel-size-local") == 0:
         return setting
     if "VLLM_DP_SIZE" not in environ:
@@ -133,51 +148,8 @@ def _data_parallel_size(
         return None
     variable = environ["VLLM_DP_SIZE"]
     if not _known(variable) or (local and not _known(local.value)):
-        return Setting(name, None, "VLLM_DP_SIZE", known=False)
-    return Setting(name, _integer(variable, "VLLM_DP_SIZE"), "VLLM_DP_SIZE")
-
-
-def _all2all_backend(
-    given: Mapping[str, Given], release: Release, environ: Mapping[str, str]
-) -> Setting | None:
-    name, variable = "all2all_backend", "VLLM_ALL2ALL_BACKEND"
-    setting = _plain(name, given)
-    if setting and setting.value in ("", "None"):
-        setting = None  # up to 0.13 the option may be None; later both are refused
-    use = release.all2all_variable
-    if variable in environ and (use == "override" or (use == "default" and not setting)):
-        return _setting(name, environ[variable], variable)
-    return setting
-
-
-def _keys(entry: Given | None, option: str, release: Release) -> Mapping[str, Any] | None:
-    """Return the keys of a JSON option; None where the whole of it cannot be known."""
-    if entry is None:
-        return {}
-    value = entry.value
-    if isinstance(value, str):
-        from eplb_launch.vllm.values import parse_json
-
-        try:
-            value = parse_json(value, human_readable=release.human_readable)
-        except ValueError:
-            raise RefusedError(f"{option} is not valid JSON") from None
-        except RecursionError:
-            raise RefusedError(f"{option} is nested too deeply") from None
-    if value == UNKNOWN:
-        return None
-    if not isinstance(value, dict):
-        raise RefusedError(f"{option} is not a JSON object")
-    return value
-
-
-def _key(name: str, keys: Mapping[str, Any] | None, entry: Given | None) -> Setting | None:
-    """Return what a JSON option says of a key, of which `keys` are all; None if it has none."""
-    if entry is None or (keys is not None and name not in keys):
-        return None
-    known = keys is not None and _known(keys[name])
-    value = keys[name] if keys is not None and known else None
-    return Setting(name, value, entry.source_of(name), known=known)
+        return Setting("data_parallel_size", None, "VLLM_DP_SIZE", known=False)
+    return Setting("data_parallel_size", _integer(variable, "VLLM_DP_SIZE"), "VLLM_DP_SIZE")
 
 
 def _use_async(setting: Setting | None) -> Setting | None:
@@ -192,6 +164,18 @@ def _use_async(setting: Setting | None) -> Setting | None:
     return setting.replace(value=bool(value))
 
 
+def _all2all_backend(
+    setting: Setting | None, release: Release, environ: Mapping[str, str]
+) -> Setting | None:
+    if setting and setting.value in ("", "None"):
+        setting = None  # up to 0.13 the option may be None; later both are refused
+    text = environ.get("VLLM_ALL2ALL_BACKEND")
+    use = release.all2all_variable
+    if text is not None and (use == "override" or (use == "default" and not setting)):
+        return _setting("all2all_backend", Given(text, "VLLM_ALL2ALL_BACKEND"))
+    return setting
+
+
 def _communicator(setting: Setting | None, release: Release) -> Setting | None:
     if setting is None or not release.communicator_option:
         return None
@@ -203,12 +187,12 @@ def _communicator(setting: Setting | None, release: Release) -> Setting | None:
 
 
 def _default_communicator(
-    release: Release, settings: Mapping[str, Setting], nixl: Setting, default: str
+    release: Release, settings: Mapping[str, Setting], default: str
 ) -> Setting:
     """Return what vLLM picks where no communicator is named; not known if what decides is not."""
     deciding = {
         "elastic_ep": settings["enable_elastic_ep"],
-        "nixl": nixl,
+        "nixl": settings["nixl"],
         "async": settings["use_async"],
         "always": Setting("always", value=True, source=default),
     }
@@ -226,13 +210,10 @@ def _default_communicator(
 
 def _moe_backend(setting: Setting | None, of_kernel: Setting | None) -> Setting | None:
     """Return the one of --moe-backend, which wins over --kernel-config unless it says "auto"."""
-    found = setting and _backend(setting)
-    if found and (not found.known or found.value != "auto"):
-        return found
-    return _backend(of_kernel) if of_kernel else found
+    if of_kernel and (not setting or (setting.known and _plain(setting.value) == "auto")):
+        setting = of_kernel
+    return setting and setting.replace(value=_plain(setting.value))
 
 
-def _backend(setting: Setting) -> Setting:
-    text = setting.value
-    named = isinstance(text, str)
-    return setting.replace(value=text.lower().replace("-", "_")) if named else setting
+def _plain(backend: Any) -> Any:
+    return backend.lower().replace("-", "_") if isinstance(backend, str) else backend

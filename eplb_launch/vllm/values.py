@@ -43,22 +43,19 @@ def parse_dotted(text: str, *, human_readable: bool) -> Any:
         return text
 
 
-def parse_json(text: str, *, human_readable: bool) -> Any:
-    """Return the value of a JSON option; ValueError or RecursionError where it is none.
+def json_object(text: str, *, human_readable: bool) -> dict[str, Any] | str | None:
+    """Return the object that a JSON option gives; None where it gives none.
 
-    Each part of it that cannot be known is a string that holds UNKNOWN.
+    UNKNOWN where it cannot be known. Each part that cannot be known is a string with UNKNOWN in it.
     """
-    if human_readable:
-        text = _expanded(text)
-    if UNKNOWN not in text:
-        return json.loads(text)
-    # It may stand in a string or for a whole value.
-    for stand_in in ('"\\u0000"', "\\u0000"):
+    for stand_in in ('"\\u0000"', "\\u0000"):  # of UNKNOWN for a whole value, or in a string
         try:
-            return json.loads(text.replace(UNKNOWN, stand_in))
-        except json.JSONDecodeError:
-            pass
-    return UNKNOWN
+            expanded = _expanded(text) if human_readable else text
+            value = json.loads(expanded.replace(UNKNOWN, stand_in))
+        except (ValueError, RecursionError):
+            continue
+        return value if isinstance(value, dict) or value == UNKNOWN else None
+    return UNKNOWN if UNKNOWN in text else None
 
 
 def _expanded(text: str) -> str:

@@ -95,3 +95,73 @@ def test_a_script_of_another_language_without_an_entry_point_is_not_read(tmp_pat
     message = "no kind of file that is known here: a Dockerfile, a Quadlet unit, a systemd unit, "
     message += "a shell script, a compose file, Kubernetes YAML or YAML that starts vLLM"
     assert trouble.message == message
+
+
+IMAGE = "vllm/vllm-openai:v0.16.0"
+STARTS = "entrypoint: [bash, /s/run.sh]"
+FOLDERS = {
+    "a mounted folder": ("compose.yaml", f"volumes: ['./f:/s:ro']\n    {STARTS}", "exposed"),
+    "with the cap": (
+        "compose.yaml",
+        f"environment: [NCCL_MAX_CTAS=8]\n    volumes: [{{source: ./f, target: /s}}]\n    {STARTS}",
+        "ok",
+    ),
+    "all that is here": (
+        "compose.yaml",
+        "volumes: ['.:/s']\n    working_dir: /s/f\n    command: [bash, run.sh]\n    entrypoint: []",
+        "exposed",
+    ),
+    "another folder": ("compose.yaml", f"volumes: ['./f:/t']\n    {STARTS}", "unknown"),
+    "a volume with a name": ("compose.yaml", f"volumes: ['f:/s']\n    {STARTS}", "unknown"),
+    "COPY of a folder": ("Dockerfile", 'COPY f /s/\nENTRYPOINT ["bash", "/s/run.sh"]', "exposed"),
+    "COPY of all": (
+        "Dockerfile",
+        'WORKDIR /s\nCOPY . .\nENV NCCL_MAX_CTAS=8\nENTRYPOINT ["./f/run.sh"]',
+        "ok",
+    ),
+    "COPY of another stage": (
+        "Dockerfile",
+        'COPY --from=x f /s/\nENTRYPOINT ["bash", "/s/run.sh"]',
+        "unknown",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "verdict"), FOLDERS.values(), ids=FOLDERS)
+def test_a_script_in_a_folder_is_read_where_the_folder_is_put(
+    tmp_path: Path, name: str, text: str, verdict: str
+) -> None:
+    begin = (
+        f"FROM {IMAGE}\n" if name == "Dockerfile" else f"services:\n  v:\n    image: {IMAGE}\n    "
+    )
+    path = tmp_path / name
+    path.write_text(f"{begin}{text}\n")
+    script = tmp_path / "f" / "run.sh"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/bash\nexec {SERVE}\n")
+    [finding] = check([str(path)]).findings
+    place = (str(path), finding.line) if verdict == "unknown" else (str(script), 2)
+    assert (finding.verdict, finding.file, finding.line) == (verdict, *place)
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        ("Environment=A=b NCCL_MAX_CTAS=64", "NCCL_MAX_CTAS=64", "NCCL_MAX_CTAS=8"),
+        ('Environment="NCCL_MAX_CTAS=0"', "NCCL_MAX_CTAS=0", "NCCL_MAX_CTAS=8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["v.service", "v.container"])
+def test_the_fix_of_a_unit_leaves_the_other_variables_of_its_line(
+    tmp_path: Path, name: str, line: str, old: str, new: str
+) -> None:
+    starts = f"[Service]\n{line}\nExecStart={SERVE}\n"
+    if name == "v.container":
+        starts = f"[Container]\n{line}\nImage={IMAGE}\nExec={SERVE.removeprefix('vllm serve ')}\n"
+    path = tmp_path / name
+    path.write_text(starts)
+    [finding] = check([str(path)], "0.16.0").findings
+    [fix] = finding.fixes
+    assert (finding.verdict, fix.how.rpartition(":")[2][:1], fix.text) == ("exposed", "2", new)
+    path.write_text(starts.replace(old, fix.text))
+    assert [one.verdict for one in check([str(path)], "0.16.0").findings] == ["ok"]

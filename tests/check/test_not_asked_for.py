@@ -42,6 +42,21 @@ CASES = {
     "its command": ("p.yaml", POD.format(f'"{RUN} --enable-eplb"', "A", "b"), True),
     "its environment": ("p.yaml", POD.format(f'"{RUN}"', "EPLB", "b"), True),
     "a file that it mounts": ("p.yaml", POD.format(f'"{RUN}"', "A", "enable-eplb: true"), True),
+    "a plugin's EPLB": (
+        "a.sh",
+        """DYNAMIC_EPLB=1 vllm serve m $MORE --additional-config '{"eplb_config": {}}'\n""",
+        False,
+    ),
+    "a plugin's and vLLM's": (
+        "a.sh",
+        "vllm serve m --additional-config {} --enable-eplb $MORE\n",
+        True,
+    ),
+    "a plugin's in a list": (
+        "o.yaml",
+        'vllm:\n  args: [-dp, $N, --additional-config, \'{"eplb_config": {"a": 1}}\', $MORE]\n',
+        False,
+    ),
     "an operator": (
         "o.yaml",
         "apiVersion: a.org/v1\nkind: M\nspec:\n  engine: vllm\n  replicas: 1\n",

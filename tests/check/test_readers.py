@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import images, systemd, templating
+from eplb_launch.check import images, systemd, templating, units
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
@@ -120,7 +120,7 @@ def test_variables_of_kubernetes(text: str, expected: str) -> None:
     ],
 )
 def test_variables_of_compose(text: str, expected: str) -> None:
-    assert templating.interpolate(text, {"A": "1", "E": ""}) == expected
+    assert templating.expand(text, {"A": "1", "E": ""}, templating.COMPOSE) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_variables_of_compose(text: str, expected: str) -> None:
     ],
 )
 def test_words_of_systemd(text: str, expected: list[str]) -> None:
-    assert systemd.split(text) == expected
+    assert units.split(text) == expected
 
 
 def test_an_environment_file_of_systemd() -> None:
@@ -144,14 +144,14 @@ def test_an_environment_file_of_systemd() -> None:
         "# comment\n; another\nA=1\n B = two words \nC='it''s'\nD=\"a\\\"b\"\n"
         "E=x\\\n  y\nexport F=1\nG=\n"
     )
-    assert {name: value for name, value, _ in systemd.env_file(text)} == {
-        "A": "1",
-        "B": "two words",
-        "C": "its",
-        "D": 'a"b',
-        "E": "xy",
-        "G": "",
-    }
+    assert list(templating.env_lines(Source("a.env", text=text))) == [
+        ("A", "1", 3),
+        ("B", "two words", 4),
+        ("C", "its", 5),
+        ("D", 'a"b', 6),
+        ("E", "xy", 7),
+        ("G", "", 10),
+    ]
 
 
 def words_of(text: str) -> list[list[str]]:

@@ -58,6 +58,7 @@ def test_an_instance_of_a_template_is_a_unit_of_its_own(tmp_path: Path) -> None:
         tmp_path, f"{SYSTEM}/v@1.service.d/10.conf", "ExecStart=", f"ExecStart=vllm serve n {RULE}"
     )
     write(tmp_path, f"{SYSTEM}/v@1.service.d/20.conf", HIGH)
+    write(tmp_path, f"{SYSTEM}/v@.service.d/10.conf", "Environment=A=b")
     assert verdicts(tmp_path) == ["ok", "exposed"]
 
 
@@ -88,12 +89,39 @@ def test_options_of_a_drop_in_in_another_folder_count(tmp_path: Path) -> None:
         (("ExecStart=vllm serve $MODEL",), "unknown"),
         (("ExecStart=vllm serve ${MODEL}",), "ok"),
         (("ExecStart=vllm serve m --port $PORT",), "ok"),
+        (("EnvironmentFile=/x.env", f"ExecStart=vllm serve m {RULE}"), "unknown"),
         ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=4", f"ExecStart=vllm serve m {RULE}"), "ok"),
         ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=8", f"ExecStart=vllm serve m {RULE}"), "exposed"),
     ],
 )
 def test_what_is_not_known_in_a_unit(tmp_path: Path, lines: tuple[str, ...], verdict: str) -> None:
     write(tmp_path, "v.service", *lines)
+    assert verdicts(tmp_path) == [verdict]
+
+
+@pytest.mark.parametrize("value", ["NCCL_MAX_CTAS", "NCCL_MAX_CTAS=8"])
+def test_where_a_unit_takes_the_cap_away_only_the_launcher_is_a_fix(
+    tmp_path: Path, value: str
+) -> None:
+    serve = f"ExecStart=vllm serve m {RULE}"
+    write(tmp_path, "v.service", LIMIT, f"UnsetEnvironment={value}", serve)
+    [finding] = check([str(tmp_path)], "0.16.0").findings
+    assert [fix.text for fix in finding.fixes] == ["eplb-launch -- vllm serve …"]
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ('CONFIG={"use_async":true}', "exposed"),
+        ("CONFIG='{\"use_async\":true}'", "exposed"),
+        ('CONFIG={"use_async":false}', "ok"),
+        ("export CONFIG={}", "unknown"),  # systemd leaves it out
+    ],
+)
+def test_json_in_a_file_of_variables(tmp_path: Path, line: str, verdict: str) -> None:
+    (tmp_path / "v.env").write_text(f"# options\n{line}\n")
+    rule = RULE.replace("--eplb-config.use_async=true", "--eplb-config ${CONFIG}")
+    write(tmp_path, "v.service", "EnvironmentFile=/v.env", f"ExecStart=vllm serve m {rule}")
     assert verdicts(tmp_path) == [verdict]
 
 

@@ -192,6 +192,15 @@ def test_what_a_script_may_have_changed(script: str, arguments: list[str]) -> No
     assert texts(found(script)) == arguments
 
 
+ANY_TWO = ["1 1", "1 2", "2 1", "2 2"]
+
+
+def _twice(question: str, between: str = ":") -> str:
+    """Return a script that asks the same twice."""
+    first, second = (f"if {question}; then {name}=1; else {name}=2; fi" for name in ("A", "B"))
+    return f"{first}; {between}; {second}; vllm serve $A $B"
+
+
 @pytest.mark.parametrize(
     ("script", "alternatives"),
     [
@@ -225,6 +234,32 @@ def test_what_a_script_may_have_changed(script: str, arguments: list[str]) -> No
             "if x; then A=1; else A=2; fi; if y; then B=1; else B=2; fi; vllm serve $A $B",
             ["1 1", "1 2", "2 1", "2 2"],
             id="two branches",
+        ),
+        # The second `if` asks what the first has asked
+        pytest.param(_twice('[ "$X" = 1 ]'), ["1 1", "2 2"], id="the same question"),
+        pytest.param(_twice("test -n $X"), ["1 1", "2 2"], id="the same test"),
+        pytest.param(
+            _twice('[ "$X" = 1 ] && [ "${Y:-2}" -gt 1 ]'), ["1 1", "2 2"], id="the same two"
+        ),
+        pytest.param(_twice('[ "$X" = 1 ]', "X=2"), ANY_TWO, id="another value"),
+        pytest.param(
+            "if [ $X ]; then set -- 1; else set -- 2; fi; . file; "
+            "if [ $X ]; then B=1; else B=2; fi; vllm serve $1 $B",
+            ANY_TWO,
+            id="values out of sight",
+        ),
+        pytest.param(_twice("[ -e file ]"), ANY_TWO, id="a file may be there later"),
+        pytest.param(_twice('[ "$(x)" = 1 ]'), ANY_TWO, id="a command may say another thing"),
+        pytest.param(_twice("x"), ANY_TWO, id="a command may end otherwise"),
+        pytest.param(
+            "if [ $X ]; then A=1; fi; if [ $X ]; then A=b$A; fi; vllm serve $A",
+            ["a", "b1"],
+            id="what the same question has set",
+        ),
+        pytest.param(
+            "if [ $X = then ]; then A=1; fi; if [ $X = thence ]; then A=b$A; fi; vllm serve $A",
+            ["1", "a", "b1", "ba"],
+            id="questions that begin alike",
         ),
         pytest.param(
             "if x; then export VLLM_A=1 B=1; else export VLLM_A=2 B=2; fi; vllm serve $VLLM_A $B",

@@ -94,7 +94,7 @@ def spellings_not_read(settings: Mapping[str, str]) -> list[str]:
 
     `settings` are all options of a release with what each sets. No drawn row would have them.
     """
-    read = {setting for setting, _, _ in arguments.OPTIONS.values()}
+    read = {setting for setting, _ in arguments.OPTIONS.values()}
     return sorted(
         name
         for name, setting in settings.items()

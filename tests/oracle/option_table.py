@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from eplb_launch.vllm.options import OPTIONS, newest, options
+from eplb_launch.vllm.options import BOTH_WAYS, OPTIONS, newest, opposite, options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _START = "OPTIONS: Mapping[tuple[int, int | None], str] = {\n"
 _END = "\n}\n"
-_WIDTH = 96
+_WIDTH = 100
 
 
 def known() -> dict[int, frozenset[str]]:
@@ -29,12 +29,24 @@ def known() -> dict[int, frozenset[str]]:
     }
 
 
+def folded(names: frozenset[str], minor: int) -> frozenset[str]:
+    """Return the options of a release with each switch written once: `--[no-]x`."""
+    found = set(names)
+    for name in names:
+        off = {f"--no-{name[2:]}", *(opposite(name) if minor >= BOTH_WAYS else ())}
+        if off <= names:
+            found -= {name, *off}
+            found.add(f"--[no-]{name[2:]}")
+    return frozenset(found)
+
+
 def spans(releases: Mapping[int, frozenset[str]]) -> dict[Span, list[str]]:
     """Return from which to which release there are which options; one may come back."""
     last = max(releases)
     found: dict[Span, list[str]] = {}
     for name in sorted(
-        frozenset().union(*releases.values()), key=lambda name: (name.lstrip("-"), name)
+        frozenset().union(*releases.values()),
+        key=lambda name: (name.replace("[no-]", "").lstrip("-"), name),
     ):
         since = None
         for minor in range(min(releases), last + 2):
@@ -52,14 +64,14 @@ def render(releases: Mapping[int, frozenset[str]], text: str) -> str:
     """Return the module's text with its table, and the newest release that it names, replaced."""
     head, start, rest = text.partition(_START)
     _, end, tail = rest.partition(_END)
-    rows = "".join(
-        f'    ({since}, {until}): """\n'
-        + textwrap.indent(
-            textwrap.fill(" ".join(names), _WIDTH - 8, break_on_hyphens=False), " " * 8
-        )
-        + '\n    """,\n'
-        for (since, until), names in spans(releases).items()
-    )
+    switches = {minor: folded(names, minor) for minor, names in releases.items()}
+    rows = ""
+    for span, names in spans(switches).items():
+        row = f'    {span}: "{" ".join(names)}",\n'
+        if len(row) > _WIDTH + 1:
+            filled = textwrap.fill(" ".join(names), _WIDTH - 8, break_on_hyphens=False)
+            row = f'    {span}: """\n{textwrap.indent(filled, " " * 8)}\n    """,\n'
+        rows += row
     head = head.replace(f"to 0.{max(known())}, one", f"to 0.{max(releases)}, one")
     return head + start + rows.removesuffix("\n") + end + tail
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.model import UNKNOWN
-from eplb_launch.vllm.arguments import JSON, OPTIONS, VALUE, Reading, RefusedError, read
-from eplb_launch.vllm.options import options
+from eplb_launch.vllm.arguments import JSON, LIST, OPTIONS, VALUE, Reading, RefusedError, read
+from eplb_launch.vllm.options import newest, options
 from eplb_launch.vllm.releases import release_of
 
 
@@ -33,7 +33,9 @@ def reading(
 
 
 def given_by(*words: str, **options: Any) -> dict[str, Any]:
-    return {name: entry.value for name, entry in reading(*words, **options).given.items()}
+    """Return what is given besides the model."""
+    given = reading(*words, **options).given
+    return {name: entry.value for name, entry in given.items() if name != "model"}
 
 
 READS: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -80,7 +82,7 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
         {"eplb_config": {"a": "--enable-eplb"}, "data_parallel_size": "2"},
     ),
     "an option after =": (["--api-key=--enable-eplb"], {}),
-    "an option in JSON": (["--hf-overrides", '{"x": "--enable-eplb"}'], {}),
+    "an option in JSON": (["--chat-template", '{"x": "--enable-eplb"}'], {}),
     "a value that begins like an option, with a space": (
         ["--all2all-backend", "--enable-eplb x"],
         {"all2all_backend": "--enable-eplb x"},
@@ -112,7 +114,14 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "dotted options stand after --": (["--eplb-config.a=1", "--", "m"], {}),
     "no abbreviation of -dp": (["-dpq", "8"], {}),
     "no -dp8": (["-dp8"], {}),
-    "-O3 is taken apart": (["-O3.5", "-dp", "2"], {"data_parallel_size": "2"}),
+    "-O3 is taken apart": (
+        ["-O3.5", "-dp", "2"],
+        {"data_parallel_size": "2", "optimization_level": "3.5"},
+    ),
+    "several words": (
+        ["--cudagraph-capture-sizes", "1", "2", "-dp=2"],
+        {"cudagraph_capture_sizes": "1 2", "data_parallel_size": "2"},
+    ),
     "an option that is not read": (["--port", "8000", "--seed=-1"], {}),
     "the longer option, not an abbreviation": (
         ["--data-parallel-size-local", "1"],
@@ -162,14 +171,16 @@ def test_an_abbreviation_is_unique_in_one_release_and_not_in_another() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_is_read_from_the_release_that_brought_it(name: str) -> None:
-    since = OPTIONS[name][2]
-    words = [name] if OPTIONS[name][1] not in (VALUE, JSON) else [name, "1"]
-    assert name in options(since)
-    assert len(given_by("m", *words, release=f"0.{since}.0")) == 1
-    if since > 12:
-        assert name not in options(since - 1)
-        assert given_by("m", *words, release=f"0.{since - 1}.0") == {}
+def test_each_spelling_is_one_of_vllms_and_sets_what_it_names(name: str) -> None:
+    setting, takes = OPTIONS[name]
+    words = [name] if isinstance(takes, bool) else [name, "1"]
+    releases = [minor for minor in range(12, newest() + 1) if name in options(minor)]
+    assert releases
+    for minor in releases:
+        found = reading("m", *words, release=f"0.{minor}.0").given[setting]
+        assert found.value == (takes if isinstance(takes, bool) else "1")
+    if isinstance(takes, bool) and name.startswith("--"):
+        assert takes is not name.startswith(("--no-", "--disable-"))
 
 
 def test_where_a_value_came_from() -> None:
@@ -182,6 +193,7 @@ def test_where_a_value_came_from() -> None:
         ).given.items()
     }
     assert sources == {
+        "model": "argument 2: model m",
         "data_parallel_size": "argument 3: -dp 8",
         "enable_eplb": "argument 5: --enable-eplb",
         "eplb_config": "argument 6: --eplb-config.use_async true",
@@ -346,11 +358,13 @@ def argparse_parser(release: str) -> argparse.ArgumentParser:
     parser = Parser(add_help=False)
     parser.add_argument("model_tag", nargs="?")
     for name in sorted(options(int(release.split(".")[1]))):
-        setting, takes, _ = OPTIONS.get(name, (None, VALUE, 0))
+        setting, takes = OPTIONS.get(name, (None, VALUE))
         if setting is None:
             parser.add_argument(name, dest="_" + name, nargs="*")
         elif takes in (VALUE, JSON):
             parser.add_argument(name, dest=setting)
+        elif takes is LIST:
+            parser.add_argument(name, dest=setting, nargs="+")
         else:
             parser.add_argument(name, dest=setting, action="store_const", const=takes)
     return parser
@@ -381,12 +395,15 @@ WORD = st.one_of(
 def test_options_are_read_as_argparse_reads_them(words: list[str], release: str) -> None:
     if any(word == "--config" or word.startswith(("--model", "-O")) for word in words):
         return  # not argparse's, tested above
+    others = OPTIONS.keys() - options(int(release.split(".")[1]))
+    if any(word.partition("=")[0] in others for word in words):
+        return  # vLLM refuses options of other releases
     try:
         namespace, _ = PARSERS[release].parse_known_args(words)
         expected = {
-            name: value
+            name: " ".join(value) if isinstance(value, list) else value
             for name, value in vars(namespace).items()
-            if value is not None and name in {setting for setting, _, _ in OPTIONS.values()}
+            if value is not None and name in {setting for setting, _ in OPTIONS.values()}
         }
     except RefusedError:
         return  # any reading is as good as another; it must only not crash

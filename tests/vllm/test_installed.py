@@ -128,7 +128,15 @@ def test_the_interpreter_of_a_script(tmp_path: Path, shebang: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\x7fELF\0\0", "#!/bin/sh\nexec vllm-real\n", "#!", "#!/usr/bin/env\n", "#!/bin/sh\n"],
+    [
+        "",
+        "\x7fELF\0\0",
+        "#!/bin/sh\nexec vllm-real\n",
+        "#!/bin/sh\nexec\n",
+        "#!",
+        "#!/usr/bin/env\n",
+        "#!/bin/sh\n",
+    ],
 )
 def test_a_program_that_is_no_python_script_is_not_known(tmp_path: Path, text: str) -> None:
     distribution(environment(tmp_path), "vllm-0.16.0.dist-info")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File
-from eplb_launch.check.templating import env_lines
 from eplb_launch.check.yaml_tree import TEXT, Node
 
 MAX_FILES = 100  # of one generator
@@ -103,8 +102,10 @@ def _env_files(generator: Node, source: Source) -> dict[str, File] | None:
         found = source.near(os.path.normpath(os.path.join(source.directory, name)), "")
         if found is None:
             return None
-        for key, value, number in env_lines(found, quotes=False):
-            entries[key] = File(value, found, number)
+        for number, line in enumerate(found.text.split("\n"), 1):
+            key, equals, value = line.strip().partition("=")
+            if equals and not key.startswith("#"):
+                entries[key.strip()] = File(value.strip(), found, number)
     return entries
 
 

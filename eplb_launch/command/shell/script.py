@@ -52,6 +52,8 @@ NAMED = 8  # of what cannot be known
 ROOM = 32  # for each character of a script
 # Commands that hardly ever fail, so that what follows them after `&&` is run.
 SURE = frozenset((":", "true", "cd", "set", "source", ".", "unset", "pushd", *DECLARE))
+# The operators of `[` that look at no file.
+_OF_VALUES = frozenset(("-n", "-z", "-eq", "-ne", "-lt", "-le", "-gt", "-ge"))
 # They run what they are given as input.
 INPUTS = SHELLS | {"sbatch", "ssh"}
 
@@ -245,25 +247,53 @@ class _Follower:
         self.sure = False
 
     def branches(self, node: Node, state: State) -> None:
-        """Follow `if`."""
+        """Follow `if`; one that asks what an earlier one has asked goes the same way."""
         arms: list[Arm] = []
+        taken: list[int] = []  # the numbers of these arms
+        asked: list[str] | None = []
+        read: set[str] = set()
         for number, part in enumerate(node.parts):
-            if number == 0:
-                self.node(part, state)
-                if state.ended:
-                    return
-                continue
             here = state.branch()
+            if number % 2 == 0 and number + 1 < len(node.parts):  # a condition
+                here.reads = read
+                self.node(part, here)
+                if number == 0 and here.ended:
+                    state.ended = True
+                    return
+                changed = here.changes(state)
+                state.join([changed] if number == 0 else [changed, ({}, {})])
+                text = self.source[part.at : node.parts[number + 1].at]
+                text = text.rpartition("then")[0].rstrip("; \n\t")
+                runs = "$(" in text or "`" in text or any(map(len, changed))
+                if asked is not None and _is_a_test(part) and not runs:
+                    asked.append(text)
+                else:
+                    asked = None
+                continue
             self.node(part, here)
-            if number % 2 == 0 and number + 1 < len(node.parts):  # the condition of `elif`
-                if here.variables:
-                    state.join([here.changes(state), ({}, {})])
-            elif not here.ended:
+            if not here.ended:
                 arms.append(here.changes(state))
+                taken.append(number)
         if len(node.parts) % 2 == 0:  # no else
             arms.append(({}, {}))
-        state.join(arms)
+            taken.append(len(node.parts))
+        state.join(arms, self.same_way(asked, read, taken, state))
         self.sure = False
+
+    def same_way(
+        self, asked: list[str] | None, names: set[str], taken: list[int], state: State
+    ) -> list[Guard]:
+        """Return the choices that lead to the arms `taken` of an `if`: those of one like it."""
+        if not asked or len(taken) < 2:
+            return []
+        values = state.read(names)
+        known = self.shell.asked.setdefault(tuple(asked), [])
+        for before, branch in known:
+            if before == values:
+                return [{branch: number} for number in taken]
+        self.shell.branches += 1
+        known.append((values, self.shell.branches))
+        return [{self.shell.branches: number} for number in taken]
 
     def case(self, node: Node, state: State) -> None:
         """Follow `case`."""
@@ -743,6 +773,15 @@ class _Follower:
         "for": for_loop,
         "while": loop,
     }
+
+
+def _is_a_test(node: Node) -> bool:
+    """Whether a condition asks for nothing but variables: asked again, the answer is the same."""
+    if node.kind == "list":
+        return all(map(_is_a_test, node.parts))
+    words = [literal(item) for item in node.items if isinstance(item, Word)]
+    flags = {word for word in words if word[:1] == "-"}
+    return node.kind == "simple" and words[:1] in (["["], ["test"]) and flags <= _OF_VALUES
 
 
 class _Followed:

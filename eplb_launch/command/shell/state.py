@@ -102,6 +102,8 @@ class Shell:
         self.braces = shell not in ("dash", "ash", "busybox")  # {a,b} makes two words
         self.branches = 0
         self.forked = False  # there are alternatives
+        # What `if` has asked, what it has read for it, and the number of its branch.
+        self.asked: dict[tuple[str, ...], list[tuple[dict[str, Stored], int]]] = {}
         self.choices: Guard = {}  # the way through the command that is being followed
         self.agenda: list[Guard] = []  # the other ways
         self.room = 0  # how many there may be
@@ -275,6 +277,7 @@ class State:
 
     def lose_sight(self) -> None:
         """Note that any variable may have been set or changed."""
+        self.shell.asked.clear()
         kept = {name: found for name, found in self.variables.items() if not is_variable(name)}
         exported = self.exported()
         self.charge(4 * (len(self.variables) + len(exported)))
@@ -403,7 +406,11 @@ class State:
         cases: list[tuple[Guard, Value | Node]] = []
         for found, guard in zip(values, guards, strict=True):
             if isinstance(found, Either):
-                cases += [({**guard, **inner}, value) for inner, value in found.cases]
+                cases += [
+                    ({**guard, **inner}, value)
+                    for inner, value in found.cases
+                    if all(inner.get(branch, arm) == arm for branch, arm in guard.items())
+                ]
             else:
                 cases.append((guard, found))
         self.shell.forked = True
