@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eplb_launch.plans import Plan
 
 RULE = "deepep_low_latency"
-_PARTS = {2: "half", 4: "a quarter", 8: "an eighth"}
+_PARTS: dict[float, str] = {2: "half", 4: "a quarter", 8: "an eighth"}
 _MOST_RANGES = 4  # that are written out
 
 _MEGA_MOE = PlanWarning(
@@ -56,18 +56,18 @@ class Row(Record):
     remedies: tuple[str, ...]  # what makes room where even that one does not fit; none if it does
 
 
-def counts(plan: Plan) -> bool:
+def _counts(plan: Plan) -> bool:
     """Whether DeepEP's low-latency kernels are what NCCL has to leave SMs to."""
     return plan.verdict is not None and plan.verdict.rule.name == RULE
 
 
-def tokens(plan: Plan) -> grids.Tokens:
+def _tokens(plan: Plan) -> grids.Tokens:
     given = {name: entry.value for name, entry in plan.given.items()}
     environ = plan.server.environ if plan.server else {}
     return grids.tokens(given, environ, plan.release.minor)
 
 
-def gpus(plan: Plan, files: Files = DISK) -> Seen:
+def _gpus(plan: Plan, files: Files) -> Seen:
     if plan.sms:
         return Seen((Gpu(f"a GPU of {plan.sms} SMs", plan.sms, (), "--sms"),))
     if plan.server is None or plan.server.elsewhere:
@@ -80,24 +80,23 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
 
     `plan` is of a command that can hang.
     """
-    if not counts(plan):
+    if not _counts(plan):
         return CAP, (_unfit(_MEGA_MOE.message, "give a number"),)
-    found = gpus(plan, files)
+    found = _gpus(plan, files)
     if not found.gpus:
         why = f"which GPU it is is not known: {found.why}"
         return CAP, (_unfit(why, "give --sms N, or a number"),)
     experts = physical_experts(plan, files)
-    calls = tokens(plan)
-    fits = {gpu: grids.fit(gpu.sms, experts.count, calls) for gpu in found.gpus}
-    for gpu, one in fits.items():
-        if one.cap is None:
+    rows = _rows(found.gpus, experts.count, _tokens(plan))
+    for row in rows:
+        if row.fit.cap is None:
             message = (
-                f"--max-ctas fit: nothing fits on {gpu.name}, so {VARIABLE} is {CAP}: with "
-                f"{experts.count} experts DeepEP's dispatch takes all of {gpu.sms} SMs"
+                f"--max-ctas fit: nothing fits on {row.gpu}, so {VARIABLE} is {CAP}: with "
+                f"{experts.count} experts DeepEP's dispatch takes all of {row.fit.sms} SMs"
             )
             remedy = "change --eplb-config.num_redundant_experts"
             return CAP, (PlanWarning("max-ctas-nothing-fits", message, remedy, grids.SOURCE),)
-    cap = min(one.cap or CAP for one in fits.values())
+    cap = min(row.fit.cap or CAP for row in rows)
     if experts.count is None:
         message = (
             f"--max-ctas fit: {VARIABLE} is {cap} by DeepEP's combine alone, its dispatch is not "
@@ -118,39 +117,35 @@ def advise(plan: Plan, files: Files = DISK) -> Plan:
 
     Where the GPU is known.
     """
-    found = gpus(plan, files)
-    if not found.gpus or plan.ctas is None or plan.ctas > CAP or not counts(plan):
+    found = _gpus(plan, files)
+    if not found.gpus or plan.ctas is None or not _counts(plan):
         return plan
-    rows = _rows(found.gpus, None, tokens(plan))
-    if not _too_many(rows, plan.ctas):  # combine leaves enough: it is dispatch that decides
-        rows = _rows(found.gpus, physical_experts(plan, files).count, tokens(plan))
-    unfit = _too_many(rows, plan.ctas)
-    if not unfit:
-        return plan
-    return plan.replace(notes=(*plan.notes, _note(unfit, plan.ctas)))
+    calls = _tokens(plan)
+    noted = _noted(plan, _rows(found.gpus, None, calls))
+    if noted is plan:  # combine leaves enough: it is dispatch that decides
+        noted = _noted(plan, _rows(found.gpus, physical_experts(plan, files).count, calls))
+    return noted
 
 
 def explain(plan: Plan, files: Files = DISK) -> Plan:
     """Return the plan with rows for `explain`: of the GPUs that are there, else of all known."""
-    if not counts(plan):
+    if not _counts(plan):
         return plan if plan.verdict is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
-    found = gpus(plan, files)
+    found = _gpus(plan, files)
     experts = physical_experts(plan, files)
-    calls = tokens(plan)
+    calls = _tokens(plan)
     rows = _rows(found.gpus or GPUS, experts.count, calls)
-    notes = list(plan.notes)
-    unfit = _too_many(rows, plan.ctas or CAP)
-    if unfit and (plan.ctas or 0) <= CAP and not any(note.code == DOES_NOT_FIT for note in notes):
-        notes.append(_note(unfit, plan.ctas or CAP))
+    plan = plan.replace(beside=rows) if plan.unfit else _noted(plan, rows).replace(beside=rows)
     unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
     unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []
     if not found.gpus and not found.why.endswith(NOT_THERE):  # else all GPUs say enough
         unknown.append(f"which GPU it is: {found.why}")
-    if unknown:
-        message = "not known of DeepEP's kernels: " + "; ".join(unknown)
-        remedy = "give the model as a local directory, --vllm-version, --sms where they are missing"
-        notes.append(PlanWarning("cap-fit-unknown", message, remedy, grids.SOURCE))
-    return plan.replace(beside=rows, notes=tuple(notes))
+    if not unknown:
+        return plan
+    message = "not known of DeepEP's kernels: " + "; ".join(unknown)
+    remedy = "give the model as a local directory, --vllm-version, --sms where they are missing"
+    note = PlanWarning("cap-fit-unknown", message, remedy, grids.SOURCE)
+    return plan.replace(notes=(*plan.notes, note))
 
 
 def _rows(found: Iterable[Gpu], experts: int | None, calls: grids.Tokens) -> tuple[Row, ...]:
@@ -165,28 +160,25 @@ def _rows(found: Iterable[Gpu], experts: int | None, calls: grids.Tokens) -> tup
     return tuple(rows)
 
 
-def _too_many(rows: Iterable[Row], ctas: int) -> tuple[Row, ...]:
-    return tuple(row for row in rows if row.fit.cap is None or row.fit.cap < ctas)
-
-
-def _note(rows: tuple[Row, ...], ctas: int) -> PlanWarning:
+def _noted(plan: Plan, rows: Iterable[Row]) -> Plan:
+    """Return the plan with a note of the GPUs on which its cap does not fit, if there are any."""
+    ctas = plan.ctas or CAP
     parts: dict[int | None, list[str]] = {}
     for row in rows:
-        parts.setdefault(row.fit.cap, []).append(row.gpu)
+        if row.fit.cap is None or row.fit.cap < ctas <= CAP:
+            parts.setdefault(row.fit.cap, []).append(row.gpu)
+    if not parts or ctas > CAP:
+        return plan
     said = []
     for cap, names in parts.items():
-        gpu = ", ".join(names)
+        gpus = ", ".join(names)
         if cap is None:
-            said.append(f"not at all on {gpu}")
+            said.append(f"not at all on {gpus}")
         else:
-            said.append(f"on {gpu} only while NCCL uses {_part(cap, ctas)}")
+            said.append(f"on {gpus} only while NCCL uses {_PARTS.get(ctas / cap, cap)} of it")
     message = f"{ctas} fits beside DeepEP " + ", ".join(said)
-    return PlanWarning(DOES_NOT_FIT, message, "`eplb-launch --max-ctas fit`", grids.SOURCE)
-
-
-def _part(cap: int, ctas: int) -> str:
-    name = _PARTS.get(ctas // cap) if ctas % cap == 0 else None
-    return f"{name} of it" if name else f"{cap} of it"
+    note = PlanWarning(DOES_NOT_FIT, message, "`eplb-launch --max-ctas fit`", grids.SOURCE)
+    return plan.replace(notes=(*plan.notes, note))
 
 
 def calls_beside(fit: grids.Fit) -> str:
@@ -199,14 +191,23 @@ def calls_beside(fit: grids.Fit) -> str:
     return f"{text} ({again} again and again)"
 
 
-def physical_experts(plan: Plan, files: Files = DISK) -> Experts:
+def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR0911 - one reason after the other
     """Return how many experts the command's model has, with EPLB's redundant ones.
 
     Known where the model is a directory among `files`: its config.json is read.
     """
-    name, path, why = _config(plan, files)
-    if why:
-        return Experts(None, why)
+    server = plan.server
+    model = plan.given.get("hf_config_path") or plan.given.get("model")
+    if server is None or model is None:
+        return Experts(None, "which model it is is not known")
+    if server.elsewhere:
+        return Experts(None, f"the command runs elsewhere ({server.elsewhere})")
+    if "hf_overrides" in plan.given:
+        return Experts(None, "--hf-overrides may change their number")
+    name = os.path.join(str(model.value), "config.json")
+    path = os.path.join(server.directory or "", name)
+    if UNKNOWN in path or not files.is_file(path):
+        return Experts(None, "the model is not a local directory with a config.json")
     logical = _logical(_load(path, files))
     if logical is None:
         return Experts(None, f"{name} does not say how many")
@@ -215,23 +216,6 @@ def physical_experts(plan: Plan, files: Files = DISK) -> Experts:
         return Experts(None, "num_redundant_experts is not known")
     more = f", and {redundant} redundant" if redundant else ""
     return Experts(logical + redundant, f"{name}: {logical}{more}")
-
-
-def _config(plan: Plan, files: Files) -> tuple[str, str, str]:
-    """Return the config.json of the model, where it can be opened, and why there is none."""
-    server = plan.server
-    model = plan.given.get("hf_config_path") or plan.given.get("model")
-    if server is None or model is None:
-        return "", "", "which model it is is not known"
-    if server.elsewhere:
-        return "", "", f"the command runs elsewhere ({server.elsewhere})"
-    if "hf_overrides" in plan.given:
-        return "", "", "--hf-overrides may change their number"
-    name = os.path.join(str(model.value), "config.json")
-    path = os.path.join(server.directory or "", name)
-    if UNKNOWN in path or not files.is_file(path):
-        return "", "", "the model is not a local directory with a config.json"
-    return name, path, ""
 
 
 def _redundant(plan: Plan) -> int | None:

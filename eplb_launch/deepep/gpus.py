@@ -72,14 +72,17 @@ def _plain(name: str) -> str:
 
 
 def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
+    """Return the GPUs that a command started with `environ` finds."""
     for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         if "MIG-" in environ.get(variable, ""):
             return Seen((), f"{variable} names a part of a GPU (MIG)")
-    if _has_parts(files):
+    # A GPU that is divided has parts: /proc/driver/nvidia/capabilities/gpu0/mig/gi1.
+    devices = [name for name in _names(f"{DRIVER}/capabilities", files) if name[:3] == "gpu"]
+    parts = (_names(f"{DRIVER}/capabilities/{device}/mig", files) for device in devices[:_MANY])
+    if any(name.startswith("gi") for names in parts for name in names):
         return Seen((), "a GPU is divided (MIG)")
-    try:
-        places = sorted(files.names(f"{DRIVER}/gpus"))[:_MANY]
-    except OSError:
+    places = sorted(_names(f"{DRIVER}/gpus", files))[:_MANY]
+    if not places:
         return Seen((), f"{DRIVER}/gpus {NOT_THERE}")
     kinds: dict[str, Gpu] = {}
     for place in places:
@@ -90,34 +93,23 @@ def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
         facts = _facts(content.decode(errors="replace"))
         if facts.get("GPU Excluded") == "Yes":
             continue
-        gpu = by_product(facts.get("Model", ""))
+        model = facts.get("Model", "")
+        gpu = by_product(model)
         if gpu is None:
-            return Seen((), f"the SMs of {_shown(facts.get('Model', ''))} are not known here")
+            shown = repr(model[:40]) if model and model.isprintable() else "a GPU without a name"
+            return Seen((), f"the SMs of {shown} are not known here")
         kinds[gpu.name] = gpu
     return Seen(tuple(kinds.values()), "" if kinds else "the driver lists no GPU")
 
 
-def _has_parts(files: Files) -> bool:
-    """Whether a GPU has MIG instances: /proc/driver/nvidia/capabilities/gpu0/mig/gi1."""
+def _names(folder: str, files: Files) -> list[str]:
     try:
-        devices = [name for name in files.names(f"{DRIVER}/capabilities") if name[:3] == "gpu"]
+        return files.names(folder)
     except OSError:
-        return False
-    for device in devices[:_MANY]:
-        try:
-            parts = files.names(f"{DRIVER}/capabilities/{device}/mig")
-        except OSError:
-            continue
-        if any(name.startswith("gi") for name in parts):
-            return True
-    return False
+        return []
 
 
 def _facts(text: str) -> dict[str, str]:
     """Return the lines `Model: <tab> NVIDIA H100 80GB HBM3` by name."""
     pairs = (line.partition(":") for line in text.splitlines())
     return {name.strip(): value.strip() for name, colon, value in pairs if colon}
-
-
-def _shown(model: str) -> str:
-    return repr(model[:40]) if model and model.isprintable() else "a GPU without a name"

@@ -6,7 +6,7 @@ Both grids are DeepEP's own arithmetic: csrc/kernels/internode_ll.cu, `dispatch`
 same from c5facf5 (2025-08-07) on, and in 73b6ea4, which vLLM 0.12 to 0.23 pin.
 
 Dispatch grows with the physical experts, combine also with the tokens of a call. Which numbers of
-tokens there can be is vLLM's business: PIECES.
+tokens there can be is vLLM's business: CHANGES.
 
 Pure: nothing is read, and nothing of the machine is looked at. `cap` asks, with what it knows of a
 command and of a machine.
@@ -14,7 +14,7 @@ command and of a machine.
 
 from __future__ import annotations
 
-from eplb_launch.model import UNKNOWN, Record
+from eplb_launch.model import Record
 from eplb_launch.vllm.releases import CAP
 
 TYPE_CHECKING = False
@@ -30,42 +30,15 @@ def grid(items: int, sms: int) -> int:
     return -(-items // max(1, -(-items // sms)))
 
 
-class Pieces(Record):
-    """What bounds the tokens of one rank in one call, from a release on."""
-
-    since: int  # 0.N
-    name: str  # of the bound
-    batched: int  # max_num_batched_tokens where nothing is given
-    source: str
-    doubled: bool = False  # --performance-mode throughput doubles that (arg_utils.py)
-    keep_most: bool = False  # max_num_batched_tokens is a CUDA graph size too (config/vllm.py)
-    by_query: bool = False  # speculative tokens count in the largest graph (config/vllm.py)
-    switch: str = ""  # turns the pieces off
-
-
-_V12 = Pieces(
-    since=12,
-    name="VLLM_MOE_DP_CHUNK_SIZE",
-    batched=8192,  # of a server on a GPU of 70 GiB and more (get_batch_defaults); else less
-    source="vLLM fused_moe/layer.py, forward_impl_chunked; envs.py",
-)
-_V13 = _V12.replace(since=13, by_query=True, switch="VLLM_ENABLE_MOE_DP_CHUNK")
-_V17 = _V13.replace(
-    since=17,
-    doubled=True,
-    source="vLLM fused_moe/runner/default_moe_runner.py, forward_impl_chunked; envs.py",
-)
-_V20 = _V17.replace(
-    since=20,
-    name="--max-num-batched-tokens",
-    batched=256,  # DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP, where use_batched_dp_moe
-    source="vLLM engine/arg_utils.py, _set_default_max_num_seqs_and_batched_tokens_args; "
-    "fused_moe/layer.py, max_num_tokens",
-    keep_most=True,
-    switch="",
-)
-PIECES = (_V12, _V13, _V17, _V20)
-_PIECE = 256  # tokens, by default
+# The releases 0.N that change how many tokens a call has. From 0.13 pieces can be turned off, and
+# speculative tokens count in the largest graph (config/vllm.py). From 0.17 --performance-mode
+# throughput doubles the tokens of a step (arg_utils.py). From 0.20 a call has all tokens of a step.
+CHANGES = (12, 13, 17, 20)
+# Pieces of a step: fused_moe/layer.py, from 0.17 runner/default_moe_runner.py; envs.py.
+_PIECES = "VLLM_ENABLE_MOE_DP_CHUNK"
+_PIECE = "VLLM_MOE_DP_CHUNK_SIZE"
+_TOKENS = 256  # of a piece, and of a step from 0.20 (DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP)
+_STEP_IN_PIECES = 8192  # tokens, on a GPU of 70 GiB and more (get_batch_defaults); else less
 _MAX_GRAPH = 512  # vllm/config/vllm.py, _set_cudagraph_sizes
 _MAX_SEQS = 1024  # get_batch_defaults; twice that, and half of it, is over _MAX_GRAPH anyway
 _MOST = 1 << 20  # tokens; more is no number that is meant
@@ -103,22 +76,19 @@ class Fit(Record):
         return not (self.cap is None or self.experts is None or self.padded or self.eager)
 
 
-def fit(sms: int, experts: int | None, tokens: Tokens, cap: int | None = None) -> Fit:
-    """Return the largest power of two up to 8 that fits, or how it is with `cap`.
+def fit(sms: int, experts: int | None, tokens: Tokens) -> Fit:
+    """Return the largest power of two up to 8 that fits.
 
     It fits beside dispatch and beside every padded call that anything fits beside.
     """
     dispatch = grid(experts, sms) if experts else 0
     taken = {number: max(dispatch, grid(number, sms)) for number in tokens.padded}
     most = max((blocks for blocks in taken.values() if blocks < sms), default=dispatch)
-    if cap is None and most < sms:
-        cap = min(1 << ((sms - most).bit_length() - 1), CAP)
-    if cap is None:
+    if most == sms:
         return Fit(sms, experts, dispatch, most, None, (), ())
+    cap = min(1 << ((sms - most).bit_length() - 1), CAP)
     padded = tuple(number for number, blocks in taken.items() if blocks + cap > sms)
-    no_call = dispatch + cap > sms
-    eager = ((1, tokens.most),) if no_call else _unfit(sms, cap, tokens.most)
-    return Fit(sms, experts, dispatch, most, cap, padded, eager)
+    return Fit(sms, experts, dispatch, most, cap, padded, _unfit(sms, cap, tokens.most))
 
 
 def _unfit(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
@@ -141,7 +111,7 @@ def remedies(fit: Fit, tokens: Tokens) -> tuple[str, ...]:
     """Return what makes room beside the calls that the cap does not fit beside."""
     left = fit.sms - (fit.cap or 0)
     number = left // 8 * 8 or left  # the tokens of a call that the cap fits beside
-    if fit.cap is None or fit.dispatch > left or not 0 < number < tokens.most:
+    if fit.cap is None or not 0 < number < tokens.most:
         return ("another --eplb-config.num_redundant_experts",)
     option = {"--max-num-batched-tokens": f" {number * tokens.share}"}
     return tuple(name + option.get(name, f"={number}") for name in tokens.bounds)
@@ -153,40 +123,52 @@ def tokens(given: Mapping[str, Any], environ: Mapping[str, str], minor: int | No
     `given` holds the settings by name, as the command gives them. A release that is not known may
     be any, so it is the calls of all.
     """
-    if minor is None:
-        found = [tokens(given, environ, row.since) for row in PIECES]
-        return Tokens(
-            max(one.most for one in found),
-            tuple(sorted({number for one in found for number in one.padded})),
-            tuple(dict.fromkeys(name for one in found for name in one.bounds)),
-            found[0].share,
-            ("the release", *dict.fromkeys(text for one in found for text in one.assumed)),
-        )
-    rows = [row for row in PIECES if row.since <= minor] or PIECES[:1]
-    return _Reading(given, environ, rows[-1]).tokens()
+    if minor is not None:
+        return _Reading(given, environ, minor).tokens()
+    found = [tokens(given, environ, minor) for minor in CHANGES]
+    return Tokens(
+        max(one.most for one in found),
+        tuple(sorted({number for one in found for number in one.padded})),
+        tuple(dict.fromkeys(name for one in found for name in one.bounds)),
+        found[0].share,
+        ("the release", *dict.fromkeys(text for one in found for text in one.assumed)),
+    )
+
+
+# The keys of JSON options that count.
+_KEYS = {
+    "compilation_config": (
+        *("cudagraph_mode", "cudagraph_capture_sizes", "max_cudagraph_capture_size"),
+    ),
+    "speculative_config": ("num_speculative_tokens",),
+}
 
 
 class _Reading:
     """The settings that count, of one command."""
 
-    def __init__(self, given: Mapping[str, Any], environ: Mapping[str, str], row: Pieces) -> None:
-        self.given = given
-        self.environ = environ
-        self.row = row
+    def __init__(self, given: Mapping[str, Any], environ: Mapping[str, str], minor: int) -> None:
+        self.minor = minor
         self.assumed: list[str] = []
+        self.given: dict[str, Any] = {
+            name: environ[name] for name in (_PIECES, _PIECE) if name in environ
+        }
+        for option, keys in _KEYS.items():
+            value = self._json(option, given)
+            self.given.update((key, value[key]) for key in keys if value.get(key) is not None)
+        self.given.update(given)
 
     def tokens(self) -> Tokens:
-        row = self.row
         ranks = self._number("tensor_parallel_size", 1)
         batched = self._batched()
-        piece = batched
-        if row.name.startswith("VLLM_"):
-            piece = self._number(row.name, _PIECE)
+        bound = "--max-num-batched-tokens" if self.minor >= 20 else _PIECE
+        piece = batched if self.minor >= 20 else self._number(_PIECE, _TOKENS)
         # vLLM's use_sequence_parallel_moe (config/parallel.py): with TP each rank has its share.
         most = min(piece, -(-batched // ranks))
-        parts = self._microbatches()
+        # Into how many parts a batch is cut (config/parallel.py, num_ubatches).
+        parts = 2 if self.given.get("enable_dbo") else self._number("ubatch_size", 1, least=0) or 1
         # DeepEP refuses more than the pieces are (csrc/deep_ep.cpp), also where they are off.
-        whole = bool(row.switch) and self._number(row.switch, 1, least=0) == 0
+        whole = 13 <= self.minor < 20 and self._number(_PIECES, 1, least=0) == 0
         padded = {most}
         for size in self._graphs(batched):
             for number in {size, size // parts, size - size // parts * (parts - 1)}:
@@ -196,76 +178,66 @@ class _Reading:
                 elif not whole:
                     padded.update((piece, share % piece))
         padded.discard(0)
-        return Tokens(most, tuple(sorted(padded)), (row.name,), ranks, tuple(self.assumed))
+        return Tokens(most, tuple(sorted(padded)), (bound,), ranks, tuple(self.assumed))
 
     def _batched(self) -> int:
+        """Return max_num_batched_tokens."""
         number = self._number("max_num_batched_tokens", 0)
         if number:
             return number
         if self.given.get("enable_chunked_prefill") is False:
             self.assumed.append("max_num_batched_tokens, which follows max_model_len")
-        faster = self.row.doubled and self.given.get("performance_mode") == "throughput"
-        return self.row.batched * (2 if faster else 1)
-
-    def _microbatches(self) -> int:
-        """Return into how many pieces a batch is cut (config/parallel.py, num_ubatches)."""
-        if self.given.get("enable_dbo"):
-            return 2
-        return self._number("ubatch_size", 1, least=0) or 1
+        doubled = self.minor >= 17 and self.given.get("performance_mode") == "throughput"
+        return (_TOKENS if self.minor >= 20 else _STEP_IN_PIECES) * (2 if doubled else 1)
 
     def _graphs(self, batched: int) -> Iterable[int]:
         """Return the CUDA graph sizes (config/vllm.py, _set_cudagraph_sizes)."""
-        compilation = self._map("compilation_config")
-        mode = str(compilation.get("cudagraph_mode", "")).upper()
-        level = self.given.get("optimization_level")
-        if self.given.get("enforce_eager") or mode == "NONE" or str(level) == "0":
+        mode = str(self.given.get("cudagraph_mode", "")).upper()
+        level = str(self.given.get("optimization_level"))
+        if self.given.get("enforce_eager") or mode == "NONE" or level == "0":
             return ()
         query = 1 + self._speculative()
-        most = self._number("max_cudagraph_capture_size", 0, compilation)
+        most = self._number("max_cudagraph_capture_size", 0)
         if not most:
             seqs = self._number("max_num_seqs", _MAX_SEQS)
-            most = min(seqs * 2 * (query if self.row.by_query else 1), _MAX_GRAPH)
+            most = min(seqs * 2 * (query if self.minor >= 13 else 1), _MAX_GRAPH)
         most = min(most, batched)
-        sizes = self._sizes(compilation)
+        sizes = self._sizes()
         if sizes:
             sizes = [size for size in sizes if size <= batched]
             most = max(sizes, default=0)
         else:
             sizes = [1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)]
             sizes = [size for size in sizes if size <= most]
-            if self.row.keep_most and batched <= most:
-                sizes.append(batched)
-        separate = mode in ("", "FULL_AND_PIECEWISE", "FULL_DECODE_ONLY") and str(level) != "1"
+            if self.minor >= 20 and batched <= most:
+                sizes.append(batched)  # config/vllm.py
+        separate = mode in ("", "FULL_AND_PIECEWISE", "FULL_DECODE_ONLY") and level != "1"
         if query == 1 or not separate:
             return sizes
         # See adjust_cudagraph_sizes_for_spec_decode in config/compilation.py.
         rounded = {-(-size // query) * query for size in sizes}
         return [size for size in rounded if size <= most] or [query]
 
-    def _sizes(self, compilation: Mapping[str, Any]) -> list[int]:
-        name = "cudagraph_capture_sizes"
-        value = self.given.get(name, compilation.get(name))
+    def _sizes(self) -> list[int]:
+        """Return the CUDA graph sizes that are given."""
+        value = self.given.get("cudagraph_capture_sizes")
         if value is None:
             return []
         words = value if isinstance(value, list) else str(value).split()
-        numbers = [_integer(word) for word in words]
-        known = [number for number in numbers if number is not None]
-        if len(known) < len(numbers) or not numbers:
-            self.assumed.append(name)
+        numbers = {_integer(word) for word in words}
+        if None in numbers or not numbers:
+            self.assumed.append("cudagraph_capture_sizes")
             return []
-        return sorted(set(known))
+        return sorted(number for number in numbers if number is not None)
 
     def _speculative(self) -> int:
         """Return the draft tokens of a step; the default of a draft model is not known here."""
-        if "speculative_config" not in self.given:
-            return 0
-        config = self._map("speculative_config")
-        if not config.get("num_speculative_tokens"):
+        if "speculative_config" in self.given and not self.given.get("num_speculative_tokens"):
             self.assumed.append("num_speculative_tokens")
-        return self._number("num_speculative_tokens", 0, config, least=0)
+        return self._number("num_speculative_tokens", 0, least=0)
 
-    def _map(self, name: str) -> Mapping[str, Any]:
-        value = self.given.get(name, {})
+    def _json(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        value = given.get(name, {})
         if isinstance(value, str):
             from eplb_launch.vllm.values import json_object
 
@@ -275,15 +247,11 @@ class _Reading:
         self.assumed.append(name)
         return {}
 
-    def _number(
-        self, name: str, default: int, more: Mapping[str, Any] = {}, *, least: int = 1
-    ) -> int:
+    def _number(self, name: str, default: int, *, least: int = 1) -> int:
         """Return the number that is given by a name; the default where none is, or none known."""
-        given = self.environ if name.startswith("VLLM_") else self.given
-        value = given.get(name, more.get(name))
-        if value is None:
+        if name not in self.given:
             return default
-        number = _integer(value)
+        number = _integer(self.given[name])
         if number is None or not least <= number <= _MOST:
             self.assumed.append(name)
             return default
@@ -294,15 +262,12 @@ def _integer(value: object) -> int | None:
     """Return the integer of a value as vLLM reads it: 256, "256", "1k"."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
-    if isinstance(value, int):
-        return value
-    if UNKNOWN in value:
-        return None
-    if value.isascii() and value.isdigit() and len(value) < 10:
-        return int(value)
+    text = str(value)
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
     from eplb_launch.vllm.values import human_readable_int
 
     try:
-        return human_readable_int(value)
+        return human_readable_int(text)
     except (ValueError, OverflowError):
         return None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.deepep.grids import PIECES, Tokens, fit, grid, remedies, tokens
+from eplb_launch.deepep.grids import CHANGES, Tokens, fit, grid, remedies, tokens
 
 TESTS = Path(__file__).parents[1]
 RESULTS = sorted((TESTS.parent / "benchmarks" / "results").glob("deepep-*.json"))
@@ -93,14 +93,14 @@ def test_the_cap(experts: int | None, sms: int, cap: int | None) -> None:
     assert fit(sms, experts, DEFAULT).cap == cap
 
 
-@given(
-    st.integers(1, 2000), st.integers(1, 200), st.integers(1, 600), st.sampled_from((1, 2, 4, 8))
-)
-def test_the_ranges_are_those_of_the_formula(experts: int, sms: int, number: int, cap: int) -> None:
-    calls = Tokens(number, (), ("x",), 1)
-    found = fit(sms, experts, calls, cap)
+@given(st.integers(1, 2000), st.integers(1, 200), st.integers(1, 600))
+def test_the_ranges_are_those_of_the_formula(experts: int, sms: int, number: int) -> None:
+    found = fit(sms, experts, Tokens(number, (), ("x",), 1))
+    cap = found.cap
     unfit = {call for first, last in found.eager for call in range(first, last + 1)}
-    assert unfit == {n for n in range(1, number + 1) if combine(experts, n, sms) + cap > sms}
+    assert (cap is None) is (grid(experts, sms) == sms)
+    if cap is not None:
+        assert unfit == {n for n in range(1, number + 1) if combine(experts, n, sms) + cap > sms}
 
 
 @given(st.integers(1, 2000), st.integers(1, 200))
@@ -251,6 +251,13 @@ def test_a_release_that_is_not_known_may_be_any() -> None:
     assert set(GRAPHS) < set(found.padded)
 
 
-def test_the_rows_of_the_releases_are_in_order() -> None:
-    assert [row.since for row in PIECES] == sorted({row.since for row in PIECES})
-    assert all(row.source for row in PIECES)
+def test_where_the_release_is_not_known_each_change_is_one() -> None:
+    assert list(CHANGES) == sorted(set(CHANGES))
+    tried: dict[str, Any] = {"performance_mode": "throughput", "speculative_config": {}}
+    tried |= {"max_num_seqs": "4", "speculative_config": {"num_speculative_tokens": 2}}
+    environ = {"VLLM_ENABLE_MOE_DP_CHUNK": "0"}
+    seen = [
+        (found.most, found.padded) for found in (tokens(tried, environ, n) for n in range(12, 34))
+    ]
+    changed = [n for n in range(13, 34) if seen[n - 12] != seen[n - 13]]
+    assert set(changed) <= set(CHANGES)
