@@ -66,9 +66,8 @@ def test_the_json_of_a_server() -> None:
         "needed": None,
         "reason": None,
         "assessment": {
-            **dict.fromkeys(("state", "cause", "reason", "value", "by")),
+            **dict.fromkeys(("state", "cause", "reason", "value", "by", "settles")),
             "unread": [],
-            "settles": "",
         },
         "server": dict.fromkeys(("entry", "program", "prefixes", "script", "elsewhere", "complete"))
         | {"prefixes": [None]},
