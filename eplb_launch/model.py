@@ -104,6 +104,9 @@ class Wrapper(Record):
     position: int  # index of its first word in the command
     drops: bool = False  # NCCL_MAX_CTAS does not get through it
     sets: bool = False  # it sets NCCL_MAX_CTAS itself
+    user: bool = False  # it runs the command as another user
+    python: str = ""  # how its Python environment is told: command.wrappers.FACTS
+    option: str = ""  # of its own, that makes it hand {name} on, or sets it to {value}
 
 
 class Server(Record):

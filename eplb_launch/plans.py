@@ -217,7 +217,7 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
     """Whether there is nothing that `checks` would have to look at: it costs start-up time."""
     if cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return False
-    if server.prefixes and not _harmless(server):
+    if not _harmless(server):
         return False
     if any(name.startswith(_TELLING) for name in server.environ):
         return False
@@ -231,13 +231,8 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
 
 def _harmless(server: Server) -> bool:
     """Whether what stands before a server leaves the variable alone, and starts it here as us."""
-    from eplb_launch.command.wrappers import PREFIXES
-
-    rows = [PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes]
-    told = any(w.drops or w.sets or w.name in NAMES for w in server.prefixes)
-    return bool(
-        server.hands_on and not (told or server.elsewhere or any("user" in r for r in rows))
-    )
+    told = any(w.drops or w.sets or w.user or w.name in NAMES for w in server.prefixes)
+    return bool(server.hands_on and not (told or server.elsewhere))
 
 
 def _cap(

@@ -15,7 +15,7 @@ from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
 from eplb_launch.check.tasks import File, Task, Word, environment, hides, words_at
 from eplb_launch.check.templating import placeholders
-from eplb_launch.command.shell.state import Place
+from eplb_launch.command.shell.syntax import Place
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.model import Server, cut

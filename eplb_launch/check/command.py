@@ -60,25 +60,22 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
 
 def _mentions(reader: Reader, found: Sequence[Finding]) -> Iterator[Mention]:
     """Yield the lines with an entry point that belong to no server, with the reason for each."""
-    lines: dict[str, set[int]] = {}
-    for finding in found:
-        first, last = finding.lines
-        lines.setdefault(finding.file, {finding.line}).update(
-            (finding.line, *range(first, last + 1))
-        )
-    repeated: dict[str, set[int]] = {}
-    for file, first, last in (again for kind in reader.kinds for again in kind.repeated):
-        repeated.setdefault(file, set()).update(range(first, last + 1))
-    troubles = {(trouble.file, trouble.line) for trouble in reader.troubles}
+    servers = {(one.file, line) for one in found for line in one.covers}
+    repeated = {
+        (file, line)
+        for kind in reader.kinds
+        for file, first, last in kind.repeated
+        for line in range(first, last + 1)
+    }
+    not_read = {trouble.file for trouble in reader.troubles}
     for mention in reader.mentions:
-        if mention.line in lines.get(mention.file, ()):
-            continue
-        why = mention.why
-        if mention.line in repeated.get(mention.file, ()):
-            why = "it repeats its owner, or another one of the same owner"
-        if not why and any(file == mention.file for file, _ in troubles):
+        at = mention.file, mention.line
+        why = "it repeats its owner, or another one of the same owner" if at in repeated else ""
+        why = why or mention.why
+        if not why and mention.file in not_read:
             why = "in a file of which a part is not read"
-        yield mention.replace(why=why or "no command starts it there, as far as it can be read")
+        if at not in servers:
+            yield mention.replace(why=why or "no command starts it there, as far as it can be read")
 
 
 def run(
@@ -92,12 +89,11 @@ def run(
 ) -> int:
     """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
     gc.disable()  # a tree of YAML takes twice as long with it, and the process ends soon
-    review = check(paths, vllm_version, follow=follow)
+    review = check(paths, vllm_version, follow=follow).replace(strict=strict)
     if review.idle:
         names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
         more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
         say(f"nothing that check reads is in {names}{more}")
-    text = reports.STYLES[style](review, strict=strict, verbose=verbose)
-    status = review.status(strict=strict)
+    text = reports.STYLES[style](review, verbose=verbose)
     print_text(text.encode("utf-8", "backslashreplace").decode("utf-8"), end="")
-    return status
+    return review.status

@@ -21,7 +21,7 @@ from eplb_launch.check.sources import YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.state import GAP
-from eplb_launch.command.wrappers import PREFIXES, SHELLS
+from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
@@ -261,7 +261,7 @@ class _Reader:
         if ENTRY_POINT.search(" ".join(texts)):
             first = texts[0].rpartition("/")[2]
             listed = not any(map(ENTRY_POINT.search, texts)) and "\n" not in "".join(texts)
-            if listed or first in SHELLS or first in PREFIXES:
+            if listed or first in SHELLS or first in WRAPPERS:
                 return self.task(at, COMMAND, words[0].line, tuple(words))
             return self.script(at, _lines(items, self.source))
         marked = [w for w in words if w.text.partition("=")[0].partition(".")[0] in MARKS]

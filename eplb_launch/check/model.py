@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment
 from eplb_launch.launch import LAUNCHER_FAILED
 from eplb_launch.model import Record
@@ -57,6 +59,12 @@ class Finding(Record):
         return WORDS[self.assessment.state]
 
     @property
+    def covers(self) -> tuple[int, ...]:
+        """The lines that belong to it."""
+        first, last = self.lines
+        return (self.line, *range(first, last + 1))
+
+    @property
     def rank(self) -> int:
         """Lower is worse."""
         return VERDICTS.index(self.verdict)
@@ -86,26 +94,61 @@ class Mention(Record):
     why: str
 
 
+class Issue(Record):
+    """What a scanner is told: a server that is not ok, or a warning of one."""
+
+    finding: Finding
+    rule: str  # EXPOSED, UNKNOWN or "warning"
+    title: str
+    message: str
+    severe: bool = False
+
+
 class Review(Record):
     """All that was found."""
 
     findings: tuple[Finding, ...]
     troubles: tuple[Trouble, ...]
     files: int  # how many were read
-    idle: tuple[str, ...] = ()  # files that were asked for, with nothing in them that is known here
+    idle: tuple[str, ...] = ()  # files that were named, and start nothing that check reads
     mentions: tuple[Mention, ...] = ()
+    strict: bool = False  # unknown counts as exposed, and no server is `apart`
 
-    def shown(self, *, strict: bool) -> tuple[Finding, ...]:
-        """Return the servers that are findings: with `strict`, those that are `apart` too."""
-        return tuple(one for one in self.findings if strict or not one.apart)
+    @property
+    def shown(self) -> tuple[Finding, ...]:
+        """The servers that are findings."""
+        return tuple(one for one in self.findings if self.strict or not one.apart)
 
-    def apart(self, *, strict: bool) -> tuple[Finding, ...]:
-        """Return the servers that are no findings."""
-        return tuple(one for one in self.findings if one.apart and not strict)
+    @property
+    def apart(self) -> tuple[Finding, ...]:
+        """The servers that are no findings."""
+        return tuple(one for one in self.findings if one.apart and not self.strict)
 
-    def status(self, *, strict: bool = False) -> int:
-        """Return the exit status: 1 where something is exposed, 125 where a file was not read."""
-        bad = (EXPOSED, UNKNOWN) if strict else (EXPOSED,)
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many servers have which verdict."""
+        verdicts = [finding.verdict for finding in self.shown]
+        return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+
+    @property
+    def issues(self) -> Iterator[Issue]:
+        """What a scanner is told, in the order of the servers."""
+        for one in self.shown:
+            found = one.assessment
+            if found.state not in OK_STATES:
+                severe = found.state == EXPOSED or self.strict
+                title = f"{one.verdict}: {one.name or one.entry or 'vLLM'}"
+                fixes = [f"{fix.how}:\n{fix.text}" for fix in one.fixes]
+                message = "\n".join([found.reason, *one.missing, *fixes])
+                yield Issue(one, found.state, title, message, severe)
+            for warning in found.warnings:
+                message = f"{warning.message}; {warning.remedy}"
+                yield Issue(one, "warning", warning.code, message)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 1 where something is exposed, 125 where a file was not read."""
+        bad = (EXPOSED, UNKNOWN) if self.strict else (EXPOSED,)
         if any(finding.assessment.state in bad for finding in self.findings):
             return 1
         return LAUNCHER_FAILED if self.troubles else 0

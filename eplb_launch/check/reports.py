@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from eplb_launch import __version__, model, terminal
-from eplb_launch.assessment import EXPOSED, UNKNOWN
+from eplb_launch.assessment import UNKNOWN
 from eplb_launch.check import sarif
-from eplb_launch.check.model import OK_STATES, VERDICTS, WORDS, Finding, Review
+from eplb_launch.check.model import VERDICTS, WORDS, Finding, Review, Trouble
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.render.explain import warning_as_dict
 
@@ -16,18 +16,20 @@ from eplb_launch.render.explain import warning_as_dict
 SCHEMA = 2
 
 
-def text(review: Review, *, strict: bool, verbose: bool = False) -> str:
+def text(review: Review, *, verbose: bool = False) -> str:
     """For a person: a line for each server, what to do below it, and a summary."""
     lines: list[str] = []
-    for finding in review.shown(strict=strict):
+    for finding in review.shown:
         lines += _lines(finding)
     for trouble in review.troubles:
         place = f"{trouble.file}:{trouble.line}" if trouble.line else trouble.file
         lines.append(f"{place}: not read: {trouble.message}")
-    if verbose:
-        lines += _mentions(review, strict=strict)
-    lines.append(_summary(review, strict=strict))
+    lines += _ends(review, verbose=verbose)
     return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def _ends(review: Review, *, verbose: bool) -> list[str]:
+    return [*(_mentions(review) if verbose else ()), _summary(review)]
 
 
 def _lines(finding: Finding) -> list[str]:
@@ -42,24 +44,26 @@ def _lines(finding: Finding) -> list[str]:
     return lines
 
 
-def _mentions(review: Review, *, strict: bool) -> list[str]:
+def _mentions(review: Review) -> list[str]:
     """Return the servers that do not ask for EPLB, and the lines that are no server."""
     apart = []
-    for one in review.apart(strict=strict):
+    for one in review.apart:
         said = ": ".join(part for part in (one.name, one.assessment.reason) if part)
         apart.append(f"{one.file}:{one.line}: does not ask for EPLB: {said}")
         apart += [f"    {line}" for line in one.missing]
     return apart + [f"{one.file}:{one.line}: no server: {one.why}" for one in review.mentions]
 
 
-def _summary(review: Review, *, strict: bool) -> str:
-    counts = _counts(review, strict=strict)
-    total = len(review.shown(strict=strict))
-    apart = len(review.apart(strict=strict))
+def _summary(review: Review) -> str:
+    counts = review.counts
+    total = len(review.shown)
+    apart = len(review.apart)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
     parts[0] += " to the EPLB hang"
     if counts[WORDS[UNKNOWN]]:
-        parts[1] += " (counts as exposed: --strict)" if strict else " (--strict: counts as exposed)"
+        parts[1] += (
+            " (counts as exposed: --strict)" if review.strict else " (--strict: counts as exposed)"
+        )
     servers, files = _plural(total, "server"), _plural(review.files, "file")
     line = f"{servers} in {files}: {', '.join(parts)}"
     if not review.files:
@@ -84,27 +88,22 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _counts(review: Review, *, strict: bool) -> dict[str, int]:
-    verdicts = [finding.verdict for finding in review.shown(strict=strict)]
-    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-
-
 def printable(line: str) -> str:
     """Return a line without what a terminal would act on."""
     line = line.replace(UNREADABLE, "?")
     return "\t".join(map(model.printable, line.split("\t")))
 
 
-def as_dict(review: Review, *, strict: bool) -> dict[str, Any]:
+def as_dict(review: Review) -> dict[str, Any]:
     """Return a review as JSON-ready values; README.md documents the keys."""
     return {
         "schema": SCHEMA,
         "launcher": __version__,
-        "status": review.status(strict=strict),
+        "status": review.status,
         "files": review.files,
-        "counts": _counts(review, strict=strict),
-        "servers": [_server(finding) for finding in review.shown(strict=strict)],
-        "not_asked_for": [_server(finding) for finding in review.apart(strict=strict)],
+        "counts": review.counts,
+        "servers": [_server(finding) for finding in review.shown],
+        "not_asked_for": [_server(finding) for finding in review.apart],
         "mentions": [{"file": m.file, "line": m.line, "why": m.why} for m in review.mentions],
         "errors": [
             {"file": t.file, "line": t.line or None, "message": t.message} for t in review.troubles
@@ -129,38 +128,28 @@ def _server(finding: Finding) -> dict[str, Any]:
     }
 
 
-def as_json(review: Review, *, strict: bool, verbose: bool = False) -> str:
+def as_json(review: Review, *, verbose: bool = False) -> str:
     """For a program, which is always told all of it."""
     del verbose
-    return terminal.json_text(as_dict(review, strict=strict)) + "\n"
+    return terminal.json_text(as_dict(review)) + "\n"
 
 
-def github(review: Review, *, strict: bool, verbose: bool = False) -> str:
+def github(review: Review, *, verbose: bool = False) -> str:
     """For a workflow of GitHub Actions: annotations at the lines, and the summary in its log.
 
     docs.github.com/actions/reference/workflow-commands-for-github-actions.
     """
-    lines: list[str] = []
-    for finding in review.shown(strict=strict):
-        if finding.assessment.state not in OK_STATES:
-            severe = finding.assessment.state == EXPOSED or strict
-            title = f"{finding.verdict}: {finding.name or finding.entry or 'vLLM'}"
-            fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
-            message = "\n".join([finding.assessment.reason, *finding.missing, *fixes])
-            kind = "error" if severe else "warning"
-            lines.append(_annotation(kind, finding.file, finding.line, title, message))
-        for warning in finding.assessment.warnings:
-            message = f"{warning.message}; {warning.remedy}"
-            lines.append(_annotation("warning", finding.file, finding.line, warning.code, message))
-    lines += [_annotation("error", t.file, t.line, "not read", t.message) for t in review.troubles]
-    if verbose:
-        lines += map(printable, _mentions(review, strict=strict))
-    lines.append(printable(_summary(review, strict=strict)))
+    lines = [
+        _annotation("error" if one.severe else "warning", one.finding, one.title, one.message)
+        for one in review.issues
+    ]
+    lines += [_annotation("error", t, "not read", t.message) for t in review.troubles]
+    lines += map(printable, _ends(review, verbose=verbose))
     return "".join(f"{line}\n" for line in lines)
 
 
-def _annotation(kind: str, file: str, line: int, title: str, message: str) -> str:
-    place = f"file={_property(file)}" + (f",line={line}" if line else "")
+def _annotation(kind: str, at: Finding | Trouble, title: str, message: str) -> str:
+    place = f"file={_property(at.file)}" + (f",line={at.line}" if at.line else "")
     return f"::{kind} {place},title={_property('eplb-launch ' + title)}::{_data(message)}"
 
 
@@ -173,10 +162,10 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def as_sarif(review: Review, *, strict: bool, verbose: bool = False) -> str:
+def as_sarif(review: Review, *, verbose: bool = False) -> str:
     """For a code scanner, to which a line without a server is no result."""
     del verbose
-    return terminal.json_text(sarif.log(review, strict=strict)) + "\n"
+    return terminal.json_text(sarif.log(review)) + "\n"
 
 
 STYLES: Mapping[str, Callable[..., str]] = {

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from eplb_launch import __version__
 from eplb_launch.assessment import EXPOSED, UNKNOWN
-from eplb_launch.check.model import OK_STATES, Finding, Review
+from eplb_launch.check.model import Issue, Review
 from eplb_launch.model import UNKNOWN as UNREADABLE
 
 SCHEMA = (
@@ -33,18 +33,8 @@ _RULES = {
 }
 
 
-def log(review: Review, *, strict: bool) -> dict[str, Any]:
+def log(review: Review) -> dict[str, Any]:
     """Return the log: a result for each server that is not ok, and for each warning."""
-    results: list[dict[str, Any]] = []
-    for finding in review.shown(strict=strict):
-        if finding.assessment.state not in OK_STATES:
-            level = "error" if strict else _RULES[finding.assessment.state][0]
-            fixes = [f"{fix.how}:\n{fix.text}" for fix in finding.fixes]
-            message = "\n".join([_about(finding), *finding.missing, *fixes])
-            results.append(_result(finding, finding.assessment.state, level, message))
-        for warning in finding.assessment.warnings:
-            message = f"{warning.code}: {warning.message}; {warning.remedy}"
-            results.append(_result(finding, "warning", "warning", message))
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -53,7 +43,7 @@ def log(review: Review, *, strict: bool) -> dict[str, Any]:
                 "tool": {"driver": _driver()},
                 "columnKind": "unicodeCodePoints",
                 "invocations": [_invocation(review)],
-                "results": results,
+                "results": [_result(issue) for issue in review.issues],
             }
         ],
     }
@@ -87,20 +77,14 @@ def _invocation(review: Review) -> dict[str, Any]:
     }
 
 
-def _about(finding: Finding) -> str:
-    return (
-        f"{finding.name}: {finding.assessment.reason}"
-        if finding.name
-        else finding.assessment.reason
-    )
-
-
-def _result(finding: Finding, rule: str, level: str, message: str) -> dict[str, Any]:
+def _result(issue: Issue) -> dict[str, Any]:
+    finding = issue.finding
+    about = issue.title if issue.rule == "warning" else finding.name
     return {
-        "ruleId": rule,
-        "ruleIndex": list(_RULES).index(rule),
-        "level": level,
-        "message": {"text": _text(message)},
+        "ruleId": issue.rule,
+        "ruleIndex": list(_RULES).index(issue.rule),
+        "level": "error" if issue.severe else _RULES[issue.rule][0],
+        "message": {"text": _text(f"{about}: {issue.message}" if about else issue.message)},
         "locations": [_location(finding.file, finding.line)],
         "properties": {"cause": finding.assessment.cause},
     }

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from eplb_launch.command.find import shell_string
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal, split, tokens
-from eplb_launch.command.shell.state import Place
-from eplb_launch.command.shell.syntax import parse
-from eplb_launch.command.wrappers import LAUNCHERS, SHELLS
+from eplb_launch.command.shell.syntax import Place, parse
+from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.launch_options import NAMES
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 MAX_LENGTH = 256 * 1024  # larger scripts are archives with a script in front
@@ -65,7 +65,7 @@ def with_exports(script: str, value: Callable[[str, str], str | None]) -> str:
     it is not, None if that cannot be known. That leaves the command as it is, unless the very same
     CMD follows: then it is set where it has to be.
     """
-    if not any(name in script for name in LAUNCHERS):
+    if not any(name in script for name in NAMES):
         return script
     for start, end, launched in sorted(_evaluated(script), reverse=True):
         setting = value(script[:start], launched)
@@ -128,7 +128,7 @@ def is_launcher(text: str) -> bool:
     words = [word.rpartition("/")[2] for word in split(text)]
     before = words[: words.index("--")] if "--" in words else []
     formats = [value for value in _values(before, "--format") if value != "shell"]
-    return any(word in LAUNCHERS for word in before) and "env" in before and not formats
+    return any(word in NAMES for word in before) and "env" in before and not formats
 
 
 def _values(words: Sequence[str], option: str) -> Iterator[str]:

@@ -191,7 +191,9 @@ class Context:
         for kind, _, value in said:
             if kind == "requires":
                 self.require(value)
-        self.wrappers.append(Wrapper(name, words, position, drops, sets))
+        says = row or {}
+        facts = "user" in says, says.get("python", ""), says.get("option", "")
+        self.wrappers.append(Wrapper(name, words, position, drops, sets, *facts))
 
     def _apply(self, said: Sequence[Said], row: Row) -> None:
         """Change the environment and the directory as a program's options say."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from eplb_launch.command.context import DEPTH, Context, requirement
 from eplb_launch.command.step import Step
-from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.command.wrappers import READERS, SHELLS, WRAPPERS
 from eplb_launch.entrypoints import (
     HINTS,
     IDLE,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from eplb_launch.command.context import Said
-    from eplb_launch.command.wrappers import Row
     from eplb_launch.files import Files
     from eplb_launch.model import Server
 
@@ -130,7 +129,7 @@ class Trail:
             # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
             option = before.startswith("-") and before != "--"
             return marked or not option or max(len(words) - 1, self.context.gap) >= found[1]
-        return name in PREFIXES or name in SHELLS or is_python(name)
+        return name in WRAPPERS or name in SHELLS or is_python(name)
 
     def _look(self, index: int) -> bool | None:
         """Look at the program at `index`: settled, not to be settled, or None to walk on."""
@@ -152,12 +151,11 @@ class Trail:
             return self._look_at_shell(index, name)
         if found is not None:
             return self._found(found, index)
-        row = PREFIXES.get(name)
         # Of `vllm bench sweep`, what its --serve-cmd starts is looked at next, if it has one.
         self.context.idle[0] = name in VLLM
-        if row is None:
+        if name not in WRAPPERS:
             return self._look_at_program(index)
-        return self._step(row, name, index, index + 1)
+        return self._step(name, index, index + 1)
 
     def _look_at_shell(self, index: int, name: str) -> bool:
         """As _look, for a shell."""
@@ -201,7 +199,7 @@ class Trail:
         self.context.sourced += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
-        from eplb_launch.command.shell.state import Place
+        from eplb_launch.command.shell.syntax import Place
 
         place = Place(self.positions[at], 0, len(text), exact=True)
         self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
@@ -219,21 +217,22 @@ class Trail:
             self.end = start
             found = module_entry(words, module, start)
             self.context.idle[0] = module in SWEEPS
-            if found is None and module in MODULE_PREFIXES:
-                return self._step(MODULE_PREFIXES[module], module, index, start)
+            if found is None and f"-m {module}" in WRAPPERS:
+                return self._step(f"-m {module}", index, start)
         elif UNKNOWN not in words[index]:
             self.end = max(self.end, min(start, len(words)))
             found = script_entry(words, start) if start < len(words) else None
         return False if found is None else self._found(found, index)
 
-    def _step(self, row: Row, name: str, index: int, start: int) -> bool | None:
+    def _step(self, path: str, index: int, start: int) -> bool | None:
         """Step over the program at `index`, whose own words go on at `start`."""
         step = Step(self, start)
-        last = step.over(row)
-        if last is None or step.settled:
-            return last is not None
+        row = step.over(path)
+        if row is None or step.settled:
+            return row is not None
         own = tuple(self.words[index : step.own_end])
-        self.context.step_over(name, own, self.positions[index], step.said, last)
+        name = path.removeprefix("-m ")
+        self.context.step_over(name, own, self.positions[index], step.said, row)
         self.end = end = step.end
         words = self.words
         if step.program is not None:
@@ -244,12 +243,12 @@ class Trail:
             self.server = search(started, places, self.context)
             return True
         if step.string is not None:
-            if "foreign" in last and not _LIKE_POSIX.isdisjoint(step.string):
+            if "foreign" in row and not _LIKE_POSIX.isdisjoint(step.string):
                 self.context.complete = False
             self._run(step.string, step.at, end, "sh")
             self._sweep(step.said, step.at)
             return True
-        if end < len(words) and "appends" in last:
+        if end < len(words) and "appends" in row:
             if not self.context.spend(len(words)):  # one in another, and all words copied for each
                 return True
             # What stands for each item, and after ":::" the items.
@@ -257,16 +256,16 @@ class Trail:
             behind = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
             self.words, self.positions = [*words[:end], *behind], self.positions[:stop]
             words = self.words
-        if end < len(words) and "joins" in last:
+        if end < len(words) and "joins" in row:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
-        if end < len(words) and "package" in last:
+        if end < len(words) and "package" in row:
             name, _ = requirement(words[end])
             self.context.require(words[end])
             self.words = words = [*words[:end], name, *words[end + 1 :]]
         found = None
         if end < len(words) and step.module:
             found = module_entry(words, words[end], end + 1)
-        elif end < len(words) and "module" in last:
+        elif end < len(words) and "module" in row:
             index = end
             found = script_entry(words, index)
         return None if found is None else self._found(found, index)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.command.wrappers import PREFIXES
 from eplb_launch.files import DISK
 from eplb_launch.model import UNKNOWN
 
@@ -30,13 +29,12 @@ def path_of(server: Server, files: Files = DISK) -> str:
     """
     path = server.environ.get("PATH", "")
     for prefix in reversed(server.prefixes):
-        kind = PREFIXES.get(prefix.name, {}).get("python")
-        if kind == "knows" or (kind == "project" and "tool" in prefix.words[:3]):
+        if prefix.python == "knows":
             raise NotKnownError(prefix.name)
-        if kind == "project":
+        if prefix.python == "project":
             folder = _project_environment(prefix.words, server.environ, server.directory, files)
             return f"{folder}/bin:{path}" if folder else path
-        if kind == "prefix":
+        if prefix.python == "prefix":
             folder = _option(prefix.words, ("-p", "--prefix"))
             if not folder:
                 raise NotKnownError(prefix.name)

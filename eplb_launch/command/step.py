@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eplb_launch.command.context import DEPTH
-from eplb_launch.command.wrappers import PREFIXES, SHELLS
+from eplb_launch.command.wrappers import BARE, GROUPS, PAIRS, SHELLS, VALUED, WRAPPERS, row_of
 from eplb_launch.entrypoints import NOTHING, VLLM, entry_at
 from eplb_launch.model import is_python
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from eplb_launch.command.context import Said
     from eplb_launch.command.find import Trail
     from eplb_launch.command.wrappers import Row
-
-_VALUED = (
-    *("values", "exports", "sets", "passes", "unsets", "chdir", "string", "splits", "program"),
-    *("replaces", "hosts", "spreads", "params", "requires"),
-)
-_PAIRS = "pairs", "assigns"
-_BARE = "flags", "clears", "keeps", "module", "refuses"
-_kinds: dict[int, dict[str, str]] = {}
 
 
 class Step:
@@ -38,23 +30,25 @@ class Step:
         self.module = False  # the command is a Python module and its arguments
         self.settled = False  # no command is started
 
-    def over(self, row: Row) -> Row | None:
-        """Skip options and operands; return the last sub-command's row, None: no command."""
-        while self._level(row):
-            if self.settled or "subs" not in row:
-                self.own_end = self.own_end or self.end
-                return row
-            sub = "".join(self.trail.words[self.end : self.end + 1])
-            self.end += 1
-            if sub not in row["subs"]:
+    def over(self, path: str) -> Row | None:
+        """Skip options and operands; return what the rows say together, None: no command."""
+        rows: Row = {}
+        while path in WRAPPERS:
+            row = row_of(path)
+            rows = {**rows, **row}
+            if not self._level(row):
                 break
-            row = row["subs"][sub]
+            if self.settled or path not in GROUPS:
+                self.own_end = self.own_end or self.end
+                return rows
+            path += " " + "".join(self.trail.words[self.end : self.end + 1])
+            self.end += 1
         return None
 
     def _level(self, row: Row) -> bool:
         """As over, for one level of sub-commands; False where what the row needs is not there."""
         kinds = _kinds_of(row)
-        operands = row.get("operands", 0)
+        operands = int(row.get("operands", "0"))
         stops = row.get("stops", "").split()
         needs = row.get("needs", "").split()
         options = True
@@ -88,14 +82,16 @@ class Step:
         for option, glued in _options(word, kinds, row):
             kind = kinds.get(option, "")
             value = glued or ""
-            if glued is None and (kind in _VALUED or kind in _PAIRS):
+            if glued is None and (kind in VALUED or kind in PAIRS):
                 value = "".join(words[self.end : self.end + 1])
                 self.end += 1
-            if kind in _PAIRS:
+            if kind in PAIRS:
                 value += "=" + "".join(words[self.end : self.end + 1])
                 self.end += 1
-            elif not kind and glued is None and "greedy" in row and is_value(words, self.end):
-                self.end += 1
+            elif not kind and glued is None and "flags" in row and not option.startswith("--no-"):
+                # Right before a program it is an operand rather: `docker run --new IMAGE vllm`.
+                operand = "operands" in row and is_program(words, self.end + 1)
+                self.end += is_value(words, self.end) and not operand
             said.append((kind, option, value))
         return said
 
@@ -119,13 +115,8 @@ class Step:
 
 def _kinds_of(row: Row) -> dict[str, str]:
     """Return the column in which each option of a row stands."""
-    kinds = _kinds.get(id(row))
-    if kinds is None:
-        listed: dict[str, str] = row  # type: ignore[assignment]
-        keys = (*_VALUED, *_PAIRS, *_BARE)
-        kinds = {option: key for key in keys for option in listed.get(key, "").split()}
-        _kinds[id(row)] = kinds
-    return kinds
+    columns = (*VALUED, *PAIRS, *BARE)
+    return {option: column for column in columns for option in row.get(column, "").split()}
 
 
 def _options(word: str, kinds: dict[str, str], row: Row) -> list[tuple[str, str | None]]:
@@ -134,15 +125,19 @@ def _options(word: str, kinds: dict[str, str], row: Row) -> list[tuple[str, str 
         return [(word, None)]
     if word.startswith("--") or "words" in row or len(word) < 3:
         option, equals, value = word.partition("=")
+        if option not in kinds:
+            option = option.replace("_", "-")
         return [(option, value if equals else None)]
     found: list[tuple[str, str | None]] = []
     for at in range(1, len(word)):
         option = "-" + word[at]
-        if kinds.get(option) in _VALUED:
+        if kinds.get(option) in VALUED:
             found.append((option, word[at + 1 :].removeprefix("=") or None))
             break
         if option in kinds:
             found.append((option, None))
+        elif "flags" in row:
+            break  # what follows is its value
     return found
 
 
@@ -153,9 +148,15 @@ def is_server(words: Sequence[str], index: int) -> bool:
     return entry_at(words, index) not in (None, NOTHING)
 
 
-def is_value(words: Sequence[str], index: int) -> bool:
-    """Whether the word at `index` could be the value of an option that is not known."""
-    if index >= len(words) or words[index].startswith("-") or is_server(words, index):
+def is_program(words: Sequence[str], index: int) -> bool:
+    """Whether a program starts at `index` that may be, or start, a server."""
+    if index >= len(words):
         return False
     name = words[index].rpartition("/")[2]
-    return not (name in PREFIXES or name in SHELLS or is_python(name))
+    known = name in WRAPPERS or name in SHELLS or is_python(name)
+    return known or is_server(words, index)
+
+
+def is_value(words: Sequence[str], index: int) -> bool:
+    """Whether the word at `index` could be the value of an option that is not known."""
+    return index < len(words) and words[index][:1] != "-" and not is_program(words, index)

@@ -118,10 +118,9 @@ def _wrappers(case: Case) -> Iterator[Found]:
     names = dropping(case.met)
     arrived = case.met.environ.get(VARIABLE)
     if names and (plan.variables or plan.current):
-        from eplb_launch.command.wrappers import PREFIXES
-
-        option = PREFIXES.get(names[0], {}).get("option", "")
-        option = option.format(name=VARIABLE, value=case.cap) if len(names) == 1 else ""
+        options = (wrapper.option for wrapper in case.met.prefixes if wrapper.name == names[0])
+        option = next(options, "").format(name=VARIABLE, value=case.cap)
+        option = option if len(names) == 1 else ""
         yield (
             "variable-dropped",
             {

@@ -219,11 +219,7 @@ def advise(
 
 
 def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
-    other_user = False
-    if server.prefixes:
-        from eplb_launch.command.wrappers import PREFIXES
-
-        other_user = any("user" in PREFIXES.get(wrapper.name, {}) for wrapper in server.prefixes)
+    other_user = any(wrapper.user for wrapper in server.prefixes)
     found = readings(
         server.environ,
         plan.vllm_version,

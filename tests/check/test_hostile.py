@@ -285,7 +285,7 @@ def test_work_is_bounded_and_the_message_is_clear(
     else:
         assert len(said) == 1
         assert message in said[0]
-    assert review.status() == (0 if message is None else 125)
+    assert review.status == (0 if message is None else 125)
 
 
 @pytest.fixture
@@ -317,7 +317,7 @@ def test_a_deep_folder(deep: Path) -> None:
     assert [trouble.message for trouble in review.troubles][-1:] == [
         "unreadable: File name too long"
     ]
-    assert review.status() == 125
+    assert review.status == 125
 
 
 def test_a_deep_folder_does_not_end_the_command(deep: Path) -> None:
@@ -475,7 +475,7 @@ def test_a_reader_that_fails_ends_no_other(
         (str(tmp_path / file), "eplb-launch failed to read it, a bug of its own (ValueError)")
     ]
     assert [f.verdict for f in review.findings] == ["ok"]
-    assert review.status() == 125
+    assert review.status == 125
 
 
 def test_no_tag_does_anything(tmp_path: Path) -> None:
@@ -579,9 +579,9 @@ def test_what_is_outside_is_not_read_and_said(
     review = check([str(outside)])
     assert [path for path in opened if not path.startswith(str(outside))] == []
     assert [t.message for t in review.troubles if OUTSIDE in t.message]
-    assert review.status() == 125
+    assert review.status == 125
     for style in STYLES.values():
-        assert "hunter2" not in style(review, strict=False, verbose=False)
+        assert "hunter2" not in style(review)
     opened.clear()
     review = check([str(outside)], follow=True)
     assert [path for path in opened if not path.startswith(str(outside))]
@@ -740,4 +740,4 @@ def test_no_secret_is_printed(tmp_path: Path, name: str, text: str) -> None:
     review = check([str(tmp_path)], "0.16.0")
     assert review.findings
     for style in STYLES.values():
-        assert "hunter2" not in style(review, strict=True, verbose=True)
+        assert "hunter2" not in style(review.replace(strict=True), verbose=True)

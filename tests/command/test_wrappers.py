@@ -7,7 +7,16 @@ import shlex
 import pytest
 
 from eplb_launch.command import find_server
-from eplb_launch.command.wrappers import MODULE_PREFIXES, PREFIXES, READERS, SHELLS
+from eplb_launch.command.wrappers import (
+    BARE,
+    FACTS,
+    PAIRS,
+    READERS,
+    SHELLS,
+    VALUED,
+    WRAPPERS,
+    row_of,
+)
 from eplb_launch.model import UNKNOWN, Server
 
 HERE = {"A": "a", "B": "b"}
@@ -341,14 +350,24 @@ def test_option_that_no_row_lists(line: str) -> None:
     assert [argument.text for argument in server.arguments] == ["m"]
 
 
-@pytest.mark.parametrize("name", sorted(PREFIXES))
+@pytest.mark.parametrize("name", sorted(WRAPPERS))
 def test_row_with_nothing_behind(name: str) -> None:
-    assert find_server([name], {}) is None
+    started = shlex.split(name.replace("-m ", "python3 -m "))
+    assert find_server(started, {}) is None
     for words in (["--"], ["-c"], ["-e", "x"], ["run"], ["run", "--entrypoint"], ["x", "-c"]):
-        find_server([name, *words], {})
-        find_server([name, *words, "vllm", "serve"], {})
+        find_server([*started, *words], {})
+        find_server([*started, *words, "vllm", "serve"], {})
 
 
 def test_no_program_is_in_two_tables() -> None:
-    assert not set(PREFIXES) & (READERS | SHELLS)
-    assert not set(MODULE_PREFIXES) & set(PREFIXES) - {"coverage"}
+    assert not set(WRAPPERS) & (READERS | SHELLS)
+
+
+@pytest.mark.parametrize("name", sorted(WRAPPERS))
+def test_row_has_known_columns_and_no_option_twice(name: str) -> None:
+    row = row_of(name)
+    columns = {**VALUED, **PAIRS, **BARE}
+    assert row.keys() <= {*columns, *FACTS}
+    options = [option for column in columns for option in row.get(column, "").split()]
+    assert len(options) == len(set(options)) or "requires" in row
+    assert all(column in ("flags", "nodes") or row[column] for column in row.keys() - FACTS.keys())

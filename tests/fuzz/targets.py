@@ -201,7 +201,7 @@ class _Folder:
         if any(finding.assessment.cause == "failed" for finding in review.findings):
             raise Broken("failed to make sense of it")
         for name, style in STYLES.items():
-            text = style(review, strict=False)
+            text = style(review)
             if name in ("json", "sarif") and not (text.isascii() and json.loads(text)):
                 raise Broken(name)
             if not all(c.isprintable() or c in "\n\t" for c in text):
