@@ -193,7 +193,7 @@ class Stage:
         elif name in ("COPY", "ADD"):
             self.copy(exec_form(rest) or rest.split(), known)
         elif name == "RUN":
-            self.adds = self.adds or images.BRINGS.search(rest) is not None
+            self.adds = self.adds or images.brings(rest)
             releases = _INSTALLS.findall(expand(rest, known, DOCKERFILE))
             self.installs = "".join(releases[-1:]) or self.installs
 

@@ -35,11 +35,19 @@ _PROGRAMS = re.compile(
     r"^/(?:$|opt\b|usr\b|bin\b|app\b|home\b|root/\.local|workspace)|eplb|venv|bin$"
 )
 # A step that installs the launcher, or may install it.
-BRINGS = re.compile(
-    r"\b(?:install|add|sync|cp|curl|wget)\b[^\n]*(?:eplb|requirements|\s-r\b|\s\.(?:\s|$))|--from"
-)
+_BRINGS = re.compile(r"\b(?:install|add|sync|cp|curl|wget)\b")
+_LAUNCHER = re.compile(r"eplb|requirements|\s-r\b|\s\.(?:\s|$)")
 # Proxies, sidecars and other engines: their options may have the names of vLLM's.
 _OTHER = re.compile(r"sglang|trtllm|tensorrt|router|routing|sidecar|proxy|gateway|scheduler|-epp\b")
+
+
+def brings(text: str) -> bool:
+    """Whether a step in a text installs the launcher, or may."""
+    if "--from" in text:
+        return True
+    lines = text.replace("\\\n", " ").split("\n")
+    steps = ((line, _BRINGS.search(line)) for line in lines)
+    return any(step and _LAUNCHER.search(line, step.end()) for line, step in steps)
 
 
 def split(image: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ They see the files of a container that are known, and none of this machine.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,6 +21,7 @@ _MAX_FILES = 100
 _MAX_DEPTH = 64  # folders, one inside another
 _MAX_PLANS = 512  # that are kept
 _MAX_COMMANDS = 64
+_TEXTS = 4  # characters that are looked through in the time that one is read
 _NAME = re.compile(r"[\w.+-]+")
 
 
@@ -36,6 +38,7 @@ class Plans:
     def enter(self, task: Task) -> None:
         """Have the files of a task where a Plan will look for them."""
         self.directory = task.directory
+        self.done.append(sum(map(len, _texts(task))) // _TEXTS)
         files = Given(dict(_wanted(task)))
         if files.texts != self.files.texts:
             self.files = files
@@ -91,12 +94,20 @@ class Plans:
         return self.known[key]
 
 
+def _texts(task: Task) -> list[str]:
+    return [*(word.text for word in task.words), *task.variables.known.values()]
+
+
+@functools.lru_cache(maxsize=32)  # many containers have the same script
+def _names(text: str) -> frozenset[str]:
+    return frozenset(_NAME.findall(text))
+
+
 def _wanted(task: Task) -> Iterator[tuple[str, str]]:
     """Yield the small files of a task, those first that it names, as far as there is room."""
     if not task.files:
         return
-    texts = (*(word.text for word in task.words), *task.variables.known.values())
-    names = {name for text in texts for name in _NAME.findall(text)}
+    names = frozenset().union(*map(_names, _texts(task)))
 
     def unnamed(entry: tuple[str, File]) -> bool:
         return entry[0].rpartition("/")[2] not in names
