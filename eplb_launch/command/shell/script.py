@@ -8,7 +8,7 @@ from __future__ import annotations
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
-from eplb_launch.command.shell.flow import Flow, copied, hints, stands
+from eplb_launch.command.shell.flow import FOLLOWED, Flow, copied, hints, stands
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal
 from eplb_launch.command.shell.simple import Command, Followed, text_place, with_input, without
 from eplb_launch.command.shell.state import (
@@ -90,6 +90,7 @@ class _Follower(Flow):
         arms: list[tuple[Arm, Guard]] = []
         while agenda:
             shell.choices, shell.agenda, shell.room = dict(agenda.pop(0)), agenda, room
+            state.charge(2 * FOLLOWED)
             here = state.branch()
             self.command(node, here)
             room = shell.room
