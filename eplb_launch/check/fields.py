@@ -126,11 +126,9 @@ class _At(Record):
     def is_vllm(self) -> bool:
         """Whether what is said here is said of vLLM: the nearest that names an engine counts."""
         for node, key in itertools.zip_longest(self.above, reversed(self.path), fillvalue=None):
-            said = f"{(key or '').lower()} {_said(node) if node is not None else ''}"
-            if any(other in said for other in _OTHER_ENGINES):
-                return False
-            if "vllm" in said:
-                return True
+            named = {_engine(key or ""), _engine_of(node) if node is not None else None}
+            if named != {None}:
+                return False not in named
         return False
 
 
@@ -412,10 +410,17 @@ def _environments(node: Node) -> list[tuple[str, Node]]:
     return [(key, value) for key, value in node.entries().items() if _is_environment(key)]
 
 
-@functools.lru_cache(maxsize=nodes.DEPTH)
-def _said(node: Node) -> str:
-    """Return the keys and the texts of a map."""
-    return " ".join(f"{key} {value.text}" for key, value in node.entries().items()).lower()
+def _engine(text: str) -> bool | None:
+    """Return whether a text names vLLM: False where it names another engine; None: neither."""
+    text = text.lower()
+    if any(other in text for other in _OTHER_ENGINES):
+        return False
+    return "vllm" in text or None
+
+
+@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+def _engine_of(node: Node) -> bool | None:
+    return _engine(" ".join(f"{key} {value.text}" for key, value in node.entries().items()))
 
 
 def _set(found: Variables, node: Node, source: Source) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -42,7 +41,8 @@ _NAMES = frozenset(
 )
 _SHOW = READERS - {"alias", "declare", "export", "local", "set", "test", "["}  # these may keep it
 _COMMENT = re.compile(r"\s*(?:#|//|;|--\s|/?\*|<!--|\{#|\{\{-?\s*/\*|rem\b)", re.IGNORECASE)
-_WORD = re.compile(r"[@\-\s\"'(]*(?:-\s+)?(?:[\w.-]+:\s*[|>]?-?\s*)?[\"'&|;(\s]*([\w./-]+)")
+_MOST = 1000  # characters of a line that are looked at for more than its entry point
+_WORD = re.compile(r"(?:[\w.-]+: ?[|>]?-? ?)?[\"'&|;( ]*([\w./-]+)")
 _HINTS = ("vllm", "huggingfaceserver")
 _INTERPRETER = re.compile(r"#!.*\b(?:node|perl|python[\d.]*|ruby)\b")
 _WRITTEN = re.compile(
@@ -95,7 +95,7 @@ def _guessed(source: Source, text: str, line: int, why: str) -> Task:
 
 def written(source: Source, number: int, line: str) -> Iterator[Task]:
     """Yield the script that a line writes to a file, with what it would start."""
-    match = _WRITTEN.search(line)
+    match = _WRITTEN.search(line[:_MOST])
     if match and ENTRY_POINT.search(match["text"]):
         why = "this line writes a script, and what starts that is not known"
         yield _guessed(source, match["text"], number, why)
@@ -112,23 +112,24 @@ def of_people(path: str, text: str = "") -> str:
 
 
 def entries(text: str) -> Iterator[int]:
-    """Yield the lines, counted from 1, at which an entry point begins."""
-    line, at = 1, 0
+    """Yield the lines, counted from 1, each once, at which an entry point begins."""
+    line, at, last = 1, 0, 0
     hinted = any(hint in text for hint in _HINTS)  # much faster than the pattern
     for match in ENTRY_POINT.finditer(text) if hinted else ():
         line += text.count("\n", at, match.start())
         at = match.start()
-        yield line
+        if line != last:
+            yield line
+        last = line
 
 
-@functools.lru_cache(maxsize=8)  # a long line may have thousands of entry points
 def why_none(line: str) -> str:
     """Return why a line with an entry point starts no server; "" if that is not plain."""
     if "kubectl.kubernetes.io/last-applied-configuration" in line:
         return "a copy of the object, in an annotation of it"
     if _COMMENT.match(line):
         return "a comment"
-    match = _WORD.match(line)
+    match = _WORD.match(" ".join(line[:_MOST].split()).lstrip("@- \"'("))
     first = match[1].rpartition("/")[2] if match else ""
     if first in _SHOW:
         return f"shown or looked for: {first}"
