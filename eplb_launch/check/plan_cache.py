@@ -34,7 +34,7 @@ class Plans:
         self.done: list[int] = []  # what looking for servers took, in characters
 
     def enter(self, task: Task) -> None:
-        """Have the files of a task where a Plan will look for them."""
+        """Take a task: the Plans that follow see its files."""
         self.directory = task.directory
         files = Given(dict(_wanted(task)))
         if files.texts != self.files.texts:
@@ -92,7 +92,7 @@ class Plans:
 
 
 def _wanted(task: Task) -> Iterator[tuple[str, str]]:
-    """Yield the small files of a task, those first that it names, as far as there is room."""
+    """Yield the small files of a task, up to a limit; files that it names come first."""
     if not task.files:
         return
     texts = (*(word.text for word in task.words), *task.variables.known.values())
