@@ -141,15 +141,24 @@ def _names(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
 
     os.walk calls itself for each level before Python 3.12.
     """
+    folders, files = [], []
     try:
-        names = sorted(os.listdir(folder))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    files.append(entry.name)
+                elif not entry.is_symlink() and entry.name not in _SKIPPED:
+                    folders.append(entry.name)
     except OSError as error:
         failed.append(error)
-        return [], []
-    paths = {name: os.path.join(folder, name) for name in names}
-    folders = [name for name in names if os.path.isdir(paths[name])]
-    files = sorted({*names}.difference(folders))
-    return [n for n in folders if n not in _SKIPPED and not os.path.islink(paths[n])], files
+    return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 class Reader:
