@@ -15,7 +15,8 @@ from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
 from eplb_launch.check.tasks import File, Task, Word, environment, hides, words_at
 from eplb_launch.check.templating import placeholders
-from eplb_launch.command.shell.state import Place
+from eplb_launch.command.context import PARSED
+from eplb_launch.command.shell.syntax import Place
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.model import Server, cut
@@ -172,6 +173,9 @@ class _Servers:
         if at and len(words[at]) > scripts.MAX_LENGTH:
             word = self.task.words[at]
             place = word.source.path, _line(word, scripts.guess_line(words[at]))
+            word.source.say(
+                f"a script in it is larger than {scripts.MAX_LENGTH >> 10} KiB: not read"
+            )
             yield self.unknown("script-too-large", "the script is too large to be read", place)
             return
         if at:
@@ -180,16 +184,22 @@ class _Servers:
             words = [placeholders(word) for word in words]
         yield from self.command(words, at)
 
-    def launched(self, words: Sequence[str], at: int, before: str, command: str) -> str | None:
-        """Return what the launcher sets for a command that a script has after `before`.
+    def launched(
+        self, words: Sequence[str], at: int, before: str, command: str, after: str
+    ) -> str | None:
+        """Return what the launcher sets for a command that a script has between two texts.
 
-        "" if it sets nothing, None if that is not known. The script is `words[at]`.
+        "" if it sets nothing, None if that is not known. The script is `words[at]`. Where the very
+        same command follows, it is set where it has to be.
         """
+        if not self.task.source.spend(PARSED * len(words[at])):
+            return None
         changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
         servers = self.plans.servers(changed, self.environ)
         plan = self.plan(servers[0], changed) if servers else None
         if plan is None or (plan.verdict is not None and plan.verdict.holds is None):
-            return None
+            follows = scripts.on_a_line(command) in scripts.on_a_line(after)
+            return str(CAP) if follows else None
         return plan.environment.get(VARIABLE, "")
 
     def command(self, words: Sequence[str], at: int) -> Iterator[Finding]:

@@ -28,9 +28,11 @@ PLACE = Place(
 _MAX_STAGES = 200
 _MAX_VARIABLES = 5_000
 _MAX_COPIES = 1_000
+_MAX_UP = 5  # folders that may be the context of a build
 _MAX_WORDS = 100  # that may name a file in a folder
-# What COPY names is a script or a file of settings, by its name.
+# Files with these names are no programs: scripts and settings.
 _NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
+_INSTALLS = re.compile(r"(?<![\w/.-])vllm(?:\[[\w,-]+\])?==\s*v?([^\s\"';&|\\]+)")
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
 _PAIR = re.compile(
     r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
@@ -53,11 +55,11 @@ class Dockerfile(Kind):
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
-        """Whether it begins with FROM or ARG, and these are no keys of YAML."""
+        """Whether it begins with an instruction FROM or ARG."""
         return first.split(" ", maxsplit=1)[0].upper() in ("FROM", "ARG")
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
-        """Take it; whether an image is made of it."""
+        """Take a file; return whether it builds an image."""
         super().take(source, text, document)
         return not source.named or final(source) is not None
 
@@ -69,12 +71,12 @@ class Dockerfile(Kind):
 def tasks(source: Source) -> Iterator[Task]:
     """Yield what the stages of a Dockerfile start: each may be the target of a build.
 
-    A stage that only passes on the entry point of vLLM's image is left out: it starts no server
-    before it is given arguments.
+    A stage without an ENTRYPOINT or a CMD is left out: the entry point of vLLM's image starts no
+    server without arguments.
     """
     for number, stage in enumerate(_stages(source, {})):
         words = (*stage.entrypoint, *stage.command)
-        if stage.says and words:
+        if stage.has_command and words:
             yield Task(
                 PLACE,
                 f"stage {stage.name or number}",
@@ -88,6 +90,7 @@ def tasks(source: Source) -> Iterator[Task]:
                 own_entry=bool(stage.entrypoint) and not stage.entrypoint[0].line,
                 only_arguments=not stage.entrypoint,
                 adds=stage.adds,
+                installs=stage.installs,
             )
 
 
@@ -111,6 +114,9 @@ class _Build:
         self.given = given
         self.defaults: dict[str, str] = {}  # of ARG before the first FROM
         self.read: dict[str, Source | None] = {}  # what COPY names, each file once
+        # What COPY names is below one of these: the folder of the Dockerfile, or one above it.
+        folder = source.directory or "."
+        self.contexts = [os.path.join(folder, *[".."] * up) for up in range(_MAX_UP)]
 
 
 def _stages(source: Source, given: Mapping[str, str]) -> list[Stage]:
@@ -142,30 +148,33 @@ class Stage:
         self.build = build
         self.name = name
         self.line = line
-        self.image: str = base.image if base else image  # that it all began with
+        self.image: str = base.image if base else image  # the image that is not a stage
         self.variables: Variables = Variables(base.variables if base else None)
         self.arguments: dict[str, str] = {}
         self.entrypoint: tuple[Word, ...] = base.entrypoint if base else entry
         self.command: tuple[Word, ...] = base.command if base else ()
         self.directory: str = base.directory if base else "/vllm-workspace" if entry else "/"
         self.files: dict[str, File] = dict(base.files) if base else {}
-        self.folders: dict[str, str] = dict(base.folders) if base else {}
+        self.folders: dict[str, Sequence[str]] = dict(base.folders) if base else {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
-        self.says: bool = base is not None and base.says  # it has an ENTRYPOINT or a CMD
+        self.has_command: bool = (
+            base is not None and base.has_command
+        )  # it has an ENTRYPOINT or a CMD
         self.adds: bool = base is not None and base.adds  # a step may bring programs
-        self.said_command = False
+        self.installs: str = base.installs if base else ""  # the release of vLLM
+        self.has_cmd = False  # a CMD of its own
 
     def take(self, line: int, name: str, rest: str) -> None:
         """Take an instruction."""
         known = ChainMap(self.variables.known, self.arguments)
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)
-            self.says = True
-            if not self.said_command:  # that of the base image is dropped
+            self.has_command = True
+            if not self.has_cmd:  # that of the base image is dropped
                 self.command = ()
         elif name == "CMD":
             self.command = self.words(line, rest)
-            self.says = self.said_command = True
+            self.has_command = self.has_cmd = True
         elif name == "SHELL":
             self.shell = tuple(exec_form(rest) or self.shell)
         elif name == "ENV":
@@ -184,7 +193,9 @@ class Stage:
         elif name in ("COPY", "ADD"):
             self.copy(exec_form(rest) or rest.split(), known)
         elif name == "RUN":
-            self.adds = self.adds or images.BRINGS.search(rest) is not None
+            self.adds = self.adds or images.brings(rest)
+            releases = _INSTALLS.findall(expand(rest, known, DOCKERFILE))
+            self.installs = "".join(releases[-1:]) or self.installs
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
         """Return the words of ENTRYPOINT or CMD."""
@@ -196,19 +207,22 @@ class Stage:
         return tuple(Word(text, self.build.source, line, end, block=True) for text in shell)
 
     def copy(self, words: Sequence[str], known: Mapping[str, str]) -> None:
-        """Note the files that are copied from beside the Dockerfile."""
+        """Note the files and folders that are copied from the context of the build."""
         *names, to = [word for word in words if not word.startswith("--")] or [""]
         staged = any(word.startswith("--from") for word in words)
         self.adds = self.adds or staged or not all(name.endswith(_NO_PROGRAMS) for name in names)
         to = expand(to, known, DOCKERFILE)
         read = self.build.read
         for name in () if staged else (expand(name, known, DOCKERFILE) for name in names):
-            path = os.path.normpath(os.path.join(self.build.source.directory, name))
-            if UNKNOWN not in path and path not in read and len(read) < _MAX_COPIES:
-                read[path] = self.build.source.near(path, "")
+            if UNKNOWN in name:
+                continue
+            places = [os.path.normpath(f"{folder}/{name}") for folder in self.build.contexts]
+            path = next(filter(os.path.exists, places), places[0])
+            if path not in read and len(read) < _MAX_COPIES:
+                read[path] = self.build.source.near(path, "", guessed=path != places[0])
             found = read.get(path)
             if found is None:
-                self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = path
+                self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = places
             else:
                 inside = to.endswith(("/", ".")) or len(names) > 1
                 target = posixpath.join(to, os.path.basename(name)) if inside else to
@@ -217,20 +231,22 @@ class Stage:
 
 
 def files_below(
-    folders: Mapping[str, str], words: Sequence[Word], directory: str, source: Source
+    folders: Mapping[str, Sequence[str]], words: Sequence[Word], directory: str, source: Source
 ) -> dict[str, File]:
     """Return the files that words name below folders, by their paths there.
 
-    `folders` has the paths here by those there.
+    `folders` has for each path there the paths that it may have here.
     """
     found: dict[str, File] = {}
     for word in words[:_MAX_WORDS]:
         path = posixpath.normpath(posixpath.join(directory, word.text))
-        for there, here in folders.items():
+        for there, places in folders.items():
             below = path.removeprefix(there.rstrip("/") + "/")
-            file = None if below == path else source.near(f"{here}/{below}", "", guessed=True)
-            if file is not None:
-                found[path] = File(file.text, file)
+            for place in places if below != path else ():
+                file = source.near(f"{place}/{below}", "", guessed=True)
+                if file is not None:
+                    found[path] = File(file.text, file)
+                    break
     return found
 
 

@@ -8,6 +8,7 @@ here: `kubernetes` and `compose` know more of it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -17,7 +18,7 @@ from typing import TypeAlias
 from eplb_launch.check import images, shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
-from eplb_launch.check.sources import YAML, Source
+from eplb_launch.check.sources import OF_A_WORD, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.state import GAP
@@ -95,9 +96,12 @@ class Fields(Kind):
         """Take a document, if a server may come of it."""
         if document is None or document.kind == TEXT or not any(hint in text for hint in HINTS):
             return False
-        found = list(tasks(source, document, {}))
-        self.found += found
-        return bool(found)
+        before = len(self.found)
+        for task in tasks(source, document, {}):
+            if not source.spend(OF_A_WORD * len(task.variables.known)):
+                break
+            self.found.append(task)
+        return len(self.found) > before
 
     def leftover(self) -> Iterator[Task]:
         yield from self.found
@@ -122,10 +126,7 @@ class _At(Record):
     def is_vllm(self) -> bool:
         """Whether vLLM is the engine here: the nearest map that names an engine counts."""
         for node, key in itertools.zip_longest(self.above, reversed(self.path), fillvalue=None):
-            texts = [key or ""]
-            for name, value in node.entries().items() if node is not None else ():
-                texts += [name, value.text]
-            said = " ".join(texts).lower()
+            said = f"{(key or '').lower()} {_said(node) if node is not None else ''}"
             if any(other in said for other in _OTHER_ENGINES):
                 return False
             if "vllm" in said:
@@ -154,6 +155,14 @@ class _Reader:
         # A route or a policy names the engine of pods that other objects start.
         self.operator = "." in group and not group.endswith(_NO_OPERATORS) and not selects
 
+    @functools.cached_property
+    def lines(self) -> list[str]:
+        return self.source.text.split("\n")
+
+    @functools.cached_property
+    def adds(self) -> bool:
+        return images.brings(self.source.text)
+
     def tasks(self) -> Iterator[Task]:
         at = _At(self.document)
         kind = self.document.string("kind").lower()
@@ -173,7 +182,7 @@ class _Reader:
             yield task
         if not found and self.started == before:
             why = "vLLM is its engine, and no field that is read here says how it is started"
-            text = "\n".join(self.source.text.split("\n")[at.node.line - 1 : at.node.end])
+            text = "\n".join(self.lines[at.node.line - 1 : at.node.end])
             yield self.task(at, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
     def walk(self, todo: list[_At], depth: int = 0) -> Iterator[Task]:
@@ -314,7 +323,7 @@ class _Reader:
             words,
             variables,
             image=image,
-            adds=images.BRINGS.search(self.source.text) is not None,
+            adds=self.adds,
         )
 
 
@@ -391,11 +400,22 @@ def _environment(at: _At, source: Source) -> Variables:
     """Return the variables that the maps around a field set; the innermost counts."""
     found = Variables()
     for node in reversed(at.above):
-        for key, value in node.entries().items():
-            role = _ENV.sub("", key).rstrip("_")
-            if _is_environment(key) and (_plain(key) in _ENVIRONMENTS or role in at.path):
+        for key, value in _environments(node):
+            if _plain(key) in _ENVIRONMENTS or _ENV.sub("", key).rstrip("_") in at.path:
                 _set(found, value, source)
     return found
+
+
+@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+def _environments(node: Node) -> list[tuple[str, Node]]:
+    """Return the keys of a map that stand for variables, with their values."""
+    return [(key, value) for key, value in node.entries().items() if _is_environment(key)]
+
+
+@functools.lru_cache(maxsize=nodes.DEPTH)
+def _said(node: Node) -> str:
+    """Return the keys and the texts of a map."""
+    return " ".join(f"{key} {value.text}" for key, value in node.entries().items()).lower()
 
 
 def _set(found: Variables, node: Node, source: Source) -> None:

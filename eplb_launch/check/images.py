@@ -11,21 +11,21 @@ from eplb_launch.vllm.releases import minor_release, release_of
 
 ENGINES = frozenset(name for name in WRAPPERS if "image" in row_of(name))
 _STARTS = ("create", "run")
-# Repositories of images whose tag is vLLM's version, by their last part. docker/Dockerfile* of
-# vLLM, and those who build from it under the same name.
+# The last parts of repositories whose tag is vLLM's version: those of docker/Dockerfile* of vLLM,
+# and of others who build under the same name.
 _NAMES = """
     vllm vllm-cpu vllm-cpu-env vllm-cpu-release-repo vllm-nonroot vllm-openai vllm-openai-cpu
     vllm-openai-nonroot vllm-openai-rocm vllm-openai-xpu vllm-sagemaker
 """
 _BY_TAG = frozenset(_NAMES.split())
-# All releases of vLLM are 0.N; another number is that of somebody's own image.
+# All releases of vLLM are 0.N; another number counts the images of their publisher.
 _TAG = re.compile(r"v?(0\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
 _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vllm_0.11.1_2025
 
-# Who publishes images under vLLM's names with versions of their own.
+# These publish images under vLLM's names, with versions of their own.
 _OTHERS = ("lmcache",)
 
-# Images with vLLM as their publishers have them: none has this launcher.
+# Images with vLLM, as they are published: none has this launcher.
 _PUBLISHED = re.compile(
     r"^(?:(?:docker\.io|index\.docker\.io|public\.ecr\.aws/q9t5s3a7)/)?vllm/vllm-|^ghcr\.io/llm-d/"
     r"|^nvcr\.io/nvidia/(?:ai-dynamo/)?vllm|^lmcache/vllm-|^quay\.io/vllm/|^rocm/vllm"
@@ -34,12 +34,20 @@ _PUBLISHED = re.compile(
 _PROGRAMS = re.compile(
     r"^/(?:$|opt\b|usr\b|bin\b|app\b|home\b|root/\.local|workspace)|eplb|venv|bin$"
 )
-# A step that installs it, or may.
-BRINGS = re.compile(
-    r"\b(?:install|add|sync|cp|curl|wget)\b[^\n]*(?:eplb|requirements|\s-r\b|\s\.(?:\s|$))|--from"
-)
-# What is in front of an engine, beside it, or another one: its options may be called like vLLM's.
+# A step that installs the launcher, or may install it.
+_BRINGS = re.compile(r"\b(?:install|add|sync|cp|curl|wget)\b")
+_LAUNCHER = re.compile(r"eplb|requirements|\s-r\b|\s\.(?:\s|$)")
+# Proxies, sidecars and other engines: their options may have the names of vLLM's.
 _OTHER = re.compile(r"sglang|trtllm|tensorrt|router|routing|sidecar|proxy|gateway|scheduler|-epp\b")
+
+
+def brings(text: str) -> bool:
+    """Whether a step in a text installs the launcher, or may."""
+    if "--from" in text:
+        return True
+    lines = text.replace("\\\n", " ").split("\n")
+    steps = ((line, _BRINGS.search(line)) for line in lines)
+    return any(step and _LAUNCHER.search(line, step.end()) for line, step in steps)
 
 
 def split(image: str) -> tuple[str, str]:
@@ -75,7 +83,7 @@ def is_bare(image: str, mounts: Iterable[str]) -> bool:
 
 
 def is_other(image: str) -> bool:
-    """Whether an image is one of something else, by its name: a program in it is not vLLM."""
+    """Whether an image has another program than vLLM, by its name."""
     return not is_vllm(image) and _OTHER.search(split(image)[0]) is not None
 
 

@@ -84,7 +84,7 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
     path = next((word for word in found.words[:4] if NAME in word.replace("_", "-")), NAME)
     image, bare = (run.image, run.bare) if run is not None else (task.image, task.bare)
     if bare and not any(path.startswith(mount.rstrip("/") + "/") for mount in task.mounts):
-        if any(images.BRINGS.search(word.text) for word in task.words):
+        if any(images.brings(word.text) for word in task.words):
             return None
         return PlanWarning(
             CODE,

@@ -5,19 +5,23 @@ They see the files of a container that are known, and none of this machine.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from eplb_launch.check.tasks import Task
+from eplb_launch.check.tasks import File, Task
 from eplb_launch.command import look
 from eplb_launch.files import Given
-from eplb_launch.model import Server
+from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.plans import Plan, plan_for
 
+_MAX_FILE = 1 << 20
+_MAX_ALL = 2 << 20
 _MAX_FILES = 100
+_MAX_DEPTH = 64  # folders, one inside another
 _MAX_PLANS = 512  # that are kept
 _MAX_COMMANDS = 64
-_MAX_DEPTH = 64  # folders, one inside another
+_TEXTS = 4  # characters that are looked through in the time that one is read
 _NAME = re.compile(r"[\w.+-]+")
 
 
@@ -32,9 +36,10 @@ class Plans:
         self.done: list[int] = []  # what looking for servers took, in characters
 
     def enter(self, task: Task) -> None:
-        """Take a task: the Plans that follow see its files."""
+        """Have the files of a task where a Plan will look for them."""
         self.directory = task.directory
-        files = Given(_files(task))
+        self.done.append(sum(map(len, _texts(task))) // _TEXTS)
+        files = Given(dict(_wanted(task)))
         if files.texts != self.files.texts:
             self.files = files
             self.known.clear()
@@ -89,10 +94,28 @@ class Plans:
         return self.known[key]
 
 
-def _files(task: Task) -> dict[str, str]:
-    """Return the files of a task, up to a limit; files that it names come first."""
-    texts = (*(word.text for word in task.words), *task.variables.known.values())
-    names = {name for text in texts if task.files for name in _NAME.findall(text)}
-    usable = (p for p in task.files if p.startswith("/") and p.count("/") <= _MAX_DEPTH)
-    paths = sorted(usable, key=lambda path: path.rpartition("/")[2] not in names)
-    return {path: task.files[path].text for path in paths[:_MAX_FILES]}
+def _texts(task: Task) -> list[str]:
+    return [*(word.text for word in task.words), *task.variables.known.values()]
+
+
+@functools.lru_cache(maxsize=32)  # many containers have the same script
+def _names(text: str) -> frozenset[str]:
+    return frozenset(_NAME.findall(text))
+
+
+def _wanted(task: Task) -> Iterator[tuple[str, str]]:
+    """Yield the small files of a task, up to a limit; files that it names come first."""
+    if not task.files:
+        return
+    names = frozenset().union(*map(_names, _texts(task)))
+
+    def unnamed(entry: tuple[str, File]) -> bool:
+        return entry[0].rpartition("/")[2] not in names
+
+    left, room = _MAX_FILES, _MAX_ALL
+    for path, file in sorted(task.files.items(), key=unnamed):
+        size = len(file.text)
+        usable = path.startswith("/") and UNKNOWN not in path and path.count("/") <= _MAX_DEPTH
+        if usable and size <= min(room, _MAX_FILE) and left:
+            left, room = left - 1, room - size
+            yield path, file.text

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from eplb_launch.check import images, units
 from eplb_launch.check.dockerfile import exec_form
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import Place, Task, Variables, words_at
+from eplb_launch.check.tasks import File, Place, Task, Variables, words_at
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 PLACE = Place(
@@ -57,6 +57,8 @@ def tasks(unit: Sequence[Source]) -> Iterator[Task]:
     program = entry or words_at(images.entry_point(image), unit[0], first.line)
     if any(word.startswith(_SETS) for word in units.words(settings, "PodmanArgs")):
         variables.unread.append("PodmanArgs=")
+    volumes = [one.value.split(":") for one in settings.get("Volume", ())]
+    files = {there[0]: units.file_of(here, unit[0]) for here, *there in volumes if there}
     yield Task(
         PLACE,
         os.path.basename(unit[0].path),
@@ -66,7 +68,8 @@ def tasks(unit: Sequence[Source]) -> Iterator[Task]:
         variables,
         units.last(settings, "WorkingDir") or "/",
         image,
+        {there: File(file.text, file) for there, file in files.items() if file is not None},
         own_entry=not entry and bool(program),
         only_arguments=not entry,
-        mounts=tuple(part for s in settings.get("Volume", ()) for part in s.value.split(":")[1:2]),
+        mounts=tuple(files),
     )

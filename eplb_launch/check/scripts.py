@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from eplb_launch.command.find import shell_string
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal, split, tokens
-from eplb_launch.command.shell.state import Place
-from eplb_launch.command.shell.syntax import parse
+from eplb_launch.command.shell.syntax import Place, parse
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.launch_options import NAMES
-from eplb_launch.vllm.releases import CAP, VARIABLE
+from eplb_launch.vllm.releases import VARIABLE
 
 MAX_LENGTH = 256 * 1024  # a larger script is an archive
 _PROGRAM = re.compile(
@@ -59,19 +58,16 @@ def line_of(script: str, place: Place) -> int:
     return script.count("\n", 0, match.start() if match else place.offset)
 
 
-def with_exports(script: str, value: Callable[[str, str], str | None]) -> str:
+def with_exports(script: str, value: Callable[[str, str, str], str | None]) -> str:
     """Return a script with what `eval "$(eplb-launch env -- CMD)"` would evaluate in its place.
 
-    `value` is given the script up to there and CMD, and returns what the variable is set to: "" if
-    it is not, None if that cannot be known. That leaves the command as it is, unless the very same
-    CMD follows: then it is set where it has to be.
+    `value` is given the script up to there, CMD, and the script from there, and returns what the
+    variable is set to: "" if it is not, None if that cannot be known.
     """
     if not any(name in script for name in NAMES):
         return script
     for start, end, launched in sorted(_evaluated(script), reverse=True):
-        setting = value(script[:start], launched)
-        if setting is None and _on_a_line(launched) in _on_a_line(script[end:]):
-            setting = str(CAP)
+        setting = value(script[:start], launched, script[end:])
         if setting is not None:
             done = f"export {VARIABLE}={setting}" if setting else ":"
             lines = script[start:end].count("\n")
@@ -93,7 +89,7 @@ def _evaluated(script: str) -> Iterator[tuple[int, int, str]]:
                 yield start, end, command
 
 
-def _on_a_line(command: str) -> str:
+def on_a_line(command: str) -> str:
     """Return a command with all its words on one line."""
     return " ".join(command.replace("\\\n", " ").split())
 

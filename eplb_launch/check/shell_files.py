@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ PLACE = Place(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
 )
 
-_FILE = re.compile(r"[\w.+-]+\.\w+")
+_FILE = re.compile(r"(?<![\w.+-])[\w.+-]+\.\w+")  # tried once for each word
 _MOST = 16  # files that a script may source or start
 _NODES = re.compile(r"#SBATCH\s+(?:--nodes[=\s]\s*|-N\s*)([\w*,-]+)")
 
@@ -45,12 +46,13 @@ class Script(Kind):
             files: dict[str, File] = {}
             todo = [source]
             while todo and len(files) < _MOST:
-                for name in _FILE.findall(todo.pop().text):
-                    for other in named.get(name, ()):
-                        path = os.path.abspath(other.path)
-                        if path not in files and other is not source:
-                            files[path] = File(other.text, other)
-                            todo.append(other)
+                names = dict.fromkeys(_FILE.findall(todo.pop().text))
+                found = itertools.chain.from_iterable(named.get(name, ()) for name in names)
+                for other in itertools.islice(found, _MOST):
+                    path = os.path.abspath(other.path)
+                    if path not in files and other is not source:
+                        files[path] = File(other.text, other)
+                        todo.append(other)
             directory = os.path.dirname(os.path.abspath(source.path)) if files else "/"
             yield task(source, source.text, 1, "").replace(files=files, directory=directory)
 

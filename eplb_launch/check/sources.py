@@ -80,8 +80,12 @@ class Source(Record):
         left = self.reach.left
         left[self.path] = left.get(self.path, ROOM * max(len(self.text), MAX_TEXT)) - work
         if left[self.path] < 0:
-            self.reach.said[self.path, TOO_MUCH] = None
+            self.say(TOO_MUCH)
         return left[self.path] >= 0
+
+    def say(self, message: str) -> None:
+        """Have it said once that something of this file is not read."""
+        self.reach.said[self.path, message] = None
 
     def near(self, path: str, kind: str, *, guessed: bool = False) -> Source | None:
         """Return a file that this one names; None if there is none, or if it cannot be read.
@@ -93,7 +97,7 @@ class Source(Record):
             return None
         if not reach.allows(path):
             if not guessed:
-                reach.said[self.path, f"{path} {OUTSIDE}"] = None
+                self.say(f"{path} {OUTSIDE}")
             return None
         if (path, kind) not in reach.known:
             there = os.path.isfile(path) and read(path, kind, reach=reach)

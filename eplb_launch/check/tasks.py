@@ -9,7 +9,7 @@ from eplb_launch.check import images
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.model import ONE_WORD, UNKNOWN, Record
-from eplb_launch.vllm.releases import CAP, VARIABLE
+from eplb_launch.vllm.releases import CAP, VARIABLE, minor_release
 
 VALUES = {VARIABLE: str(CAP)}  # what a fix sets
 
@@ -156,11 +156,14 @@ class Task(Record):
     uncapped_peers: bool = False  # pods that may be its Ray workers do not set the limit
     mounts: tuple[str, ...] = ()  # the paths at which something is mounted
     adds: bool = False  # a step of the build may bring programs
+    installs: str = ""  # the release of vLLM that a step of the build installs
     entry: str = ""  # the line to add to the variables that the file sets
 
     @property
     def version(self) -> tuple[str | None, str]:
-        """The release of vLLM that the image says, and why."""
+        """The release of vLLM that a step installs, or that the image says, and why."""
+        if minor_release(self.installs) is not None:
+            return self.installs, "a step of the Dockerfile installs it"
         found = images.version(self.image)
         return images.version(self.base) if self.base and found[0] is None else found
 

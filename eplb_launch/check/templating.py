@@ -57,10 +57,8 @@ def expand(
             value = known.get(found[1:], UNKNOWN)
         elif len(open_braces) > 1:
             begin, inside = open_braces.pop()
-            pieces, value = open_braces[-1][1], "".join(inside)
-            value = (
-                _chosen(begin, value, known, assumed=assumed) if "$" in begin else f"{{{value}}}"
-            )
+            pieces = open_braces[-1][1]
+            value = _chosen(begin, "".join(inside), known, assumed=assumed)
         else:
             value = found
         pieces.append(value)
@@ -73,7 +71,9 @@ def expand(
 
 
 def _chosen(begin: str, operand: str, known: Mapping[str, str], *, assumed: bool) -> str:
-    """Return what stands for `${NAME`, an operator, its operand and `}`."""
+    """Return the value of `${NAME`, an operator, its operand and `}`; braces alone stay."""
+    if begin == "{":
+        return f"{{{operand}}}"
     name = begin[2:].rstrip(":-+?")
     value, operator = known.get(name), begin[2 + len(name) :]
     if value is None:
@@ -86,9 +86,9 @@ def _chosen(begin: str, operand: str, known: Mapping[str, str], *, assumed: bool
 def joined(
     lines: Iterator[tuple[int, str]], skipped: Sequence[str], escape: str = "\\"
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield each line with its number, as the pieces that it has: behind an `escape` it goes on.
+    """Yield each line with its number, as its pieces: an `escape` at an end joins the next line.
 
-    `skipped`: how a line begins that does not end it, such as a comment; "" for an empty line.
+    Lines that begin with one of `skipped` are comments, and join; "" stands for an empty line.
     """
     for number, line in lines:
         pieces = [line.strip()]
@@ -115,7 +115,7 @@ _ESCAPED = re.compile(r"\\(\n[ \t]*|.)", re.DOTALL)
 def env_lines(source: Source | None, *, compose: bool = False) -> Iterator[tuple[str, str, int]]:
     """Yield the variables of a file, each with its line, as systemd reads it.
 
-    `compose`: as docker compose does, with `export`, comments and variables in a value.
+    `compose`: as docker compose reads it, which knows `export`, comments and variables in a value.
     """
     text, line, at = source.text if source else "", 1, 0
     for match in _LINE.finditer(text):

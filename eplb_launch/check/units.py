@@ -18,12 +18,12 @@ from eplb_launch.check.templating import env_lines, joined, replace
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-# Folders of units on a system: above them is its root, which EnvironmentFile= is meant in.
+# Folders of units on a system. Above them is its root, where EnvironmentFile= is looked for.
 _FOLDERS = re.compile(
     r"(?:^|/)(etc|run|lib|usr/lib|usr/local/lib|usr/share)"
     r"/(?:systemd/(?:system|user)|containers/systemd)(?=$|/)"
 )
-_RANKS = ("etc", "run")  # a drop-in there hides one of the same name that a package brings
+_RANKS = ("etc", "run")  # these hide a drop-in of the same name in the other folders
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _ALONE = re.compile(r"\$([A-Za-z_]\w*)")
 _SPECIFIER = re.compile("%(.)", re.DOTALL)
@@ -107,7 +107,7 @@ def _names(unit: str) -> Iterator[str]:
 def _in_order(drop_ins: Sequence[Source]) -> list[Source]:
     """Return drop-ins by their names, of each name one.
 
-    /etc hides /run, and that what a package brings; then the more specific one, which stands first.
+    Of the same name, one in /etc counts before one in /run, and then the more specific one.
     """
     by_name: dict[str, Source] = {}
     for source in sorted(drop_ins, key=_rank):
@@ -181,16 +181,17 @@ def words(settings: Settings, name: str) -> list[str]:
 
 
 def file_of(path: str, unit: Source) -> Source | None:
-    """Return a file that a unit names: below the root that the unit is in, else beside the unit.
+    """Return a file that a unit names: below the root of its system, else beside the unit.
 
-    None if it is on another machine.
+    None if neither is there: it is on another machine.
     """
-    if UNKNOWN in path or "*" in path or not path.startswith("/"):
+    if UNKNOWN in path or "*" in path or not path.startswith(("/", "./")):
         return None
     directory = os.path.abspath(unit.directory)
     match = _FOLDERS.search(directory)
     places = [directory[: match.start()] + path] if match else []
-    places.append(os.path.join(directory, os.path.basename(path)))
+    name = path if path.startswith("./") else os.path.basename(path)
+    places.append(os.path.normpath(os.path.join(directory, name)))
     found = next((place for place in places if os.path.isfile(place)), None)
     return unit.near(found, "") if found else None
 

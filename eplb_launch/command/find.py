@@ -199,7 +199,7 @@ class Trail:
         self.context.sourced += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
-        from eplb_launch.command.shell.state import Place
+        from eplb_launch.command.shell.syntax import Place
 
         place = Place(self.positions[at], 0, len(text), exact=True)
         self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]

@@ -214,7 +214,48 @@ CASES = [
     pytest.param("a.sh", "( " * 30_000 + "vllm serve", None, id="subshells"),
     pytest.param("a.sh", "A=aa\n" + "A=$A$A\n" * 60 + "vllm serve $A\n", None, id="A=$A$A"),
     pytest.param("a.sh", "vllm serve m\n" * 1500, None, id="servers"),
-    pytest.param("a.sh", "#!/bin/sh\nvllm serve\n" + "# x\n" * 80_000, None, id="long script"),
+    pytest.param(
+        "a.sh",
+        "#!/bin/sh\nvllm serve\n" + "# x\n" * 80_000,
+        "larger than 256 KiB",
+        id="long script",
+    ),
+    pytest.param(
+        "a.sh", f"x={'A' * 1_000_000}\nvllm serve", "larger than 256 KiB", id="one long word"
+    ),
+    pytest.param(
+        "a.sh",
+        'eval "$(eplb-launch env -- vllm serve m)"\n' * 6_000 + "vllm serve m\n",
+        "more work in it than in any real one",
+        id="exports, many times",
+    ),
+    pytest.param(
+        "a.yaml",
+        "".join(f"a{i}: vllm serve m\n" for i in range(5_000)),
+        "more work in it than in any real one",
+        id="fields beside fields",
+    ),
+    pytest.param(
+        "a.yaml",
+        "a: {env: {"
+        + "".join(f"A{i}: b, " for i in range(9_000))
+        + "}, b: ["
+        + "{run: vllm serve m}, " * 9_000
+        + "]}\n",
+        "more work in it than in any real one",
+        id="fields below variables",
+    ),
+    pytest.param(
+        "a.yaml",
+        f"{CONFIG_MAP}  a.sh: |\n{'    vllm serve m' + chr(10)}"
+        + "    # x\n" * 60_000
+        + f"---\n{HEAD}"
+        + "  - {image: vllm, command: [bash, /m/a.sh], volumeMounts: [{name: s, mountPath: /m}]}\n"
+        * 4_000
+        + VOLUME,
+        "more work in it than in any real one",
+        id="a large script, mounted many times",
+    ),
     pytest.param("a.sh", "vllm\n" * 300_000, "larger than 1 MB", id="longer script"),
     pytest.param("Dockerfile", "FROM x\nENV " + "A" * 200_000, None, id="a long name"),
     pytest.param(
@@ -245,6 +286,7 @@ CASES = [
         "Dockerfile", "FROM x\n" + "COPY z.sh /z\n" * 60_000 + "CMD vllm", None, id="COPY"
     ),
     pytest.param("Dockerfile", "FROM x\nRUN " + "\\\n" * 200_000, None, id="a long line"),
+    pytest.param("Dockerfile", "FROM x\nRUN vllm " + "pip install " * 80_000, None, id="install"),
     pytest.param("Dockerfile", "FROM x\nCMD " + "[" * 100_000, None, id="JSON"),
     pytest.param("a.service", "[Service]\nExecStart=vllm " + "\\\n" * 200_000, None, id="unit"),
     pytest.param(

@@ -119,6 +119,16 @@ FOLDERS = {
         'WORKDIR /s\nCOPY . .\nENV NCCL_MAX_CTAS=8\nENTRYPOINT ["./f/run.sh"]',
         "ok",
     ),
+    "the context is the folder above": (
+        "docker/Dockerfile",
+        'COPY f/run.sh /s/\nENTRYPOINT ["bash", "/s/run.sh"]',
+        "exposed",
+    ),
+    "and all of it": (
+        "docker/Dockerfile",
+        'COPY . /s/\nENTRYPOINT ["bash", "/s/f/run.sh"]',
+        "exposed",
+    ),
     "COPY of another stage": (
         "Dockerfile",
         'COPY --from=x f /s/\nENTRYPOINT ["bash", "/s/run.sh"]',
@@ -131,15 +141,17 @@ FOLDERS = {
 def test_a_script_in_a_folder_is_read_where_the_folder_is_put(
     tmp_path: Path, name: str, text: str, verdict: str
 ) -> None:
-    begin = (
-        f"FROM {IMAGE}\n" if name == "Dockerfile" else f"services:\n  v:\n    image: {IMAGE}\n    "
-    )
+    services = f"services:\n  v:\n    image: {IMAGE}\n    "
+    begin = f"FROM {IMAGE}\n" if name.endswith("Dockerfile") else services
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.write_text(f"{begin}{text}\n")
     script = tmp_path / "f" / "run.sh"
     script.parent.mkdir()
     script.write_text(f"#!/bin/bash\nexec {SERVE}\n")
-    [finding] = check([str(path)]).findings
+    review = check([str(tmp_path)])
+    [finding] = (one for one in review.findings if one.name)
+    assert not review.troubles
     place = (str(path), finding.line) if verdict == "unknown" else (str(script), 2)
     assert (finding.verdict, finding.file, finding.line) == (verdict, *place)
 
@@ -165,3 +177,26 @@ def test_the_fix_of_a_unit_leaves_the_other_variables_of_its_line(
     assert (finding.verdict, fix.how.rpartition(":")[2][:1], fix.text) == ("exposed", "2", new)
     path.write_text(starts.replace(old, fix.text))
     assert [one.verdict for one in check([str(path)], "0.16.0").findings] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "version"),
+    {
+        "RUN pip install vllm==0.16.0": "0.16.0",
+        "RUN uv pip install --system 'vllm[flashinfer]==0.12.0' ray": "0.12.0",
+        "ARG V=0.16.0\nRUN pip install \\\n  vllm==${V} \\\n  ray==2.50.0": "0.16.0",
+        "RUN pip install vllm==0.12.0\nRUN pip install vllm==0.16.1": "0.16.1",
+        "RUN pip install vllm==$(cat version)": None,
+        "ARG V\nRUN pip install vllm==$V": None,
+        "RUN pip install vllm>=0.16.0": None,
+        "RUN pip install my-vllm==0.16.0 ray==2.50.0": None,
+    }.items(),
+)
+def test_the_release_that_a_step_installs(tmp_path: Path, steps: str, version: str | None) -> None:
+    path = tmp_path / "Dockerfile"
+    path.write_text(f"FROM nvidia/cuda:12.8.0\n{steps}\nCMD {SERVE}\n")
+    [finding] = check([str(path)]).findings
+    expected = ("exposed", version) if version else ("unknown", None)
+    assert (finding.verdict, finding.version) == expected
+    (tmp_path / "compose.yaml").write_text("services: {v: {build: .}}\n")
+    assert {one.version for one in check([str(tmp_path)]).findings} == {version}

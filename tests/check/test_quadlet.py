@@ -85,3 +85,15 @@ def test_one_without_a_name(tmp_path: Path) -> None:
     path = tmp_path / "unit"
     path.write_text(unit(IMAGE, ARGS))
     assert [one.verdict for one in check([str(path)]).findings] == ["exposed"]
+
+
+@pytest.mark.parametrize("volume", ["./run.sh:/run.sh:ro,Z", "/srv/run.sh:/run.sh"])
+def test_a_script_that_is_mounted_is_read(tmp_path: Path, volume: str) -> None:
+    script = tmp_path / "run.sh"
+    script.write_text(f"#!/bin/sh\nexec vllm serve {ARGS.removeprefix('Exec=--model ')}\n")
+    path = tmp_path / "a.container"
+    path.write_text(unit(IMAGE, f"Volume={volume}", "Entrypoint=/run.sh"))
+    [finding] = check([str(path)]).findings
+    assert (finding.verdict, finding.file, finding.line) == ("exposed", str(script), 2)
+    path.write_text(unit(IMAGE, f"Volume=models{volume[1:]}", "Entrypoint=/run.sh"))
+    assert [one.assessment.cause for one in check([str(path)]).findings] == ["script-not-read"]

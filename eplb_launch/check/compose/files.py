@@ -54,7 +54,7 @@ class Files:
     def parts(self, name: str) -> tuple[list[Part], str]:
         """Return what all files say of a service, and why there may be more of it.
 
-        The last part that says something counts: those that it extends come first.
+        A later part overrides an earlier one: what a service extends comes before it.
         """
         files = [file for file in (self.first, self.override) if file is not None]
         found = [self._extended(file, name) for file in files]

@@ -24,7 +24,7 @@ PLACE = Place(
     begins="entrypoint: {}",
     own=("give the container a command that starts with eplb-launch", "entrypoint: {}"),
 )
-# With one of these, what a file starts may be said in another, or its variables there.
+# With one of these, another file may say what is started, or set its variables.
 _LEADS = (*LEADS, "build", "configs", "env_file", "extends", "include", "volumes")
 
 
@@ -38,7 +38,7 @@ class Compose(Kind):
         self.files: list[Part] = []
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
-        """Take it, if a server may come of it."""
+        """Take a document, if it may start a server."""
         services = document.get("services") if document else None
         if not document or not services or services.kind != MAP or document.string("apiVersion"):
             return False
@@ -76,10 +76,10 @@ class _Service:
         self.name = name
         self.node = whole.at("services", name) or whole
         self.parts, self.problem = files.parts(name)
-        self.assumed = assumed  # that variables have their defaults, be they in what decides
+        self.assumed = assumed  # variables have their defaults, also in what decides
         self.has_defaults = False
         self.unsplit = ""  # why a command is none
-        self.folders: dict[str, str] = {}  # that are mounted: the paths here by those there
+        self.folders: dict[str, Sequence[str]] = {}  # that are mounted
         self.unread = [self.problem] if self.problem else []
 
     def task(self) -> Task | None:
@@ -124,6 +124,7 @@ class _Service:
             as_text=not own_entry and given is not None and given.kind == TEXT,
             only_arguments=not entrypoint,
             adds=built is not None and built.adds,
+            installs=built.installs if built else "",
             mounts=tuple(mounts),
             entry=self.entry(),
         )
@@ -136,7 +137,7 @@ class _Service:
         return f'{VARIABLE}: "{CAP}"' if given.kind == MAP else f"- {VARIABLE}={CAP}"
 
     def unreadable(self, image: str, words: Sequence[Word]) -> str:
-        """Return why the command is not known; "" if it is, or seems to be none of vLLM."""
+        """Return why the command is not known; "" if it is known, or is not vLLM's."""
         if self.problem and not words and (not image or images.is_vllm(image)):
             return self.problem
         given = {name: self.get(name)[1] for name in ("entrypoint", "command")}
@@ -162,7 +163,7 @@ class _Service:
         return given[-1] if given else (self.source, None)
 
     def items(self, name: str) -> Iterator[tuple[Source, Node]]:
-        """Yield the elements of a key that adds to what is extended, the innermost last."""
+        """Yield the elements of a key that adds to what is extended."""
         for source, value in self.merged(name):
             for item in value.items if value.kind == LIST else [value]:
                 yield source, item
@@ -207,9 +208,9 @@ class _Service:
         return dockerfiles.final(file, target, arguments)
 
     def possible(self, name: str, text: str) -> str:
-        """Return a text with its variables replaced: a word, or what the variable `name` is set to.
+        """Return a text with its variables replaced: a word, or the value of the variable `name`.
 
-        A default is one value of many; but who writes one for the limit has thought of it.
+        Another value than the default may be given at the start. The default of the cap is trusted.
         """
         found = expand(text, self.files.defaults, COMPOSE)
         sure = expand(text, self.files.defaults, COMPOSE, assumed=name == VARIABLE)
@@ -260,7 +261,7 @@ class _Service:
                 target = rest.partition(":")[0] or host
             file = self.file(source, host) if host.startswith("./") else None
             if host.startswith(".") and file is None:
-                self.folders[target] = os.path.normpath(os.path.join(source.directory, host))
+                self.folders[target] = [os.path.normpath(os.path.join(source.directory, host))]
             yield target, file
         for source, config in self.items("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
@@ -283,7 +284,7 @@ class _Service:
 def _pairs(given: Node | None) -> Iterator[tuple[str, str, int]]:
     """Yield what a map, or a list of NAME=VALUE, sets, each with its line.
 
-    Without a value it is that of whoever starts compose.
+    One without a value has that of the environment where compose starts.
     """
     if given is None:
         return

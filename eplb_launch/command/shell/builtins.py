@@ -48,7 +48,7 @@ def assign(item: Item, state: State, *, export: bool = False) -> None:
         fields = elements(fields)
         if item.appends:
             fields = _as_list(state.get(item.name), position) + fields
-        if not state.spend(len(fields)):
+        if not state.spend(16 * len(fields)):
             fields = [(GAP, position)]
         state.put(item.name, fields)
         return

@@ -263,7 +263,7 @@ class _Expansion:
 
     def elements(self, fields: list[Field], *, quoted: bool, alone: bool, joined: bool) -> None:
         """Expand `$@`, `$*`, `${ARRAY[@]}` or `${ARRAY[*]}`."""
-        if not self.state.spend(sum([len(text) + 8 for text, _ in fields])):
+        if not self.state.spend(sum([len(text) + 32 for text, _ in fields])):
             fields = [(GAP, self.position)]
         if self.joins or (quoted and joined):
             self.put(" ".join([UNKNOWN if text == GAP else text for text, _ in fields]))

@@ -21,6 +21,7 @@ PARAMETER = "parameter"  # of `$NAME` the name, of `${..}` what is in the braces
 ARITHMETIC = "arithmetic"  # what is inside `$((..))`
 COMMAND = "command"  # what is inside `$(..)`, backquotes, `<(..)`: its output is not known
 
+MOST = 40_000  # tokens of one script: real ones have one for 9 characters
 BLANKS = " \t"
 SEPARATORS = " \t\n;&|()<>"
 SPECIAL = frozenset(SEPARATORS + "\"'\\$`")
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
 
 
 def tokens(script: str) -> list[Token]:
-    """Return the tokens of a script. A quote that is not closed reaches to the end."""
+    """Return the tokens of a script, the first MOST. An open quote reaches to the end."""
     return _Lexer(script).script()
 
 
@@ -179,7 +180,7 @@ class _Lexer:
     def script(self) -> list[Token]:
         """Return all tokens."""
         source = self.source
-        while self.at < len(source):
+        while self.at < len(source) and len(self.tokens) < MOST:
             if self.part():
                 continue
             char = source[self.at]

@@ -6,14 +6,13 @@ alternatives, each with the branches that lead to it, so that those of several v
 
 from __future__ import annotations
 
+from eplb_launch.command.shell.syntax import Place
 from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import TypeAlias
-
-    from typing_extensions import Self
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.syntax import Item, Node
@@ -57,27 +56,11 @@ _HOSTS = """
 _HOST = frozenset(_HOSTS.split())
 # Of these, alternatives are kept apart for a server. Others are unknown where they differ.
 _DECIDING = ("NCCL_", "RCCL_", "VLLM_", "SLURM_")
-
-
 _SPLIT = frozenset(" \t\n*?[" + UNKNOWN)
 
 
 class TooMuch(Exception):  # noqa: N818
     """There is too much to follow."""
-
-
-class Place(int):
-    """Where a word stands: its position in the command, and in the text of a script."""
-
-    offset: int
-    end: int
-    exact: bool  # what is inside of it has its place there too
-
-    def __new__(cls, position: int, offset: int, end: int, *, exact: bool = False) -> Self:
-        """Take all three."""
-        place = super().__new__(cls, position)
-        place.offset, place.end, place.exact = offset, end, exact
-        return place
 
 
 class Either:
@@ -299,15 +282,19 @@ class State:
         self.charge(len(found))
         return found
 
-    def handed_on(self, *, choose: bool) -> Iterator[tuple[str, str | None]]:
-        """Yield the same, on this way; without a way to `choose`, alternatives are unknown."""
-        for name, found in self.exported().items():
-            value: Stored = found
-            if isinstance(found, Either):
-                value = UNKNOWN
-                if choose and name.startswith(_DECIDING):
-                    value = self.shell.choose(found)
+    def handed_on(self) -> Iterator[tuple[str, str | None]]:
+        """Yield the same; alternatives are unknown."""
+        for name, value in self.exported().items():
             yield name, value if value is None or isinstance(value, str) else UNKNOWN
+
+    def chosen(self) -> dict[str, str | None]:
+        """Return of alternatives that decide about a server those on this way."""
+        found = {}
+        for name, value in self.exported().items():
+            if isinstance(value, Either) and name.startswith(_DECIDING):
+                one = self.shell.choose(value)
+                found[name] = one if one is None or isinstance(one, str) else UNKNOWN
+        return found
 
     def blame(self, name: str, *, variable: bool = False) -> None:
         """Note what cannot be known in a command."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.shell.lexer import NAME, Array, Redirection, Word, literal, tokens
+from eplb_launch.command.shell.lexer import MOST, NAME, Array, Redirection, Word, literal, tokens
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from typing_extensions import Self
 
     from eplb_launch.command.shell.lexer import Token
 
@@ -31,6 +33,20 @@ PASSED = ("!", "coproc")
 _KEPT = 1 << 20  # characters of scripts whose trees are kept
 
 
+class Place(int):
+    """Where a word stands: its position in the command, and in the text of a script."""
+
+    offset: int
+    end: int
+    exact: bool  # what is inside of it has its place there too
+
+    def __new__(cls, position: int, offset: int, end: int, *, exact: bool = False) -> Self:
+        """Take all three."""
+        place = super().__new__(cls, position)
+        place.offset, place.end, place.exact = offset, end, exact
+        return place
+
+
 class Node:
     """A command: simple, compound or a list of commands.
 
@@ -44,7 +60,7 @@ class Node:
     - while: a condition and the body in `parts`; `names`: what else the loop changes
     - function: its name in `names`, its body in `parts`
     - ( and {: `parts`, of which there is one, but for `[[ .. ]]`
-    - deep: nothing; too much is inside of each other, and the text from `at` on is not read
+    - deep: nothing; the text from `at` on is too much, or too deep inside of each other, to be read
     """
 
     __slots__ = ("at", "every", "items", "kind", "names", "operators", "parts", "redirections")
@@ -68,7 +84,12 @@ def parse(script: str) -> Node:
     """Return the list of commands that a script is. Nobody changes a tree: it is kept."""
     tree = _trees.get(script)
     if tree is None:
-        tree = _Parser(tokens(script)).list("")
+        found = tokens(script)
+        tree = _Parser(found).list("")
+        if len(found) >= MOST:
+            last = [token.at for token in found[-8:] if not isinstance(token, str)]
+            tree.parts.append(Node("deep", last[-1] if last else 0))
+            tree.operators.append(";")
         if sum(map(len, _trees)) + len(script) > _KEPT:
             _trees.clear()
         _trees[script] = tree
