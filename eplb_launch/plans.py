@@ -301,16 +301,7 @@ def settings_of(
             return None  # which may write it first
         return load(path, files)
 
-    reading = read(
-        server.words,
-        server.positions,
-        release,
-        serve=server.entry == "vllm serve",
-        own=OWN_OPTIONS.get(server.entry, ()),
-        load_config=load_config,
-    )
-    if not server.complete:
-        reading = reading.replace(complete=False)
+    reading = read(server, release, load_config, OWN_OPTIONS.get(server.entry, ()))
     default = f"default of vLLM {version}" if version else "default"
     found = resolve(reading, release, server.environ, nixl=nixl, default=default)
     return found, reading.given

@@ -38,6 +38,7 @@ MAX_BYTES = 64 * 1024  # of a conf file; a real one has a dozen lines
 
 _BLANKS = " \t\n\v\f\r"
 _DIGITS = "0123456789abcdef"
+_MANY = 64  # digits: out of range in every base
 _UNSET = -2  # the default of the channel parameters, which means that they are not set
 
 
@@ -70,20 +71,11 @@ def strtoll(text: str) -> int | None:
     text = text.lstrip(_BLANKS)
     sign = -1 if text[:1] == "-" else 1
     text = text[text[:1] in ("+", "-") :].lower()
-    base = 10
+    base = 8 if text[:1] == "0" else 10
     if text[:2] == "0x" and text[2:3] and text[2] in _DIGITS:
         base, text = 16, text[2:]
-    elif text[:1] == "0":
-        base = 8
-    digits = _DIGITS[:base]
-    number = 0
-    for letter in text:
-        if letter not in digits:
-            break
-        number = number * base + digits.index(letter)
-        if number > 2**63:
-            return None
-    number *= sign
+    digits = text[: len(text) - len(text.lstrip(_DIGITS[:base]))].lstrip("0")
+    number = sign * int(digits[:_MANY] or "0", base)
     return number if -(2**63) <= number < 2**63 else None
 
 
@@ -154,9 +146,9 @@ def readings(
     present = set()  # where the library is not known, it is the one that has files here
     given = {n: Value(environ[n], ENVIRONMENT) for n in NAMES if n in environ}
     for library in libraries(version, environ):
-        for paths in _conf_files(environ, library, files, other_user=other_user):
+        for user_file in _user_files(environ, library, files, other_user=other_user):
             reading = dict(given)
-            for path in paths:
+            for path in filter(None, (user_file, f"/etc/{library.conf}")):
                 place = os.path.join(directory or "", path)
                 present |= {library.conf} if files.exists(place) else set()
                 shown = path if path.isprintable() else ascii(path)
@@ -170,27 +162,21 @@ def readings(
     return tuple(result)
 
 
-def _conf_files(
+def _user_files(
     environ: Mapping[str, str], library: Library, files: Files, *, other_user: bool
-) -> Iterator[list[str]]:
-    """Yield the files that may be read, the first one first."""
-    last = f"/etc/{library.conf}"
-    named = environ.get(CONF_FILE, "")
-    homes: list[str | None] = [None]
+) -> list[str]:
+    """Return the files that may be read before that in /etc; "" where it may be none."""
+    named = environ.get(CONF_FILE)
     if named:
-        if UNKNOWN not in named:
-            homes = [named]
-    else:
-        variable = environ.get("HOME", "")
-        home = variable if library.home_from_variable else files.home()
-        if home is None:  # a user of LDAP or the like, whose $HOME is likely to be the same
-            homes = [f"{variable}/.{library.conf}", None] if variable else [None]
-        elif home and UNKNOWN not in home:
-            homes = [f"{home}/.{library.conf}"]
-        if (other_user or files.user() is None) and homes != [None]:
-            homes.append(None)
-    for path in homes:
-        yield [name for name in (path, last) if name]
+        return ["" if UNKNOWN in named else named]
+    variable = environ.get("HOME", "")
+    home = variable if library.home_from_variable else files.home()
+    sure = home is not None and files.user() is not None and not other_user
+    if home is None:  # a user of LDAP or the like, whose $HOME is likely to be the same
+        home = variable
+    if not home or UNKNOWN in home:
+        return [""]
+    return [f"{home}/.{library.conf}"] + ([] if sure else [""])
 
 
 def conf_values(path: str, files: Files = DISK) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
+    from eplb_launch.model import Server
     from eplb_launch.vllm.releases import Release
 
     # A word, and where it is from: its index in the command, a file, or the dotted options that it
@@ -123,29 +124,28 @@ class RefusedError(ValueError):
 
 
 def read(
-    words: Sequence[str],
-    positions: Sequence[int],
+    server: Server,
     release: Release,
-    *,
-    serve: bool,
     load_config: Callable[[str], Mapping[object, Any] | None],
     own: Sequence[str] = (),
 ) -> Reading:
-    """Return what the arguments give.
+    """Return what the arguments of a server give.
 
-    `words` are the arguments and `positions` where each stands in the command; `serve` says
-    whether they follow `vllm serve`; `own` are options that `vllm serve` has not. `load_config`
-    returns the content of a --config file, given its name, or None where it cannot be known.
-    Raises RefusedError where vLLM would refuse the arguments.
+    `load_config` returns the content of a --config file, given its name, or None where it cannot be
+    known; `own` are options of the command that `vllm serve` has not. Raises RefusedError where
+    vLLM would refuse the arguments.
     """
-    pairs: list[Word] = list(zip(words, positions, strict=True))
+    words = server.words
+    serve = server.entry == "vllm serve"
+    pairs: list[Word] = list(zip(words, server.positions, strict=True))
     if own:
         pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in own]
     if serve:
         pairs = _move_model(pairs, release)
-    complete = True
+    complete = server.complete
     if "--config" in words:
-        pairs, complete = _insert_config(pairs, release, load_config, serve=serve)
+        pairs, known = _insert_config(pairs, release, load_config, serve=serve)
+        complete = complete and known
     if any(word[:1] == UNKNOWN for word in words):
         from eplb_launch.vllm.options import may_be_options
 
@@ -206,7 +206,7 @@ def _insert_config(
 def _config_words(key: str, value: object, release: Release) -> Iterable[str]:
     option = "--" + key
     if isinstance(value, bool):
-        # From 0.28 false is --no-KEY where that exists: off, as all that is read here is anyway.
+        # From 0.28 false is --no-KEY where that exists: off, as all that the rules need is anyway.
         return (option,) if value else ()
     if isinstance(value, list):
         return (option, *map(_text, value)) if value else ()
@@ -269,11 +269,9 @@ def _join_dotted(pairs: list[Word], release: Release) -> list[Word]:
         for key in reversed(keys):
             values = {key: values}
         where = _where(source, word if equals else f"{word} {text}")
-        if option not in joined:
-            sources[option] = {}
-            joined[option] = Given({}, where, sources[option])
-        _update(joined[option].value, values)
-        sources[option][keys[0]] = where
+        sources.setdefault(option, {})[keys[0]] = where
+        entry = joined.setdefault(option, Given({}, where, sources[option]))
+        _update(entry.value, values)
     for option, entry in joined.items():
         rest += [(option, entry), ("{}", entry)]
     return rest

@@ -63,33 +63,58 @@ def resolve(
         "moe_backend": "auto",
         "enable_elastic_ep": False,
     }
-    of_eplb = _keys(reading, release, "eplb_config", "use_async", "communicator")
-    of_kernel = _keys(reading, release, "kernel_config", "moe_backend")
-    given = {**reading.given, **of_eplb}
-    found = {name: _setting(name, given.get(name)) for name in defaults}
-    found["data_parallel_size"] = _data_parallel_size(
-        found["data_parallel_size"], given, environ, complete=reading.complete
-    )
-    found["use_async"] = _use_async(found["use_async"])
-    found["all2all_backend"] = _all2all_backend(found["all2all_backend"], release, environ)
-    found["communicator"] = _communicator(found["communicator"], release)
-    found["moe_backend"] = _moe_backend(
-        found["moe_backend"], _setting("moe_backend", of_kernel.get("moe_backend"))
-    )
+    given = _counting(reading, release, environ)
     settings = {}
-    for name, value in defaults.items():
-        known = reading.complete and value is not None
-        by_default = Setting(name, value if known else None, default, given=False, known=known)
-        settings[name] = found[name] or by_default
+    for name, by_default in defaults.items():
+        entry = given.get(name) or Given(by_default, default)
+        known = _known(entry.value)
+        if name not in given:
+            known = reading.complete and by_default is not None
+        value = entry.value if known else None
+        settings[name] = Setting(name, value, entry.source, name in given, known)
     backend = settings["all2all_backend"]
     if backend.known and backend.value in release.synchronous_backends:
         settings["use_async"] = backend.replace(name="use_async", value=False)
     if backend.known and backend.value in release.removed_backends:
         settings["all2all_backend"] = backend.replace(value=DEFAULT_BACKEND)
     settings["nixl"] = nixl
-    if found["communicator"] is None:
+    if "communicator" not in given:
         settings["communicator"] = _default_communicator(release, settings, default)
     return settings
+
+
+def _counting(reading: Reading, release: Release, environ: Mapping[str, str]) -> dict[str, Given]:
+    """Return what counts of what is given, by setting: options, keys of JSON, variables."""
+    given = {
+        **reading.given,
+        **_keys(reading, release, "eplb_config", "use_async", "communicator"),
+    }
+    found: dict[str, Given | None] = {**given}
+    found["data_parallel_size"] = _data_parallel_size(given, environ, complete=reading.complete)
+    if "use_async" in given:
+        found["use_async"] = _boolean(given["use_async"], "use_async")
+    backend = given.get("all2all_backend")
+    if backend and backend.value in ("", "None"):
+        backend = None  # up to 0.13 the option may be None; later both are refused
+    text, use = environ.get("VLLM_ALL2ALL_BACKEND"), release.all2all_variable
+    if text is not None and (use == "override" or (use == "default" and not backend)):
+        backend = Given(text, "VLLM_ALL2ALL_BACKEND")
+    found["all2all_backend"] = backend
+    communicator = given.get("communicator") if release.communicator_option else None
+    if communicator and not isinstance(communicator.value, (str, type(None))):
+        raise RefusedError("--eplb-config: communicator is not a string")
+    found["communicator"] = communicator if communicator and communicator.value else None
+    # --moe-backend wins over --kernel-config unless it says "auto".
+    of_kernel = _keys(reading, release, "kernel_config", "moe_backend")
+    moe = given.get("moe_backend")
+    if moe is None or _plain(moe.value) == "auto":
+        moe = of_kernel.get("moe_backend", moe)
+    found["moe_backend"] = moe and moe.replace(value=_plain(moe.value))
+    return {name: entry for name, entry in found.items() if entry}
+
+
+def _plain(backend: Any) -> Any:
+    return backend.lower().replace("-", "_") if isinstance(backend, str) else backend
 
 
 def _keys(reading: Reading, release: Release, name: str, *keys: str) -> dict[str, Given]:
@@ -109,13 +134,6 @@ def _keys(reading: Reading, release: Release, name: str, *keys: str) -> dict[str
     return {key: Given(value[key], entry.source_of(key)) for key in keys if key in value}
 
 
-def _setting(name: str, entry: Given | None) -> Setting | None:
-    if entry is None:
-        return None
-    known = _known(entry.value)
-    return Setting(name, entry.value if known else None, entry.source, known=known)
-
-
 def _known(value: object) -> bool:
     return not (isinstance(value, str) and UNKNOWN in value)
 
@@ -128,62 +146,36 @@ def _integer(value: Any, name: str) -> int:
 
 
 def _data_parallel_size(
-    setting: Setting | None,
-    given: Mapping[str, Given],
-    environ: Mapping[str, str],
-    *,
-    complete: bool,
-) -> Setting | None:
+    given: Mapping[str, Given], environ: Mapping[str, str], *, complete: bool
+) -> Given | None:
     """Return the size by the arguments, else by VLLM_DP_SIZE (ParallelConfig.__post_init__)."""
-    if setting and setting.known:
-        setting = setting.replace(value=_integer(setting.value, "--data-parallel-size"))
-    if setting and (not setting.known or setting.value > 1):
-        return setting
-    local = given.get("data_parallel_size_local")
+    entry, local = given.get("data_parallel_size"), given.get("data_parallel_size_local")
+    if entry and _known(entry.value):
+        entry = entry.replace(value=_integer(entry.value, "--data-parallel-size"))
+    if entry and (not _known(entry.value) or entry.value > 1):
+        return entry
     if local and _known(local.value) and _integer(local.value, "--data-parallel-size-local") == 0:
-        return setting
-    if "VLLM_DP_SIZE" not in environ:
-        return setting and setting.replace(value=1)  # the variable's default: 0 and -1 end here
-    if not setting and not complete:
+        return entry
+    text = environ.get("VLLM_DP_SIZE")
+    if text is None:
+        return entry and entry.replace(value=1)  # the variable's default: 0 and -1 end here
+    if not entry and not complete:
         return None
-    variable = environ["VLLM_DP_SIZE"]
-    if not _known(variable) or (local and not _known(local.value)):
-        return Setting("data_parallel_size", None, "VLLM_DP_SIZE", known=False)
-    return Setting("data_parallel_size", _integer(variable, "VLLM_DP_SIZE"), "VLLM_DP_SIZE")
+    if not _known(text) or (local and not _known(local.value)):
+        return Given(UNKNOWN, "VLLM_DP_SIZE")
+    return Given(_integer(text, "VLLM_DP_SIZE"), "VLLM_DP_SIZE")
 
 
-def _use_async(setting: Setting | None) -> Setting | None:
-    if setting is None or not setting.known:
-        return setting
-    value = setting.value
+def _boolean(entry: Given, name: str) -> Given:
+    value = entry.value
+    if not _known(value):
+        return entry
     if isinstance(value, str):
         text = value.lower()
         value = True if text in _TRUE else False if text in _FALSE else None
     if value not in (True, False):
-        raise RefusedError("--eplb-config: use_async is not a boolean")
-    return setting.replace(value=bool(value))
-
-
-def _all2all_backend(
-    setting: Setting | None, release: Release, environ: Mapping[str, str]
-) -> Setting | None:
-    if setting and setting.value in ("", "None"):
-        setting = None  # up to 0.13 the option may be None; later both are refused
-    text = environ.get("VLLM_ALL2ALL_BACKEND")
-    use = release.all2all_variable
-    if text is not None and (use == "override" or (use == "default" and not setting)):
-        return _setting("all2all_backend", Given(text, "VLLM_ALL2ALL_BACKEND"))
-    return setting
-
-
-def _communicator(setting: Setting | None, release: Release) -> Setting | None:
-    if setting is None or not release.communicator_option:
-        return None
-    if setting.known and setting.value is None:
-        return None
-    if setting.known and not isinstance(setting.value, str):
-        raise RefusedError("--eplb-config: communicator is not a string")
-    return setting
+        raise RefusedError(f"--eplb-config: {name} is not a boolean")
+    return entry.replace(value=bool(value))
 
 
 def _default_communicator(
@@ -206,14 +198,3 @@ def _default_communicator(
     if len(possible) == 1:
         return Setting("communicator", possible[0], default, given=False)
     return Setting("communicator", tuple(possible) or None, default, given=False, known=False)
-
-
-def _moe_backend(setting: Setting | None, of_kernel: Setting | None) -> Setting | None:
-    """Return the one of --moe-backend, which wins over --kernel-config unless it says "auto"."""
-    if of_kernel and (not setting or (setting.known and _plain(setting.value) == "auto")):
-        setting = of_kernel
-    return setting and setting.replace(value=_plain(setting.value))
-
-
-def _plain(backend: Any) -> Any:
-    return backend.lower().replace("-", "_") if isinstance(backend, str) else backend

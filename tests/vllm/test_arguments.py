@@ -11,7 +11,7 @@ from conftest import calls
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.model import UNKNOWN
+from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.vllm.arguments import JSON, LIST, OPTIONS, VALUE, Reading, RefusedError, read
 from eplb_launch.vllm.options import newest, options
 from eplb_launch.vllm.releases import release_of
@@ -23,13 +23,9 @@ def reading(
     serve: bool = True,
     config: dict[Any, Any] | None = None,
 ) -> Reading:
-    return read(
-        words,
-        range(2, len(words) + 2),
-        release_of(release),
-        serve=serve,
-        load_config=lambda _: config,
-    )
+    entry = "vllm serve" if serve else "vllm bench latency"
+    server = Server(entry, words, range(2, len(words) + 2), {}, "vllm")
+    return read(server, release_of(release), lambda _: config)
 
 
 def given_by(*words: str, **options: Any) -> dict[str, Any]:
