@@ -36,6 +36,17 @@ CONFIG = "the --config file"
 _ALWAYS = ("data_parallel_size", "enable_eplb")
 # With a high value, they make a cap void.
 _DEFEATS = (*MINIMA, MIN_P2P)
+# What settles an assessment that is unknown, by its cause.
+_SETTLES = {
+    "release-not-known": "say which release it is with --vllm-version X.Y.Z",
+    "config-not-read": "give a --config file that can be read here",
+    "command-not-understood": "give arguments that vLLM takes",
+    "settings-not-known": "write these settings into the command",
+    "value-not-known": f"write the value of {VARIABLE} into the command",
+    "limit-not-known": "write its value into the command, or unset it",
+    "environment-not-read": "give the file that it names, or unset it",
+    "changed-since-start": "restart the server",
+}
 _HANGS = {True: "would hang", None: "might hang"}
 
 
@@ -50,6 +61,13 @@ class Assessment(Record):
     unread: tuple[str, ...] = ()  # UNKNOWN: what is not known
     deciding: tuple[str, ...] = ()  # the names of the settings that it rests on
     warnings: tuple[PlanWarning, ...] = ()  # those of the plan that count here
+
+    @property
+    def settles(self) -> str:
+        """What would settle it, if it is unknown; "" if nothing is known to."""
+        remedies = {warning.code: warning.remedy for warning in self.warnings}
+        known = _SETTLES.get(self.cause) or remedies.get(self.cause, "")
+        return known if self.state == UNKNOWN else ""
 
 
 def assess(

@@ -386,7 +386,7 @@ FAILING = {
     "ps": ("ps.processes.scan", ["ps"]),
     "ps of a pid": ("ps.processes.scan", ["ps", "1"]),
     "check": ("check.command.check", ["check", "."]),
-    "check, judging": ("check.command.Review.status", ["check", "."]),
+    "check, printing": ("check.command.print_text", ["check", "."]),
     "the app": ("cli.app", ["--version"]),
     "its options": ("vllm.releases.minor_release", ["--vllm-version", "1", "explain", "--", "x"]),
     "its help": ("cli.Group.parse_args", ["--help"]),

@@ -52,7 +52,7 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
         "set": plan.environment,
         "needed": False if plan.verdict is None else plan.verdict.holds,
         "reason": plan.reason,
-        "assessment": fields(found, "state", "cause", "reason", "value", "by", "unread"),
+        "assessment": fields(found, "state", "cause", "reason", "value", "by", "unread", "settles"),
         "server": server
         and {
             **fields(server, "entry", "program"),
@@ -182,11 +182,15 @@ def _facts(plan: Plan, found: Assessment) -> Table:
     table.add_row("Server", _text(entry + inside + (f" (behind {cut(behind)})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", _text(f"{version} ({cut(plan.vllm_source)})"))
+    if plan.verdict is not None and plan.vllm_version is None:
+        table.add_row("", "--vllm-version X.Y.Z says which one it is")
     if plan.verdicts:
         table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
     value = "" if plan.current is None else f"{cut(plan.current)!r}, "
     table.add_row(VARIABLE, _text(value + outcome(plan, found)))
     table.add_row("Then it is", _text(_then(found)))
+    if found.settles:
+        table.add_row("To settle it", _text(found.settles))
     if plan.ctas is not None:
         table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
     return table

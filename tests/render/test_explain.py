@@ -66,7 +66,7 @@ def test_the_json_of_a_server() -> None:
         "needed": None,
         "reason": None,
         "assessment": {
-            **dict.fromkeys(("state", "cause", "reason", "value", "by")),
+            **dict.fromkeys(("state", "cause", "reason", "value", "by", "settles")),
             "unread": [],
         },
         "server": dict.fromkeys(("entry", "program", "prefixes", "script", "elsewhere", "complete"))
@@ -106,6 +106,7 @@ def test_the_json_of_a_server() -> None:
         "value": "8",
         "by": "eplb-launch",
         "unread": [],
+        "settles": "",
     }
     assert found["server"]["entry"] == "vllm serve"
     assert found["server"]["prefixes"] == ["numactl"]
