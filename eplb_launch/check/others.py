@@ -1,4 +1,4 @@
-"""Files that no reader here knows, and lines that name an entry point and start no server."""
+"""Files without a reader, and lines with an entry point that start no server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eplb_launch.check.yaml_tree import Node
 from eplb_launch.command.wrappers import READERS
 
 OTHER = "other"
-# By their names they deploy nothing: who reads or runs them is told, and has to look.
+# Documents and programs deploy nothing: their lines are only listed.
 _DOCUMENTS = frozenset(
     (
         *(".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".org", ".po"),
@@ -29,7 +29,7 @@ _PROGRAMS = frozenset(
         *(".swift", ".ts", ".tsx"),
     )
 )
-# And these deploy something, in a language of their own.
+# These files deploy something, in languages of their own.
 _SUFFIXES = frozenset(
     (
         *(".bat", ".bzl", ".cfg", ".cmd", ".conf", ".csh", ".cue", ".def", ".env", ".fish"),
@@ -52,16 +52,16 @@ _HELP = re.compile(r"\s(?:--help(?:=\S+)?|-h|--version|-v)(?![\w-])")
 
 
 class Other(Kind):
-    """A file of no kind that has an entry point in it: what starts it is not known."""
+    """A file without a reader that has an entry point in it."""
 
-    title = ""  # it is what is left
+    title = ""
     form = OTHER
 
     @classmethod
     def is_named(cls, path: str) -> bool:
         """Whether its name says that no other reader is to try it."""
         name = os.path.basename(path).lower()
-        return name in _NAMES or os.path.splitext(name)[1] in _SUFFIXES or bool(of_people(name))
+        return name in _NAMES or os.path.splitext(name)[1] in _SUFFIXES or bool(not_deployed(name))
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
         """Take it, if there is an entry point in it."""
@@ -71,16 +71,16 @@ class Other(Kind):
         return bool(self.sources) and self.sources[-1] is source
 
     def leftover(self) -> Iterator[Task]:
-        """Yield a line each; none of a document or a program, unless it was asked for."""
+        """Yield each line with an entry point; those of documents and programs only if named."""
         for source in self.sources:
-            if not source.named and of_people(source.path, source.text):
+            if not source.named and not_deployed(source.path, source.text):
                 continue
             name = os.path.basename(source.path)
             why = f"check has no reader for {name}: what this line starts is a guess"
             lines = source.text.split("\n")
             for number in entries(source.text):
                 text = lines[number - 1]
-                if why_none(text):
+                if why_no_server(text):
                     continue
                 for following in lines[number : number + 200]:
                     if not text.endswith("\\"):
@@ -101,8 +101,8 @@ def written(source: Source, number: int, line: str) -> Iterator[Task]:
         yield _guessed(source, match["text"], number, why)
 
 
-def of_people(path: str, text: str = "") -> str:
-    """Return what a file is that deploys nothing, by its name or its `#!`; "" for any other."""
+def not_deployed(path: str, text: str = "") -> str:
+    """Return what a file is, if it deploys nothing: by its name or its `#!`; "" for others."""
     if _INTERPRETER.match(text):
         return "a program"
     suffix = os.path.splitext(path.lower())[1]
@@ -122,7 +122,7 @@ def entries(text: str) -> Iterator[int]:
 
 
 @functools.lru_cache(maxsize=8)  # a long line may have thousands of entry points
-def why_none(line: str) -> str:
+def why_no_server(line: str) -> str:
     """Return why a line with an entry point starts no server; "" if that is not plain."""
     if "kubectl.kubernetes.io/last-applied-configuration" in line:
         return "a copy of the object, in an annotation of it"
