@@ -1,3 +1,3 @@
 """The version: one place, read by the build, `--version` and the reports."""
 
-__version__ = "0.1.1"
+__version__ = "0.2.0"
