@@ -27,7 +27,7 @@ from eplb_launch.vllm.settings import Setting
 # Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE asks for nothing
 # by itself: its rule needs EPLB as well.
 _WORDS = ("eplb", "low_latency", "elastic_ep")
-# What it does not mean: the EPLB of a plugin, as of vLLM Ascend, where NCCL is not.
+# The EPLB of a plugin, such as vLLM Ascend, is another one: it does not use NCCL.
 _PLUGIN = re.compile(
     r"--additional-config(?:=|\s+)(?:'[^']*'|\"[^\"]*\"|\{[^\n]*\}$|\S+)|dynamic_eplb",
     re.IGNORECASE | re.MULTILINE,
@@ -55,7 +55,7 @@ def assess_task(task: Task, vllm_version: str | None, plans: Plans) -> list[Find
 
 
 def _if_changed(finding: Finding, other: Finding | None) -> Finding:
-    """Return a finding, or that it is not known where another value makes it another one."""
+    """Return a finding; unknown, if the server is not ok without the defaults."""
     if finding.verdict != OK or other is None or other.verdict == OK:
         return finding
     return other.replace(assessment=other.assessment.replace(state=UNKNOWN))
@@ -75,7 +75,7 @@ def _findings(task: Task, vllm_version: str | None, plans: Plans) -> list[Findin
 
 
 def _asks(task: Task) -> bool:
-    """Whether a word of EPLB stands anywhere in what belongs to a task, as far as it is here."""
+    """Whether anything that belongs to a task has a word of EPLB in it."""
     about = task.about or (task.source.text if task.unreadable else "")
     texts = [about, "\n".join(word.text for word in task.words)]
     texts += (text for item in task.variables.known.items() for text in item)
@@ -218,7 +218,7 @@ class _Servers:
             if not server.entry and images.is_other(task.image):
                 continue
             finding = self.of_server(server, words, self.place(server, words, at))
-            # Options without a program are half a command, of which nothing follows.
+            # Options without a program are half a command, and say nothing.
             named_by = finding.entry or images.run_of(server)
             if named_by or finding.verdict != OK or not task.place.fragments:
                 yield finding
@@ -334,7 +334,6 @@ class _Servers:
         )
 
     def finding(self, path: str, line: int, found: Assessment) -> Finding:
-        """Return a finding in the name of the task."""
         listed = [w.line for w in self.task.words if w.line and w.source.path == path]
         if scripts.shell_index([word.text for word in self.task.words]) or not listed:
             listed = [line]
@@ -343,9 +342,9 @@ class _Servers:
 
 
 def _public(found: Assessment, settings: Mapping[str, Setting]) -> Assessment:
-    """Return an assessment whose reason shows no text that is none of vLLM's own.
+    """Return an assessment whose reason shows only values of vLLM's own.
 
-    It may come from a Secret or a file of environment, whose content is nobody's to print.
+    Other values may come from a Secret, or from a file of variables.
     """
     reason = found.reason
     for setting in settings.values():

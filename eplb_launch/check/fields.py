@@ -48,7 +48,7 @@ _SCRIPTS = frozenset(
         *("source", "startcommand", "startupscript", "userdata"),
     )
 )
-# What is for people, what asks a server whether it is well, and what says what there may be.
+# Texts for people, probes, and schemas.
 _NOT_LOOKED_AT = re.compile(
     r"^(?:annotations|comments?|description|doc|documentation|examples?|help|message|name|notes"
     r"|prompt|readme|summary|title|healthcheck|prestop|openapiv3schema|(?:pattern)?properties)$"
@@ -124,13 +124,11 @@ class _At(Record):
         return _At(node, path, (self.node, *self.above) if self.node.kind == MAP else self.above)
 
     def is_vllm(self) -> bool:
-        """Whether what is said here is said of vLLM: the nearest that names an engine counts."""
+        """Whether vLLM is the engine here: the nearest map that names an engine counts."""
         for node, key in itertools.zip_longest(self.above, reversed(self.path), fillvalue=None):
-            said = f"{(key or '').lower()} {_said(node) if node is not None else ''}"
-            if any(other in said for other in _OTHER_ENGINES):
-                return False
-            if "vllm" in said:
-                return True
+            named = {_engine(key or ""), _engine_of(node) if node is not None else None}
+            if named != {None}:
+                return False not in named
         return False
 
 
@@ -152,7 +150,7 @@ class _Reader:
         self.title = f"{kind}/{name or '?'}" if kind and group else ""
         spec = document.get("spec")
         selects = spec is not None and any(_SELECTS.search(key) for key in spec.entries())
-        # A route or a policy says of pods that others start what their engine is.
+        # A route or a policy names the engine of pods that other objects start.
         self.operator = "." in group and not group.endswith(_NO_OPERATORS) and not selects
 
     @functools.cached_property
@@ -172,7 +170,7 @@ class _Reader:
             yield from self.walk([at])
 
     def or_engine(self, at: _At, line: int, todo: list[_At], depth: int = 0) -> Iterator[Task]:
-        """Yield what a node that has vLLM as its engine starts: if no field says it, all the same.
+        """Yield what a node with vLLM as its engine starts: a server, also if no field says how.
 
         `line` is where the engine is named.
         """
@@ -286,7 +284,7 @@ class _Reader:
         return self.task(at, shell_files.PLACE, text.line, words)
 
     def options(self, at: _At, line: int, given: Sequence[Word]) -> Task:
-        """Return the server that is given options, behind others that nothing here says."""
+        """Return the server that gets these options, and others that are not known."""
         before = words_at(("vllm", "serve", "model", UNKNOWN), self.source, line)
         return self.task(at, OPERATOR, line, (*before, *given))
 
@@ -412,10 +410,17 @@ def _environments(node: Node) -> list[tuple[str, Node]]:
     return [(key, value) for key, value in node.entries().items() if _is_environment(key)]
 
 
-@functools.lru_cache(maxsize=nodes.DEPTH)
-def _said(node: Node) -> str:
-    """Return the keys and the texts of a map."""
-    return " ".join(f"{key} {value.text}" for key, value in node.entries().items()).lower()
+def _engine(text: str) -> bool | None:
+    """Return whether a text names vLLM: False where it names another engine; None: neither."""
+    text = text.lower()
+    if any(other in text for other in _OTHER_ENGINES):
+        return False
+    return "vllm" in text or None
+
+
+@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+def _engine_of(node: Node) -> bool | None:
+    return _engine(" ".join(f"{key} {value.text}" for key, value in node.entries().items()))
 
 
 def _set(found: Variables, node: Node, source: Source) -> None:

@@ -15,7 +15,7 @@ from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-# Where the variable set, or the command wrapped, would put it right.
+# To set the variable, or to wrap the command, would put these right.
 _FIXABLE = frozenset(
     (
         "no-limit",
@@ -27,7 +27,7 @@ _FIXABLE = frozenset(
         "launcher-misused",
     )
 )
-# Where the variable is set, and another value of it would.
+# Another value of the variable would put these right.
 _WRONG_VALUES = frozenset(("value-not-a-limit", "value-too-high", "value-not-known"))
 _ASSIGNED = re.compile(rf"(?<![\w-]){VARIABLE}=[\w\"'+]*")
 
@@ -45,15 +45,15 @@ def ways(task: Task, server: Server, plan: Plan, found: Assessment) -> tuple[Fix
     if images.run_of(server) is not None:
         return fixes
     if "ray-workers" in codes and len(fixes) > 1:
-        # What is set for the launcher's own child does not reach them.
+        # The launcher sets the variable for the server, not for workers in other pods.
         return (fixes[1].replace(how=fixes[1].how.removeprefix("or ")),)
-    # With the second, the variable set outside would not arrive.
+    # A wrapper drops the variable, if it is set outside.
     fixes = fixes[:1] if "variable-dropped" in codes else fixes
     return _variable_first(fixes) if task.bare else fixes
 
 
 def _variable_first(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
-    """Return the fixes where the image has no launcher: to bring it needs more than this file."""
+    """Return the fixes with the variable first: the image has no launcher yet."""
     if len(fixes) < 2:
         return fixes
     wrapped, variable = fixes
@@ -71,7 +71,7 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
         started = run.entry or " ".join(program)
         return tuple(_of_run(run, server, started))
     found: list[Fix] = []
-    # Else it is the image's, which nothing tells.
+    # Without a program, the image's own entry point starts the server.
     if task.place.wraps and (program or not task.only_arguments):
         found.append(_wrapped(task, server, program))
     if task.unset_by:

@@ -1,6 +1,6 @@
-"""What a kind of deployment file is: one subclass each, all of them in `reader.KINDS`.
+"""Kinds of deployment files: each is a subclass of Kind, and stands in `reader.KINDS`.
 
-Which files it takes, what those start, and (by the Place of its tasks) how a fix is written there.
+A kind says which files it takes, what they start, and how a fix is written there (`Place`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eplb_launch.check.tasks import Task
 from eplb_launch.check.yaml_tree import Node
 from eplb_launch.entrypoints import HINTS as ENTRY_POINTS
 
-# Without one of these, a document starts no server that could be judged.
+# A document without one of these starts no server.
 HINTS = (
     *ENTRY_POINTS,
     *(
@@ -31,7 +31,7 @@ HINTS = (
         "$(",
     ),
 )
-# With one of these, what it starts may be said in another file, or its variables there.
+# A document with one of these may have its command, or its variables, in another file.
 LEADS = ("VLLM_", "NCCL_", "configMap")
 # What starts an engine, as it stands in a script, in a list of words, or in lines of such a list.
 _NEXT = r"[\"']?[,\s\\]+(?:-\s+)?[\"']?"
@@ -44,13 +44,13 @@ ENTRY_POINT = re.compile(
 class Kind:
     """A kind of file, and what has been read of it in one review."""
 
-    title: str  # for who gives a file of no kind
+    title: str  # for a message
     form = ""  # of its text: `sources.YAML`, of which it gets each document, or a name of its own
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         self.sources: list[Source] = []
-        # Of files, from which line to which they repeat what another object says.
+        # Files, with the first and the last line of what another object says too.
         self.repeated: list[tuple[str, int, int]] = []
 
     @classmethod
@@ -64,14 +64,14 @@ class Kind:
         return False
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:  # noqa: ARG002
-        """Take a file, or a document of one, if it is of this kind; whether it was."""
+        """Take a file, or a document of one, if it is of this kind. Return whether it is."""
         self.sources.append(source)
         return True
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]] | Trouble]:
-        """Yield each file that was taken, with what it starts; all have been read by then."""
+        """Yield each file with what it starts, after all files have been taken."""
         return iter(())
 
     def leftover(self) -> Iterator[Task]:
-        """Yield what is only of interest where none of the tasks was seen to run it."""
+        """Yield what counts only if no other task runs it."""
         return iter(())

@@ -1,4 +1,4 @@
-"""What a review says: of a server its assessment, and how to put it right."""
+"""What a review says: servers with their assessment and fixes, and what was not read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OK_STATES = (CAPPED, NOT_NEEDED)
 VERDICTS = tuple(dict.fromkeys(WORDS.values()))
 
 _ALONE = "try the command that starts the server: eplb-launch explain -- CMD"
-# What settles a verdict that is unknown, by its cause.
+# What settles an unknown verdict, by its cause.
 _SETTLES = {
     "release-not-known": "say which release it is with --vllm-version X.Y.Z",
     "config-not-read": "check that file together with this one",
@@ -46,11 +46,11 @@ class Finding(Record):
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
     lines: tuple[int, int] = (0, 0)  # the first and the last line of its words, if they are a list
-    asks: bool = True  # a word of EPLB, or of what can hang with it, stands in what belongs to it
+    asks: bool = True  # it has a word of EPLB, or of a low-latency backend
 
     @property
     def apart(self) -> bool:
-        """Whether it is unknown for what it reads at run time alone: nothing here asks for EPLB."""
+        """Whether it is unknown, and only what it reads at run time could ask for EPLB."""
         return self.assessment.state == UNKNOWN and not self.asks
 
     @property
@@ -66,7 +66,7 @@ class Finding(Record):
 
     @property
     def rank(self) -> int:
-        """Lower is worse."""
+        """The place of the verdict: a lower one is worse."""
         return VERDICTS.index(self.verdict)
 
     @property

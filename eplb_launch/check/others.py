@@ -1,8 +1,7 @@
-"""Files that no reader here knows, and lines that name an entry point and start no server."""
+"""Files without a reader, and lines with an entry point that start no server."""
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from eplb_launch.check.yaml_tree import Node
 from eplb_launch.command.wrappers import READERS
 
 OTHER = "other"
-# By their names they deploy nothing: who reads or runs them is told, and has to look.
+# Documents and programs deploy nothing: their lines are only listed.
 _DOCUMENTS = frozenset(
     (
         *(".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".org", ".po"),
@@ -29,7 +28,7 @@ _PROGRAMS = frozenset(
         *(".swift", ".ts", ".tsx"),
     )
 )
-# And these deploy something, in a language of their own.
+# These files deploy something, in languages of their own.
 _SUFFIXES = frozenset(
     (
         *(".bat", ".bzl", ".cfg", ".cmd", ".conf", ".csh", ".cue", ".def", ".env", ".fish"),
@@ -42,7 +41,8 @@ _NAMES = frozenset(
 )
 _SHOW = READERS - {"alias", "declare", "export", "local", "set", "test", "["}  # these may keep it
 _COMMENT = re.compile(r"\s*(?:#|//|;|--\s|/?\*|<!--|\{#|\{\{-?\s*/\*|rem\b)", re.IGNORECASE)
-_WORD = re.compile(r"[@\-\s\"'(]*(?:-\s+)?(?:[\w.-]+:\s*[|>]?-?\s*)?[\"'&|;(\s]*([\w./-]+)")
+_MOST = 1000  # characters of a line that are looked at for more than its entry point
+_WORD = re.compile(r"(?:[\w.-]+: ?[|>]?-? ?)?[\"'&|;( ]*([\w./-]+)")
 _HINTS = ("vllm", "huggingfaceserver")
 _INTERPRETER = re.compile(r"#!.*\b(?:node|perl|python[\d.]*|ruby)\b")
 _WRITTEN = re.compile(
@@ -52,16 +52,16 @@ _HELP = re.compile(r"\s(?:--help(?:=\S+)?|-h|--version|-v)(?![\w-])")
 
 
 class Other(Kind):
-    """A file of no kind that has an entry point in it: what starts it is not known."""
+    """A file without a reader that has an entry point in it."""
 
-    title = ""  # it is what is left
+    title = ""
     form = OTHER
 
     @classmethod
     def is_named(cls, path: str) -> bool:
         """Whether its name says that no other reader is to try it."""
         name = os.path.basename(path).lower()
-        return name in _NAMES or os.path.splitext(name)[1] in _SUFFIXES or bool(of_people(name))
+        return name in _NAMES or os.path.splitext(name)[1] in _SUFFIXES or bool(not_deployed(name))
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
         """Take it, if there is an entry point in it."""
@@ -71,16 +71,16 @@ class Other(Kind):
         return bool(self.sources) and self.sources[-1] is source
 
     def leftover(self) -> Iterator[Task]:
-        """Yield a line each; none of a document or a program, unless it was asked for."""
+        """Yield each line with an entry point; those of documents and programs only if named."""
         for source in self.sources:
-            if not source.named and of_people(source.path, source.text):
+            if not source.named and not_deployed(source.path, source.text):
                 continue
             name = os.path.basename(source.path)
             why = f"check has no reader for {name}: what this line starts is a guess"
             lines = source.text.split("\n")
             for number in entries(source.text):
                 text = lines[number - 1]
-                if why_none(text):
+                if why_no_server(text):
                     continue
                 for following in lines[number : number + 200]:
                     if not text.endswith("\\"):
@@ -95,14 +95,14 @@ def _guessed(source: Source, text: str, line: int, why: str) -> Task:
 
 def written(source: Source, number: int, line: str) -> Iterator[Task]:
     """Yield the script that a line writes to a file, with what it would start."""
-    match = _WRITTEN.search(line)
+    match = _WRITTEN.search(line[:_MOST])
     if match and ENTRY_POINT.search(match["text"]):
         why = "this line writes a script, and what starts that is not known"
         yield _guessed(source, match["text"], number, why)
 
 
-def of_people(path: str, text: str = "") -> str:
-    """Return what a file is that deploys nothing, by its name or its `#!`; "" for any other."""
+def not_deployed(path: str, text: str = "") -> str:
+    """Return what a file is, if it deploys nothing: by its name or its `#!`; "" for others."""
     if _INTERPRETER.match(text):
         return "a program"
     suffix = os.path.splitext(path.lower())[1]
@@ -112,23 +112,24 @@ def of_people(path: str, text: str = "") -> str:
 
 
 def entries(text: str) -> Iterator[int]:
-    """Yield the lines, counted from 1, at which an entry point begins."""
-    line, at = 1, 0
+    """Yield the lines, counted from 1, each once, at which an entry point begins."""
+    line, at, last = 1, 0, 0
     hinted = any(hint in text for hint in _HINTS)  # much faster than the pattern
     for match in ENTRY_POINT.finditer(text) if hinted else ():
         line += text.count("\n", at, match.start())
         at = match.start()
-        yield line
+        if line != last:
+            yield line
+        last = line
 
 
-@functools.lru_cache(maxsize=8)  # a long line may have thousands of entry points
-def why_none(line: str) -> str:
+def why_no_server(line: str) -> str:
     """Return why a line with an entry point starts no server; "" if that is not plain."""
     if "kubectl.kubernetes.io/last-applied-configuration" in line:
         return "a copy of the object, in an annotation of it"
     if _COMMENT.match(line):
         return "a comment"
-    match = _WORD.match(line)
+    match = _WORD.match(" ".join(line[:_MOST].split()).lstrip("@- \"'("))
     first = match[1].rpartition("/")[2] if match else ""
     if first in _SHOW:
         return f"shown or looked for: {first}"

@@ -104,7 +104,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _wanted(task: Task) -> Iterator[tuple[str, str]]:
-    """Yield the small files of a task, those first that it names, as far as there is room."""
+    """Yield the small files of a task, up to a limit; files that it names come first."""
     if not task.files:
         return
     names = frozenset().union(*map(_names, _texts(task)))

@@ -1,4 +1,4 @@
-"""The files of a review: of which kind each is, and what they start. One that fails ends no other.
+"""The files of a review: their kinds, and what they start. A bug in one ends no other.
 
 Links to folders are not followed.
 """
@@ -19,7 +19,7 @@ from eplb_launch.check.fields import Fields
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes.manifests import Kubernetes
 from eplb_launch.check.model import Mention, Trouble
-from eplb_launch.check.others import OTHER, Other, entries, of_people, why_none, written
+from eplb_launch.check.others import OTHER, Other, entries, not_deployed, why_no_server, written
 from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, YAML, Reach, Source
@@ -52,7 +52,7 @@ _ITEMS = (*HINTS, *LEADS, '"ConfigMap"', "ServingRuntime")
 
 
 def gather(paths: Sequence[str], reach: Reach) -> Iterator[Source]:
-    """Yield the files that `paths` name, those below folders by their names' form."""
+    """Yield the files that `paths` name; in folders, files are chosen by name."""
     seen: set[tuple[int, int]] = set()
     for path in paths:
         if os.path.isdir(path):
@@ -92,7 +92,7 @@ def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[So
     waiting = [folder]
     while waiting:
         parent = waiting.pop()
-        folders, files = _entries(parent, failed)
+        folders, files = _names(parent, failed)
         waiting += [os.path.join(parent, name) for name in reversed(folders)]
         for name in files:
             path = os.path.join(parent, name)
@@ -124,7 +124,7 @@ def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[So
 
 
 def _other(path: str, seen: set[tuple[int, int]], reach: Reach) -> Source | None:
-    """Return a file of no kind that is known, if it is a text with an entry point in it."""
+    """Return a file without a reader, if it is a text with an entry point in it."""
     try:
         if os.stat(path).st_size > sources.MAX_TEXT:  # data, a log, weights
             return None
@@ -136,11 +136,10 @@ def _other(path: str, seen: set[tuple[int, int]], reach: Reach) -> Source | None
     return source if next(entries(source.text), 0) else None
 
 
-def _entries(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and the files in a folder, without those not to be read.
+def _names(folder: str, failed: list[OSError]) -> tuple[list[str], list[str]]:
+    """Return the names of the folders that are looked into, and of the files in a folder.
 
-    os.walk calls itself for each level before Python 3.12. Links to folders are not followed, so
-    there are no loops.
+    os.walk calls itself for each level before Python 3.12.
     """
     folders, files = [], []
     try:
@@ -182,7 +181,7 @@ class Reader:
 
     @contextmanager
     def guard(self, source: Source) -> Iterator[None]:
-        """Let what goes wrong with a file be said of it, and end nothing else."""
+        """Report what goes wrong with a file, and go on."""
         try:
             yield
         except TooMuch as error:
@@ -193,12 +192,12 @@ class Reader:
 
     def take(self, source: Source) -> None:
         left_out = source.kind == OTHER and not source.named
-        what = of_people(source.path, source.text) if left_out else ""
+        what = not_deployed(source.path, source.text) if left_out else ""
         self.files += not what
         self.names.setdefault(os.path.abspath(source.path), source.path)
         lines = source.text.split("\n")
         for line in entries(source.text):
-            self.mentions.append(Mention(source.path, line, what or why_none(lines[line - 1])))
+            self.mentions.append(Mention(source.path, line, what or why_no_server(lines[line - 1])))
             if not what:
                 self.written += written(source, line, lines[line - 1])
         if source.problem:
@@ -246,7 +245,7 @@ class Reader:
                         yield from self.bounded(*found)
 
     def bounded(self, source: Source, tasks: Iterator[Task]) -> Iterator[Task]:
-        """Yield the tasks of a document, as far as there is room for its file: see `Reach`."""
+        """Yield the tasks of a document, until the budget of its file is spent: see `Reach`."""
         with self.guard(source):
             for task in tasks:
                 words = len(task.words) + len(task.variables.known) + len(task.files)
@@ -255,7 +254,7 @@ class Reader:
                 yield task
 
     def leftover(self) -> Iterator[Task]:
-        """Yield what is left where no task has started it, each text once."""
+        """Yield what counts only if no other task runs it, each text once."""
         seen = set()
         for left in (*(kind.leftover() for kind in self.kinds), iter(self.written)):
             for task in left:

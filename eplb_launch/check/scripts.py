@@ -1,4 +1,4 @@
-"""Scripts as a review needs them: lines, and what is sourced or evaluated before a server."""
+"""Scripts: the lines of servers, and what a script sources or evaluates before them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.launch_options import NAMES
 from eplb_launch.vllm.releases import VARIABLE
 
-MAX_LENGTH = 256 * 1024  # larger scripts are archives with a script in front
+MAX_LENGTH = 256 * 1024  # a larger script is an archive
 _PROGRAM = re.compile(
     r"(?<![\w.-])(?:vllm(?:-omni)?(?=[\s\"'\\]|$)|vllm\.|dynamo\.vllm|huggingfaceserver)"
 )
 _EVALUATES = ("eval", "source", ".")
-# They set paths and prompts, and nothing of NCCL or vLLM: the scripts of Python environments, of
-# environment modules, and what a login shell reads in an image.
+# Scripts of Python environments, of environment modules and of login shells: they set nothing of
+# NCCL or vLLM.
 _FILES = frozenset(
     (
         "/etc/profile",
@@ -95,7 +95,7 @@ def on_a_line(command: str) -> str:
 
 
 def unread(sourced: Sequence[str]) -> tuple[str, ...]:
-    """Return those of a server's `sourced` that may set the variable, each with how it is read.
+    """Return what a server's script reads first and may set the variable.
 
     Of a command only the program: the rest, and what is assigned before it, may hold a secret.
     """

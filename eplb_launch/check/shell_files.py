@@ -25,7 +25,7 @@ _NODES = re.compile(r"#SBATCH\s+(?:--nodes[=\s]\s*|-N\s*)([\w*,-]+)")
 
 
 class Script(Kind):
-    """A script, for what no container was seen to run."""
+    """A script. It counts only if no container runs it."""
 
     title = "a shell script"
     form = "script"

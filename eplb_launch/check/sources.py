@@ -18,12 +18,12 @@ MAX_TEXT = 1024 * 1024  # of a script, a unit, a Dockerfile
 
 YAML = "YAML"
 
-# Words without which a file starts no vLLM.
+# A file without one of these starts no vLLM.
 HINTS = (*command.HINTS, "eplb")
 
 
-# What may be done for each character of a file, beyond reading it: in characters of what it
-# names, each time; a command counts as so many, and a word of it. No file is less than 1 MB.
+# The budget of a file, for each of its characters: it is spent on the characters of the files that
+# it names, on commands and on their words. A file counts as 1 MB at least.
 ROOM = 8
 OF_A_COMMAND = 8_000
 OF_A_WORD = 80
@@ -46,7 +46,7 @@ class Reach:
         self.places: set[str] = set()  # without links: files, and folders with all below them
         self.known: dict[tuple[str, str], Source] = {}
         self.left: dict[str, int] = {}
-        self.said: dict[tuple[str, str], None] = {}  # of a file what is not read, once
+        self.said: dict[tuple[str, str], None] = {}  # files, and what of them is not read
         for path in paths:
             if path != "-":
                 self.places.add(os.path.realpath(path))
@@ -76,7 +76,7 @@ class Source(Record):
         return os.path.dirname(self.path)
 
     def spend(self, work: int) -> bool:
-        """Take so much of what may be done for it; False, and it is said, if none is left."""
+        """Spend so much of the budget; return False, and report it, if the budget is spent."""
         left = self.reach.left
         left[self.path] = left.get(self.path, ROOM * max(len(self.text), MAX_TEXT)) - work
         if left[self.path] < 0:
@@ -128,10 +128,10 @@ def read(
     one only where it mentions vLLM.
     """
     try:
-        # Known before it is opened: to open a device does something.
+        # It is looked at before it is opened: opening a device has effects.
         if not is_regular(DISK.stat(path).st_mode):
             return Source(path, kind, problem="not a regular file")
-        # Not blocking: what has become a pipe would wait for its writer.
+        # Not blocking: a pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
             found = os.fstat(descriptor)

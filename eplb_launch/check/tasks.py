@@ -11,7 +11,7 @@ from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.model import ONE_WORD, UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE, minor_release
 
-VALUES = {VARIABLE: str(CAP)}  # that a fix sets
+VALUES = {VARIABLE: str(CAP)}  # what a fix sets
 
 SECRET = "Secret"  # noqa: S105 - a kind
 # These decide. Like those that NCCL reads, they are unset where no file sets them. All other
@@ -22,7 +22,7 @@ _NAMES = """
     VLLM_USE_RAY_V2_EXECUTOR_BACKEND
 """
 _DECIDING = frozenset(_NAMES.split())
-# Of these, what an environment that could not be read may well set.
+# An environment that could not be read may well set these.
 _MAY_BE_SET = ("VLLM_ALL2ALL_BACKEND", "VLLM_DP_SIZE")
 _MISSING: Any = object()
 
@@ -39,7 +39,7 @@ class Environment(dict[str, str]):
     """An environment of which only a part is known: the rest is UNKNOWN to a script."""
 
     def get(self, name: str, default: Any = _MISSING) -> Any:
-        """Return a value; for one that is not known the default, UNKNOWN if none is given."""
+        """Return a value; the default, or UNKNOWN, if the value is not known."""
         if name in self:
             return self[name]
         if default is not _MISSING:
@@ -62,7 +62,7 @@ class Word(Record):
 
     text: str
     source: Source
-    line: int  # of its first line; 0: it stands nowhere, the image brings it
+    line: int  # its first line; 0: the image brings it, no file
     end: int = 0  # its last line
     block: bool = False  # each line of the text is a line of the file
 
@@ -119,7 +119,7 @@ class Place(Record):
 
     where: str  # the variable is set: "in the container"
     sets: str  # what sets it there
-    begins: str = ""  # how the words of a command are given; "": it is not shown how
+    begins: str = ""  # how the words of a command are given; "": not shown
     # How the words are given where the image's own entry point is what starts the server.
     own: tuple[str, str] = ("", "")
     line: bool = False  # the words of a command are a line, not a list
@@ -142,7 +142,7 @@ class Task(Record):
     variables: Variables = Variables()
     directory: str = "/"
     image: str = ""
-    files: Mapping[str, File] = {}  # by the path where the command sees them
+    files: Mapping[str, File] = {}  # by their paths in the container
     notes: tuple[str, ...] = ()
     unreadable: str = ""  # why there are no words, though it starts a server
     about: str = ""  # what else of the file belongs to it
@@ -151,13 +151,13 @@ class Task(Record):
     own_entry: bool = False  # the image's entry point is the program: the file names none
     base: str = ""  # the image that this one is built from
     as_text: bool = False  # the command is one text, to be split
-    only_arguments: bool = False  # of an entry point that is not known; it may be the first of them
-    without_defaults: Task | None = None  # with all UNKNOWN that whoever starts it may change
-    uncapped_peers: bool = False  # other pods, that may be its Ray workers, do not set it
+    only_arguments: bool = False  # the entry point is not known, or is the first word
+    without_defaults: Task | None = None  # the same, with UNKNOWN for each default
+    uncapped_peers: bool = False  # pods that may be its Ray workers do not set the limit
     mounts: tuple[str, ...] = ()  # the paths at which something is mounted
     adds: bool = False  # a step of the build may bring programs
     installs: str = ""  # the release of vLLM that a step of the build installs
-    entry: str = ""  # what would set it among the variables that the file sets already
+    entry: str = ""  # the line to add to the variables that the file sets
 
     @property
     def version(self) -> tuple[str | None, str]:

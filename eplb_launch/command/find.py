@@ -302,8 +302,8 @@ class Trail:
         context.enter(at)
         if not context.strings:
             return True
-        if context.depth > 1 and not context.spend(64 + 2 * len(text)):
-            return True
+        if context.depth > 1:
+            context.spend(64 + 2 * len(text))  # where that is too much, `run` says so
         parameters = list(zip(self.words[rest:], self.positions[rest:], strict=True))
         self.server = run(text, self.positions[at], shell, parameters, context, search=search)
         return True

@@ -84,7 +84,7 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
         return CAP, (_unfit(_MEGA_MOE.message, "give a number"),)
     found = _gpus(plan, files)
     if not found.gpus:
-        why = f"which GPU it is is not known: {found.why}"
+        why = f"the GPU is not known: {found.why}"
         return CAP, (_unfit(why, "give --sms N, or a number"),)
     experts = physical_experts(plan, files)
     rows = _rows(found.gpus, experts.count, _tokens(plan))
@@ -139,7 +139,7 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
     unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
     unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []
     if not found.gpus and not found.why.endswith(NOT_THERE):  # else all GPUs say enough
-        unknown.append(f"which GPU it is: {found.why}")
+        unknown.append(f"the GPU: {found.why}")
     if not unknown:
         return plan
     message = "not known of DeepEP's kernels: " + "; ".join(unknown)
@@ -199,7 +199,7 @@ def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR09
     server = plan.server
     model = plan.given.get("hf_config_path") or plan.given.get("model")
     if server is None or model is None:
-        return Experts(None, "which model it is is not known")
+        return Experts(None, "the model is not known")
     if server.elsewhere:
         return Experts(None, f"the command runs elsewhere ({server.elsewhere})")
     if "hf_overrides" in plan.given:

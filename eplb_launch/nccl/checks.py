@@ -140,7 +140,7 @@ NOTES: tuple[PlanWarning, ...] = (
     PlanWarning(
         "ray-workers-unsure",
         "before 0.17 vLLM hands no NCCL variable to its Ray workers ({option}); "
-        "which release runs is not known",
+        "the release is not known",
         "say --vllm-version, or set the variable before `ray start` on every node",
         "vLLM vllm/ray/ray_env.py; issue 6803",
     ),

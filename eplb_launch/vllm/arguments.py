@@ -1,7 +1,7 @@
-"""vLLM's argument grammar: what `vllm serve` would make of its arguments.
+"""vLLM's argument grammar: how `vllm serve` reads its arguments.
 
-vLLM reworks its arguments before argparse sees them (`FlexibleArgumentParser.parse_args` in
-`vllm/utils/argparse_utils.py`), in this order, followed here step by step:
+vLLM changes its arguments before argparse sees them (`FlexibleArgumentParser.parse_args` in
+`vllm/utils/argparse_utils.py`). The steps, in its order and in ours:
 
 1. `--model M` moves to the front, as the positional argument (`vllm serve` only);
 2. the two words `--config FILE` are replaced by the file's options, placed before all others;
@@ -9,7 +9,7 @@ vLLM reworks its arguments before argparse sees them (`FlexibleArgumentParser.pa
 4. dotted options (`--eplb-config.use_async true`) become one JSON option each, placed last;
 5. argparse: abbreviations, `--x v` and `--x=v`, the last one wins.
 
-Nothing is known here of an option's meaning: see `settings`.
+What an option means is known in `settings`, not here.
 """
 
 from __future__ import annotations

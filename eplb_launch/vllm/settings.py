@@ -1,4 +1,4 @@
-"""What vLLM would arrive at: the settings that decide, from the arguments and the environment.
+"""The settings that vLLM arrives at, from the arguments and the environment.
 
 Source: `vllm/engine/arg_utils.py` (create_engine_config) and `vllm/config/parallel.py`
 (EPLBConfig, ParallelConfig.__post_init__), vLLM 0.12 to 0.33.

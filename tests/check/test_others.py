@@ -9,7 +9,7 @@ import pytest
 
 from eplb_launch.check import reader, sources
 from eplb_launch.check.command import check, run
-from eplb_launch.check.others import why_none
+from eplb_launch.check.others import why_no_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_more_files_of_no_kind_than_are_looked_at_are_said(
     }.items(),
 )
 def test_why_a_line_is_no_server(line: str, why: str) -> None:
-    assert why_none(line) == why
+    assert why_no_server(line) == why
 
 
 def test_every_line_with_an_entry_point_is_said(

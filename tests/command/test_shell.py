@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import calls
+from conftest import calls, counted
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -633,6 +633,57 @@ def test_no_text_makes_it_raise(script: str, words: list[str]) -> None:
 def test_hostile_scripts_are_bounded_work(piece: str) -> None:
     script = piece * (2**14 // len(piece))
     assert calls(find_server, ["bash", "-c", script, script], {"A": "x"}) < 3_000_000
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("a | " * 30_000, id="pipes"),
+        pytest.param("a && " * 25_000, id="and"),
+        pytest.param("a & " * 30_000, id="background"),
+        pytest.param("(a)" * 40_000, id="sub-shells"),
+        pytest.param("A=(" + "x " * 40_000 + "); x ${A[@]} ${A[@]} ${A[@]}; ", id="an array"),
+        pytest.param("A=(x x); " + 'A=("${A[@]}" "${A[@]}"); ' * 30, id="arrays"),
+        pytest.param("set -- a b; " + 'set -- "$@" "$@"; ' * 40, id="parameters"),
+        pytest.param("x $(" * 5_000 + ")" * 5_000 + "; ", id="outputs in outputs"),
+        pytest.param('x "$(a)"; ' * 12_000, id="outputs"),
+        pytest.param(". x; " * 20_000, id="files"),
+        pytest.param("if a; then A=1; else A=2; fi; " * 3_000, id="branches"),
+        pytest.param("if a; then b; " + "elif c; then d; " * 5_000 + "fi; ", id="elif"),
+        pytest.param("if a; then " * 6_000 + "b" + "; fi" * 6_000 + "; ", id="if in if"),
+        pytest.param("case $A in " + "a) A=1;; " * 9_000 + "esac; ", id="case"),
+        pytest.param("".join(f"f{i}() {{ :; }}; " for i in range(7_000)), id="functions"),
+        pytest.param(
+            "".join(f"f{i}() {{ f{i + 1}; f{i + 1}; }}; " for i in range(60)) + "f0; ",
+            id="functions in functions",
+        ),
+        pytest.param("f() { f; f; A=$A$A; }; f; " * 3_000, id="a function in itself"),
+        pytest.param(
+            "".join(f"for i{k} in a b c d e f g h; do " for k in range(20)) + "a" + "; done" * 20,
+            id="for in for",
+        ),
+        pytest.param("select x in a b; do " * 3_000 + "a" + "; done" * 3_000 + "; ", id="select"),
+        pytest.param("while a; do A=$A$B; " * 3_000 + "done; " * 3_000, id="while"),
+        pytest.param("".join(f"A{i}=$A{i - 1}x; " for i in range(8_000)), id="variables"),
+        pytest.param("x " + "$A " * 30_000 + "; ", id="words that are not known"),
+        pytest.param("x <<E\nE\n" * 12_000, id="here-documents"),
+        pytest.param("sh -c a; " * 10_000, id="shells"),
+        pytest.param("trap a EXIT; " * 9_000, id="trap"),
+        pytest.param("eval " * 20_000 + "a; ", id="eval in eval"),
+    ],
+)
+def test_a_plan_is_bounded_work(script: str) -> None:
+    found, work = counted(find_server, ["bash", "-c", f"{script}\nvllm serve m --enable-eplb"], {})
+    assert found is not None  # and be it unknown, never silent
+    assert work < 3_500_000
+
+
+@pytest.mark.parametrize("number", range(9_000, 13_000, 500))
+def test_a_script_in_a_script_that_is_too_much_is_said(number: int) -> None:
+    script = ": ;" * number + f"sh -c 'vllm serve m\n#{'x' * 40_000}'"
+    server = find_server(["bash", "-c", script], {})
+    assert server is not None
+    assert (server.words, server.complete) in ((("m",), True), ((), False))
 
 
 # Scripts from a small grammar, for real shells.

@@ -66,7 +66,7 @@ def test_sms_that_are_given_count_before_those_that_are_there() -> None:
 
 
 WARNED: dict[str, tuple[Given, str, str, str]] = {
-    "no GPU": (machine(), "8", "max-ctas-unfit", "which GPU it is is not known"),
+    "no GPU": (machine(), "8", "max-ctas-unfit", "the GPU is not known"),
     "another GPU": (machine("NVIDIA H99"), "8", "max-ctas-unfit", "'NVIDIA H99'"),
     "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "combine alone"),
     "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all of 132 SMs"),

@@ -181,31 +181,28 @@ class _Service:
         parts = self.merged("build")
         if not parts:
             return None
-        directory, context, name, target = self.source.directory, "", "", ""
+        given: dict[str, Part] = {}
         arguments: dict[str, str] = {}
-        inline: tuple[Source, Node] | None = None
         for source, build in parts:
-            given = build if build.kind == TEXT else build.get("context")
-            if given is not None:
-                directory, context = source.directory, self.text(given)
-            name = self.text(build.get("dockerfile")) or name
-            content = build.get("dockerfile_inline")
-            inline = inline if content is None else (source, content)
-            target = self.text(build.get("target")) or target
+            entries = build.entries() if build.kind == MAP else {"context": build}
+            given.update({key: Part(source, value) for key, value in entries.items()})
             for key, text, _ in _pairs(build.get("args")):
                 arguments[key] = expand(text, self.files.defaults, COMPOSE)
-        path = os.path.normpath(os.path.join(directory, context or ".", name or "Dockerfile"))
+        texts = {key: self.text(part.node) for key, part in given.items()}
+        inline = given.get("dockerfile_inline")
         if inline is not None:
-            source, content = inline
             # Behind so many empty lines, its lines are those of the compose file.
-            text = "\n" * (content.line - 1) + self.text(content)
-            file: Source | None = source.replace(kind=dockerfiles.Dockerfile.form, text=text)
+            text = "\n" * (inline.node.line - 1) + texts["dockerfile_inline"]
+            file: Source | None = inline.source.replace(kind=dockerfiles.Dockerfile.form, text=text)
         else:
+            source = given["context"].source if "context" in given else self.source
+            names = texts.get("context") or ".", texts.get("dockerfile") or "Dockerfile"
+            path = os.path.normpath(os.path.join(source.directory, *names))
             file = self.source.near(path, dockerfiles.Dockerfile.form)
         if file is None or not self.source.spend(len(file.text)):
             self.unread.append("the Dockerfile that it is built from")
             return None
-        return dockerfiles.final(file, target, arguments)
+        return dockerfiles.final(file, texts.get("target", ""), arguments)
 
     def possible(self, name: str, text: str) -> str:
         """Return a text with its variables replaced: a word, or the value of the variable `name`.
