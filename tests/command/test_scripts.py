@@ -221,6 +221,9 @@ def test_explain_says_in_which_script_the_server_is(
         'AT=$(dirname "$(realpath "${BASH_SOURCE[0]:-$0}")"); . "$AT"/../vars.sh',
         'cd "$(dirname "$0")/.." || exit 1; . ./vars.sh',
         'cd "$(dirname "$0")"; AT=$(cd .. && pwd -P); . "$AT/vars.sh"',
+        '. "${0%/*}/../vars.sh"',
+        '. "${BASH_SOURCE[0]%/*}/../vars.sh"',
+        "AT=$PWD; AT=${0%/*}; . $AT/../vars.sh",
     ],
 )
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def texts(server: Server | None) -> list[str] | None:
         pytest.param("--a=$(b c) `d`e", [f"--a={UNKNOWN}", f"{UNKNOWN}e"], id="command"),
         pytest.param('"$(echo ")")" x', [UNKNOWN, "x"], id="parenthesis quoted in a command"),
         pytest.param("${A//a/b} ${A%a}x ${!A}y", [f"{UNKNOWN}x", f"{UNKNOWN}y"], id="substitution"),
+        pytest.param("${HOME%/*} ${A%/*} ${NO%/*}x", ["/home", "a", f"{UNKNOWN}x"], id="folder"),
         pytest.param("-p $RANDOM-$$", ["-p", f"{UNKNOWN}-{UNKNOWN}"], id="random"),
         pytest.param("<(x y) b", [UNKNOWN, "b"], id="process"),
         pytest.param("x{a,b}", [], id="braces"),

@@ -24,6 +24,7 @@ DEPTH = 16  # `${A:-${B:-..}}`
 _SAY_WHERE = frozenset(("cd", "dirname", "readlink", "realpath"))
 # Their output is one word, and no option.
 _ONE_WORD = frozenset(("basename", "dirname", "hostname", "mktemp", "nproc", "pwd", "whoami"))
+FOLDER = "%/*"  # `${0%/*}`: what stands before the last slash
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
 
 
@@ -208,6 +209,8 @@ class _Expansion:
         if operator == "#":
             self.put(_length(known))
             return
+        if operator == FOLDER:
+            known, operator = self.folder(name, known), ""
         choice = _choose(known, operator) if operator else "value"
         if choice == "operand" and operator not in ("=", ":="):
             self.operand(operand, quoted=quoted)
@@ -228,6 +231,16 @@ class _Expansion:
             self.elements(known, quoted=quoted, alone=alone, joined=every == "*")
         else:
             self.scalar(known, quoted=quoted, alone=alone)
+
+    def folder(self, name: str, known: Value) -> str:
+        """Return what stands in a path before the last slash."""
+        own = name in ("0", "BASH_SOURCE")  # a script that was started has a slash in its name
+        if own:
+            known = (self.state.shell.way.script if name != "0" else "") or self.state.get("0")
+        if not isinstance(known, str) or UNKNOWN in known:
+            return UNKNOWN
+        before, slash, _ = known.rpartition("/")
+        return before if slash else "." if own else known
 
     def scalar(self, known: str | None, *, quoted: bool, alone: bool) -> None:
         """Expand a variable that has this value."""
@@ -313,6 +326,8 @@ def _parameter(text: str) -> tuple[str, str, str | None, str]:
         name = PARAMETERS
     if length:
         return name, every, "#" if not rest else None, ""
+    if rest == FOLDER and name:
+        return name, every, FOLDER, ""
     for operator in OPERATORS:
         if rest.startswith(operator):
             return name, every, operator if name else None, rest[len(operator) :]

@@ -182,6 +182,7 @@ class Flow:
         after: State | None = state.branch()  # where the command before has succeeded
         failed: list[Arm] = [] if self.sure else [({}, {})]
         for number in range(at + 1, end + 1):
+            state.charge(FOLLOWED)
             if node.operators[number - 1] == "&&":
                 if after is None:
                     continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
 from eplb_launch.command.shell.expand import elements, expand, settle
-from eplb_launch.command.shell.flow import Flow, copied, hints, stands
+from eplb_launch.command.shell.flow import FOLLOWED, Flow, copied, hints, stands
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal
 from eplb_launch.command.shell.simple import Command, Followed, text_place, with_input, without
 from eplb_launch.command.shell.state import (
@@ -24,7 +24,7 @@ from eplb_launch.command.shell.state import (
 )
 from eplb_launch.command.shell.syntax import Node, Place
 from eplb_launch.command.wrappers import READERS, SHELLS, WRAPPERS
-from eplb_launch.entrypoints import VLLM
+from eplb_launch.entrypoints import OF_EPLB, VLLM
 from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
@@ -90,6 +90,7 @@ class _Follower(Flow):
         arms: list[tuple[Arm, Guard]] = []
         while agenda:
             shell.choices, shell.agenda, shell.room = dict(agenda.pop(0)), agenda, room
+            state.charge(2 * FOLLOWED)
             here = state.branch()
             self.command(node, here)
             room = shell.room
@@ -400,15 +401,21 @@ class _Follower(Flow):
         if self.probing or (shows and name != "tee" and not writes):
             return
         for one in node.redirections:
-            if one.operator not in ("<<", "<<-") or not stands(one.text):
+            text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
+            # A manifest for kubectl, say: EPLB's options stand in no command of a shell.
+            marks = [text.find(mark) for mark in OF_EPLB if mark in text and hints(text)]
+            command_stands = stands(one.text)
+            if one.operator not in ("<<", "<<-") or not (command_stands or marks):
                 continue
             self.heard += 1
-            text = one.text.replace("ExecStart=", "          ")  # of a unit of systemd
-            place = text_place(one, self.shell)
-            way = self.way_to(command.state)
-            server = self.search(["sh", "-c", text], [0, 0, place], way)
+            server = None
+            if command_stands:
+                place = text_place(one, self.shell)
+                way = self.way_to(command.state)
+                server = self.search(["sh", "-c", text], [0, 0, place], way)
             if server is None or not server.entry:
-                server = self.nothing_known(one.at, one.at + len(text))
+                begin = 0 if command_stands else min(marks)
+                server = self.nothing_known(one.at + begin, one.at + len(text))
             self.nets.append((frozenset(), server.replace(complete=False)))
 
     own: ClassVar = {
