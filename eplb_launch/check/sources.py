@@ -75,10 +75,15 @@ class Source(Record):
     def directory(self) -> str:
         return os.path.dirname(self.path)
 
+    @property
+    def room(self) -> int:
+        """How much may be done for it in all."""
+        return ROOM * max(len(self.text), MAX_TEXT)
+
     def spend(self, work: int) -> bool:
         """Spend so much of the budget; return False, and report it, if the budget is spent."""
         left = self.reach.left
-        left[self.path] = left.get(self.path, ROOM * max(len(self.text), MAX_TEXT)) - work
+        left[self.path] = left.get(self.path, self.room) - work
         if left[self.path] < 0:
             self.say(TOO_MUCH)
         return left[self.path] >= 0

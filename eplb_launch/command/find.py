@@ -56,7 +56,9 @@ def find(
     server = search(words, range(len(words)), context)
     if done is not None:
         done.append(context.room[1])
-    unread = context.reading[0].unread if context.reading else ()
+    unread = [*context.reading[0].unread] if context.reading else []
+    if server is None and context.room[0] < 0:
+        unread.append("a part of the command was too much to follow")
     return server, server is None and context.idle[0], unread
 
 

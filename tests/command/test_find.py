@@ -656,3 +656,9 @@ def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> Non
     assert all(name.startswith("eplb_launch.") for name in loaded)
     if more is not None:
         assert names == {"command", "entrypoints", "model"} | more
+
+
+@pytest.mark.parametrize("many", [10, 2000])
+def test_what_is_too_much_to_follow_is_said(many: int) -> None:
+    server, _, unread = look(["xargs"] * many + ["vllm", "serve", "m"], {})
+    assert (server is None) == bool(unread) == (many == 2000)
