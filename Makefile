@@ -65,8 +65,8 @@ format: $(VENV)/.dev ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figures
-	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS)
+bench: $(VENV)/.installed ## Measure the start-up; ROUNDS=200 for quieter figures, BESIDE=EPLB-LAUNCH for another release
+	$(BIN)/python benchmarks/startup.py --rounds $(ROUNDS) $(if $(BESIDE),--beside $(BESIDE))
 
 hostile: $(VENV)/.installed ## Measure what others' processes can do to root's ps; BEFORE=FOLDER: beside that one
 	$(BIN)/python benchmarks/hostile.py $(if $(BEFORE),--before $(BEFORE))

@@ -11,6 +11,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -67,7 +68,9 @@ def commands(script: str, directory: str) -> dict[str, list[str]]:
         "release looked up": [script, "--", *dotted],
         "  and JSON --eplb-config": [script, "--", *in_json],
         "  and YAML --config": [script, "--", *in_yaml],
-        "no server in the command": [script, "--", "true"],
+        "  behind one wrapper": [script, "--", "env", "A=1", *dotted],
+        "  in bash -c": [script, "--", "bash", "-c", f"exec {shlex.join(dotted)}"],
+        "no server in the command": [script, "--quiet", "--", "true"],
         "python -m eplb_launch": [python, "-m", "eplb_launch", *given[1:], *dotted],
         "env NCCL_MAX_CTAS=8": ["env", "NCCL_MAX_CTAS=8", *dotted],
     }
@@ -77,9 +80,9 @@ def check(cases: Mapping[str, list[str]], environ: Mapping[str, str]) -> None:
     """Stop if a launcher does not do what is to be measured."""
     for name, argv in cases.items():
         done = subprocess.run(argv, env=environ, capture_output=True, check=True)
-        expected = SAID if "--" in argv and "serve" in argv else b""
+        expected = SAID if "--" in argv and "serve" in " ".join(argv) else b""
         if done.stderr != expected:
-            raise SystemExit(f"{name}: unexpected on stderr: {done.stderr.decode()}")
+            raise SystemExit(f"{name}: unexpected on stderr: {done.stderr!r}")
 
 
 def print_table(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -121,7 +124,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60, help="how often each command runs")
-    rounds = max(2, parser.parse_args().rounds)
+    parser.add_argument("--beside", help="another eplb-launch, to run in turn with this one")
+    given = parser.parse_args()
+    rounds = max(2, given.rounds)
     script = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
     print_machine(script)
     with tempfile.TemporaryDirectory() as directory:
@@ -130,6 +135,12 @@ def main() -> None:
             file.write(YAML)
         print(f"\n{rounds} rounds, all commands in turn; whole processes\n")
         cases = commands(script, directory)
+        if given.beside:
+            cases |= {
+                f"{name.lstrip()}, other": [given.beside, *argv[1:]]
+                for name, argv in cases.items()
+                if argv[0] == script
+            }
         check(cases, environ)
         middles = print_table(measure(cases, environ, rounds))
         print()

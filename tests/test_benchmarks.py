@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -215,3 +217,15 @@ def test_each_row_was_as_expected(load_deepep: Any) -> None:
         environ = rows.NO_CLUSTERS if "CLUSTER" in answer["launch"] else {}
         wanted = rows.expected(trial, answer["nccl"][0], 132, environ)
         assert wanted == rows.MAY_RUN or (wanted == rows.HANGS) is answer["hangs"]
+
+
+def test_the_start_up_is_measured_of_commands_that_do_what_they_are_measured_for() -> None:
+    script = os.path.join(REPOSITORY, "benchmarks", "startup.py")
+    done = subprocess.run(
+        [sys.executable, script, "--rounds", "2"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert {"python -c that only execs", "release looked up", "python -m eplb_launch"} <= {*rows}
+    assert "behind one wrapper" in done.stdout
+    assert "in bash -c" in done.stdout
