@@ -98,7 +98,7 @@ def launchers(folder: str) -> list[Launcher]:
         Launcher("dumb-init", [f"{commands}/dumb-init", "--"], known["dumb-init"]),
         Launcher("python -c, only execs", bare_python(ours), python),
         Launcher("eplb-launch", [ours, "--"], ours_version),
-        Launcher("eplb-launch, no server", [ours, "--"], ours_version, "echo"),
+        Launcher("eplb-launch, no server", [ours, "--quiet", "--"], ours_version, "echo"),
         Launcher("eplb-launch.pyz", single, ours_version),
         Launcher("envdir", [f"{commands}/envdir", values], known["envdir"]),
         Launcher(
