@@ -13,7 +13,7 @@ import psutil
 
 from eplb_launch.entrypoints import HINTS
 from eplb_launch.model import Record, is_python
-from eplb_launch.ps.view import Trouble, View
+from eplb_launch.ps.view import GiveUpError, Trouble, View
 from eplb_launch.vllm.installed import which
 
 TYPE_CHECKING = False
@@ -186,6 +186,8 @@ def look_closer(process: Process) -> Facts:
         if process.cut:
             return facts.replace(trouble=LONG_COMMAND)
         facts = _look_inside(process, facts)
+    except GiveUpError as error:
+        facts = facts.replace(trouble=error.trouble)
     except PermissionError:
         facts = facts.replace(trouble=DENIED)
     except (OSError, psutil.Error):

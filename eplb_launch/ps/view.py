@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 
 from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.files import Files, NotRegularError, is_regular, read_all
@@ -56,6 +57,13 @@ NOT_SAFE = Trouble(
 )
 
 
+SETUID = Trouble(
+    NOT_SAFE.cause,
+    "its program is setuid, or it has several users: who has chosen the files that it names may "
+    "have fewer rights",
+)
+
+
 class GiveUpError(Exception):
     """The files are not looked at any more. No OSError: it does not mean that one is missing."""
 
@@ -71,6 +79,7 @@ class Rights(Record):
     group: int
     groups: frozenset[int]
     capabilities: int = 0
+    mixed: bool = False  # it has several users or groups: real, effective, saved
 
 
 def rights_of(pid: int | str) -> Rights:
@@ -82,6 +91,7 @@ def rights_of(pid: int | str) -> Rights:
         int(fields[b"Gid"][3]),
         frozenset(map(int, fields[b"Groups"])),
         int(fields[b"CapEff"][0], 16),
+        len({*fields[b"Uid"]}) > 1 or len({*fields[b"Gid"]}) > 1,
     )
 
 
@@ -89,10 +99,15 @@ class View(Files):
     """The files of a process. Whatever it may not look at itself is an OSError."""
 
     def __init__(self, pid: int) -> None:
-        """Take hold of its root, with our own rights; OSError where we may not."""
+        """Take hold of its root, with our own rights; OSError where we may not.
+
+        GiveUpError for a setuid program: another user has chosen its arguments.
+        """
         place = f"/proc/{pid}"
         self.left = BUDGET
         self.rights = rights_of(pid)
+        if self.rights.mixed or os.stat(f"{place}/exe").st_mode & (stat.S_ISUID | stat.S_ISGID):
+            raise GiveUpError(SETUID)
         self.above = os.readlink(f"{place}/root")  # as seen from our root
         self._root = os.open(f"{place}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         same_mounts = _namespace(pid, "mnt") == _namespace("self", "mnt")

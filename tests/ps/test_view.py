@@ -41,6 +41,7 @@ YAML = (
     "data-parallel-size: 8\nenable-eplb: true\neplb-config: {use_async: true}\n"
     "all2all-backend: deepep_low_latency\n"
 )
+PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become another user")
 
 
@@ -73,10 +74,11 @@ class People:
         groups: tuple[int, ...] = (),
         environ: dict[str, str] | None = None,
         cwd: Path | None = None,
+        program: str = "/bin/sh",
     ) -> int:
         process = subprocess.Popen(
             ["vllm", "serve", *arguments],
-            executable="/bin/sh",
+            executable=program,
             user=user,
             group=user,
             extra_groups=list(groups),
@@ -189,6 +191,35 @@ def test_nothing_of_a_file_of_root_is_shown(
     assert "NCCL_MIN_NCHANNELS" not in said
     run([people.start("m", *HAZARD, user=0, environ=environ)], as_json=True)
     assert "NCCL_MIN_NCHANNELS=77" in capfd.readouterr().out
+
+
+SETUID = """import os, time
+if {become}:
+    os.setgid(0)
+    os.setuid(0)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@root_only
+@pytest.mark.parametrize("become", [False, True])
+@pytest.mark.parametrize("bit", [0o4000, 0o2000], ids=["setuid", "setgid"])
+def test_a_program_of_root_whose_arguments_are_of_another_reads_nothing(
+    people: People, bit: int, become: bool
+) -> None:
+    """As `exec -a vllm sudo serve`, which waits for a password and is root's meanwhile."""
+    program = next((path for path in PYTHONS if os.path.exists(path)), "")
+    if not program:
+        pytest.skip("no Python of the system, which everybody may run")
+    shutil.copy(os.path.realpath(program), people.folder / "sudo")
+    (people.folder / "sudo").chmod(0o755 | bit)
+    people.write("serve", SETUID.format(become=become and bit == 0o4000))
+    people.write("s.yaml", YAML, 0o600)
+    pid = people.start("m", "--config", "s.yaml", program=str(people.folder / "sudo"))
+    row = seen(pid)
+    assert (row.verdict, row.assessment.cause) == ("unknown", NOT_SAFE.cause)
+    assert row.settings == {}
 
 
 @root_only
