@@ -70,6 +70,7 @@ _IMAGES = (
 )
 _MAX_NODES = 200_000
 _MAX_WORDS = 2_000
+_OF_A_DOCUMENT = 300  # in a text: what it takes to begin one
 _DEEP = 3  # texts of YAML inside texts of YAML
 _SHOWN = 5  # keys of a path
 # A line that begins with an option goes on with the command: who reads the field splits at blanks.
@@ -252,7 +253,7 @@ class _Reader:
 
     def yaml(self, at: _At, depth: int) -> Iterator[Task]:
         """Yield what YAML in a text starts: values of a chart in an object of Argo CD or Flux."""
-        if depth >= _DEEP or ":" not in at.node.text:
+        if depth >= _DEEP or ":" not in at.node.text or not self.source.spend(_OF_A_DOCUMENT):
             return
         for _, document in nodes.documents(at.node.text, at.node.line):
             if not isinstance(document, nodes.Problem) and document.kind == MAP:

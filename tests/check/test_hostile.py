@@ -317,6 +317,13 @@ CASES = [
     pytest.param(
         "a.service", "[Service]\nExecStart=" + "vllm serve ; " * 1_500, "more work", id=";"
     ),
+    pytest.param(
+        "a.yaml",
+        "kind: Application\napiVersion: argoproj.io/v1\nspec:\n"
+        + "".join(f'  a{n}: "b: vllm serve m\\nc: vllm serve k"\n' for n in range(20_000)),
+        "more work",
+        id="YAML in texts",
+    ),
 ]
 
 
