@@ -218,6 +218,9 @@ class _Servers:
             if not server.entry and images.is_other(task.image):
                 continue
             finding = self.of_server(server, words, self.place(server, words, at))
+            if not finding.entry and at:  # the rest of a script, which is not followed
+                last = finding.line + self.lines(server, words)
+                finding = finding.replace(lines=(finding.line, last))
             # Options without a program are half a command, and say nothing.
             named_by = finding.entry or images.run_of(server)
             if named_by or finding.verdict != OK or not task.place.fragments:
@@ -238,6 +241,13 @@ class _Servers:
         word = self.task.words[place if place < len(words) else at]
         offset = scripts.line_of(words[place], place) if isinstance(place, Place) else 0
         return word.source.path, _line(word, offset)
+
+    def lines(self, server: Server, words: Sequence[str]) -> int:
+        """Return how many lines of a script a server has after its first one."""
+        place = server.place
+        if server.script or not isinstance(place, Place) or place >= len(words):
+            return 0
+        return words[place].count("\n", place.offset, place.end)
 
     def plan(
         self, server: Server, words: Sequence[str], version: str | None = None, cap: int = CAP

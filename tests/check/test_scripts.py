@@ -258,3 +258,13 @@ def test_nothing_of_the_reviewed_folder_is_imported(tmp_path: Path) -> None:
     assert done.stdout.startswith("./start.sh:1: exposed")
     assert "note:" not in done.stdout
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("last", [SERVE, "A='vllm serve m'"], ids=["server", "variable"])
+def test_servers_beyond_those_that_are_looked_at_are_unknown(tmp_path: Path, last: str) -> None:
+    path = tmp_path / "start.sh"
+    path.write_text("".join(f"vllm serve m{number} &\n" for number in range(150)) + last)
+    review = check([str(path)], "0.16.0")
+    unknown = [finding for finding in review.findings if finding.verdict == "unknown"]
+    assert unknown[-1].lines == (101, 151)
+    assert review.mentions == ()  # of none of these lines it is said that it starts none

@@ -484,3 +484,11 @@ def test_a_library_as_large_as_real_ones(tmp_path: Path) -> None:
     assert found.server.complete
     (tmp_path / "a").write_text("# with --enable-eplb\n. ./lib.sh\nother-server --port 1\n")
     assert warned(planned(["sh", "./a"], tmp_path)) == ""
+
+
+def test_a_server_behind_more_than_are_looked_at_gets_the_cap(tmp_path: Path) -> None:
+    others = "".join(f"vllm serve m{number} &\n" for number in range(150))
+    (tmp_path / "a").write_text(others + SERVE)
+    assert planned(["sh", "./a"], tmp_path).environment == {"NCCL_MAX_CTAS": "8"}
+    (tmp_path / "a").write_text("vllm serve m &\n" * 50 + "vllm serve m")
+    assert planned(["sh", "./a"], tmp_path).environment == {}

@@ -97,9 +97,9 @@ class Flow:
             }:
                 if stands(source[at:]):
                     self.shell.position, self.way.script = position, file
-                    self.add(self.nothing_known(at, len(source)), execs=False)
+                    self.found.append((self.nothing_known(at, len(source)), False))
             if not self.found and any(mark in script for mark in MARKS):
-                self.add(self.nothing_known(0, len(script)), execs=False)
+                self.found.append((self.nothing_known(0, len(script)), False))
         if not self.found:
             return None
         mains = [pair for pair in started if pair[0].entry] or started[-1:] or self.found[:1]
@@ -115,7 +115,10 @@ class Flow:
     def add(self, server: Server, *, execs: bool) -> None:
         """Keep a server."""
         self.heard += 1
-        if self.probing or len(self.found) > SERVERS:
+        if self.probing:
+            return
+        if len(self.found) > SERVERS:
+            self.partly = True
             return
         others = server.others
         for one in (server.replace(others=()) if others else server, *others):
