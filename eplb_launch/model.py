@@ -130,6 +130,7 @@ class Server(Record):
     hands_on: bool | None = True
     script: str = ""  # the file that it is in, if it is in one
     release: str = ""  # of vLLM, where the command asks for one: `uvx vllm@0.16.0`
+    written: tuple[tuple[str, str], ...] = ()  # files that its script has written, with their texts
 
     @property
     def arguments(self) -> tuple[Argument, ...]:

@@ -176,7 +176,10 @@ def plan_for(
 ) -> Plan:
     """Decide as `plan` does, for one server of a command."""
     if directory is not None:
-        server = server.replace(directory=os.path.join(directory, server.directory or ""))
+        server = server.replace(
+            directory=os.path.join(directory, server.directory or ""),
+            written=tuple((os.path.join(directory, path), text) for path, text in server.written),
+        )
     version, source, nixl_setting = _installed(
         server, vllm_version=vllm_version, nixl=nixl, files=files
     )
@@ -297,6 +300,11 @@ def settings_of(
         from eplb_launch.vllm.config_file import load
 
         path = os.path.join(server.directory or "", name)
+        text = dict(server.written).get(os.path.normpath(path))
+        if text is not None:
+            from eplb_launch.files import Given
+
+            return None if UNKNOWN in text else load("/written", Given({"/written": text}))
         if files.all_there and _in_a_script(server) and not files.exists(path):
             return None  # which may write it first
         return load(path, files)

@@ -72,6 +72,7 @@ class Plans:
         """Return the Plan for one of them; None for a bug of ours."""
         key = (
             *(server.entry, server.words, server.program, server.prefixes, server.directory),
+            server.written,
             *(server.complete, server.elsewhere, server.sourced, server.hands_on),
             *(frozenset(server.environ.items()), frozenset(environ.items())),
             *(tuple(words), self.directory, version, cap),

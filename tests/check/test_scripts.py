@@ -268,3 +268,57 @@ def test_servers_beyond_those_that_are_looked_at_are_unknown(tmp_path: Path, las
     unknown = [finding for finding in review.findings if finding.verdict == "unknown"]
     assert unknown[-1].lines == (101, 151)
     assert review.mentions == ()  # of none of these lines it is said that it starts none
+
+
+def writes(text: str, command: str = "cat > engine.yaml") -> str:
+    return f"{command} <<'END'\n{text}END\n"
+
+
+HANGS = (
+    "data-parallel-size: 8\nenable-eplb: true\nall2all-backend: deepep_low_latency\n"
+    "eplb-config: {use_async: true}\n"
+)
+STARTS = "vllm serve m --config engine.yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "verdict"),
+    [
+        pytest.param(writes(HANGS) + STARTS, "exposed", id="written"),
+        pytest.param(
+            writes(HANGS).replace("true\na", "false\na") + STARTS, "ok", id="without EPLB"
+        ),
+        pytest.param(f"export NCCL_MAX_CTAS=8\n{writes(HANGS)}{STARTS}", "ok", id="with the cap"),
+        pytest.param(f"cd /x\n{writes(HANGS)}{STARTS}", "exposed", id="in a folder"),
+        pytest.param(
+            f"cd /x\n{writes(HANGS)}vllm serve m --config /x/engine.yaml", "exposed", id="absolute"
+        ),
+        pytest.param(f"f() {{\n{writes(HANGS)}}}\nf\n{STARTS}", "exposed", id="by a function"),
+        pytest.param(f"{writes(HANGS)}exec nice {STARTS}", "exposed", id="behind exec and nice"),
+        pytest.param(f"{writes(HANGS)}cat engine.yaml\n{STARTS}", "exposed", id="shown"),
+        pytest.param(
+            "D=8\n" + writes(HANGS.replace("8", "$D")).replace("'END'", "END") + STARTS,
+            "exposed",
+            id="with a variable",
+        ),
+        pytest.param(
+            writes(HANGS.replace("8", "1")) + writes(HANGS) + STARTS, "exposed", id="twice"
+        ),
+        pytest.param(writes(HANGS) + writes(HANGS.replace("8", "1")) + STARTS, "ok", id="anew"),
+        pytest.param(f"if x; then\n{writes(HANGS)}fi\n{STARTS}", "unknown", id="in a branch"),
+        pytest.param(
+            f"{writes(HANGS)}echo a: b >> engine.yaml\n{STARTS}", "unknown", id="appended"
+        ),
+        pytest.param(f"{writes(HANGS)}sed -i s/8/1/ engine.yaml\n{STARTS}", "unknown", id="edited"),
+        pytest.param(f"{writes(HANGS)}x > engine.yaml\n{STARTS}", "unknown", id="by another one"),
+        pytest.param(f"{writes(HANGS)}cd sub\n{STARTS}", "unknown", id="in another folder"),
+        pytest.param(
+            writes(HANGS.replace("8", "$N")).replace("'END'", "END") + STARTS,
+            "unknown",
+            id="a value that is not known",
+        ),
+    ],
+)
+def test_a_config_file_that_the_script_writes(tmp_path: Path, script: str, verdict: str) -> None:
+    (finding,) = findings(tmp_path, script)
+    assert finding.verdict == verdict

@@ -10,7 +10,15 @@ from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assign
 from eplb_launch.command.shell.expand import elements, expand, settle
 from eplb_launch.command.shell.flow import FOLLOWED, Flow, copied, hints, stands
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal
-from eplb_launch.command.shell.simple import Command, Followed, text_place, with_input, without
+from eplb_launch.command.shell.simple import (
+    Command,
+    Followed,
+    text_place,
+    with_input,
+    without,
+    write,
+    written,
+)
 from eplb_launch.command.shell.state import (
     ABSENT,
     FUNCTION,
@@ -179,6 +187,7 @@ class _Follower(Flow):
             words = command.words
         name = words[0][0]
         self.sure = name in SURE
+        write(command, self.shell)
         if command.node.redirections and not command.reads_script():
             self.documents(command)
         if name in ("source", ".") and self.source_file(command):
@@ -365,7 +374,8 @@ class _Follower(Flow):
             server = (self.started(command, chosen) if chosen else None) or server
             self.used |= self.shell.read
             unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
-            self.add(server.replace(unknown=unknown), execs=words[0][0] == "exec")
+            files = written(state)
+            self.add(server.replace(unknown=unknown, written=files), execs=words[0][0] == "exec")
 
     def started(self, command: Command, chosen: dict[str, str | None]) -> Server | None:
         """Return the server that a command starts, with what was `chosen` for it to get."""

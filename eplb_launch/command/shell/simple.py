@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from eplb_launch.command.shell.expand import settle
-from eplb_launch.command.shell.lexer import Word
-from eplb_launch.command.shell.state import LOCAL, PARAMETERS, Either
+import os
+
+from eplb_launch.command.shell.expand import settle, value
+from eplb_launch.command.shell.lexer import Word, parts
+from eplb_launch.command.shell.state import LOCAL, OUTSIDE, PARAMETERS, WRITTEN, Either
 from eplb_launch.command.shell.syntax import Place
 from eplb_launch.command.wrappers import SHELLS
+from eplb_launch.entrypoints import HINTS
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from eplb_launch.command.shell.state import Arm, Field, Shell, State
     from eplb_launch.command.shell.syntax import Item, Node
 
+# They change no file that they name.
+_SHOWN_BY = frozenset(("[", "cat", "echo", "grep", "head", "less", "ls", "tail", "test"))
 # They run what they are given as input.
 INPUTS = SHELLS | {"sbatch", "ssh"}
 
@@ -64,6 +70,44 @@ def text_place(document: Redirection, shell: Shell) -> int:
     if isinstance(place, Place) and (not isinstance(position, Place) or position.exact):
         place.exact = True
     return place
+
+
+def write(command: Command, shell: Shell) -> None:
+    """Keep the text of a file that `cat > FILE <<END` writes; what else changes it is unknown."""
+    state = command.state
+    documents = [one for one in command.node.redirections if one.operator[:2] == "<<"]
+    for one in command.node.redirections:
+        name = value(one.word, state, 0)
+        if one.operator not in (">", ">|", ">>", "&>") or UNKNOWN in name:
+            continue
+        text = UNKNOWN
+        if one.operator != ">>" and command.names == ["cat"] and len(documents) == 1:
+            text = documents[0].text
+            if documents[0].expands:
+                text = value(parts(text, quoted=True), state, 0)
+        path = _path(name, state)
+        if documents or path in shell.written:
+            shell.written.add(path)
+            state.variables[WRITTEN + path] = text
+    starts = any(hint in text for text, _ in command.words for hint in HINTS)
+    if shell.written and not starts and command.names[0] not in _SHOWN_BY:
+        for name, _ in command.words[1:]:
+            if _path(name, state) in shell.written:
+                state.variables[WRITTEN + _path(name, state)] = UNKNOWN
+
+
+def written(state: State) -> tuple[tuple[str, str], ...]:
+    """Return the files that the script has written here, with their texts."""
+    found = []
+    for path in sorted(state.shell.written):
+        text = state.stored(WRITTEN + path)
+        if text != OUTSIDE:
+            found.append((path, text if isinstance(text, str) else UNKNOWN))
+    return tuple(found)
+
+
+def _path(name: str, state: State) -> str:
+    return os.path.normpath(os.path.join(state.directory() or "", name))
 
 
 class Followed:

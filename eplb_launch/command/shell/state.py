@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.syntax import Item, Node
 
-    # A word, and where in the command it stands.
-    Field: TypeAlias = tuple[str, int]
-    # None: not set.
-    Value: TypeAlias = str | list[Field] | None
+    Field: TypeAlias = tuple[str, int]  # a word, and where in the command it stands
+    Value: TypeAlias = str | list[Field] | None  # None: not set
     Guard: TypeAlias = dict[int, int]  # the arm taken, by the number of the branch
     Stored: TypeAlias = "Value | Node | Either"
     Arm: TypeAlias = "tuple[dict[str, Stored], dict[str, Stored]]"
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 # nothing has set, which the shell drops. As a value, ABSENT is that of `A=$NOT_SET`.
 GAP = "\0\0\0*"
 ABSENT = "\0\0\0?"
-# What is stored of a variable that the script has not set, and of one that it may have set unseen.
+# What is stored of a variable that is not set here, and of one that may have been set unseen.
 OUTSIDE = "\0\0\0-"
 UNSEEN = "\0\0\0!"
 # Kept among the variables, because they change like them.
@@ -41,6 +39,7 @@ HIDDEN = "*"  # a file that we do not see may have set any variable
 LOCAL = "-l"  # and a name: it is the function's own
 HANDED_ON = "-e"  # and a name: its value for the commands that the shell starts
 FUNCTION = "()"  # behind the name of a function
+WRITTEN = "-w"  # and a path: the text of a file that the script has written
 MOST = 8  # alternatives of a variable, and ways through one command
 # What the shell sets itself; the first ones are numbers.
 _NUMBERS = "! $ ? BASHPID EPOCHSECONDS EUID LINENO OPTIND PPID RANDOM SECONDS SHLVL SRANDOM UID"
@@ -93,6 +92,7 @@ class Shell:
         self.blamed: list[str] = []  # what could not be known in the words of the command
         self.read: set[str] = set()  # variables that it reads
         self.origins: dict[str, tuple[str, ...]] = {}  # why a variable cannot be known
+        self.written: set[str] = set()  # the paths of files that it writes
 
     def place(self, item: Item) -> int:
         """Return where a word of the script stands."""
