@@ -99,6 +99,7 @@ def write(command: Command, shell: Shell) -> None:
 def written(state: State) -> tuple[tuple[str, str], ...]:
     """Return the files that the script has written here, with their texts."""
     found = []
+    state.charge(16 * len(state.shell.written))
     for path in sorted(state.shell.written):
         text = state.stored(WRITTEN + path)
         if text != OUTSIDE:
