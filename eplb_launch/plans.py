@@ -198,7 +198,7 @@ def plan_for(
     verdict = decided.verdict
     if verdict is None:
         return decided.replace(reason=_why_not(verdicts, found, version))
-    reason = _why(verdict, found, version)
+    reason = _why(verdict, found, version, server)
     cap, trouble = _cap(decided, max_ctas, files)
     decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
     if stays(current):
@@ -315,12 +315,17 @@ def settings_of(
     return found, reading.given
 
 
-def _why(verdict: RuleResult, found: Mapping[str, Setting], version: str | None) -> str:
+def _why(
+    verdict: RuleResult, found: Mapping[str, Setting], version: str | None, server: Server
+) -> str:
     size = found["data_parallel_size"]
     shown = f"={size.value}" if size.known else " not known"
     release = f"vLLM {version}" if version else "vLLM release not known"
     unknown = [condition.text for condition in verdict.conditions if condition.holds is None]
     doubt = f"; cannot be ruled out: {', '.join(unknown)}" if unknown else ""
+    if not unknown and not server.complete:
+        words = ", ".join(server.unknown[:3]) or "some words"
+        doubt = f"; {words} not known, and a later word could undo it"
     return f"{verdict.rule.hazard} (data_parallel_size{shown}, {release}){doubt}"
 
 

@@ -91,6 +91,22 @@ def test_rules_that_lack_different_conditions_are_named() -> None:
     assert "; no EPLB over NCCL with DeepGEMM mega MoE: " in decided.reason
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", ""),
+        (" --port $PORT", ""),  # one word, and the value of another option
+        (" $EMPTY", ""),
+        (" $(more)", "; $(more …) not known, and a later word could undo it"),
+    ],
+)
+def test_words_that_are_not_known_could_undo_what_is_known(more: str, said: str) -> None:
+    script = f"vllm serve {shlex.join(EXPOSED[2:])}{more}"
+    decided = plan(["bash", "-c", script], {"PORT": "1"}, vllm_version="0.16.0")
+    assert decided.environment == {"NCCL_MAX_CTAS": "8"}
+    assert decided.reason.partition(")")[2] == said
+
+
 def test_a_release_without_the_hazard() -> None:
     decided = plan(EXPOSED, {}, vllm_version="0.11.2")
     assert (decided.environment, decided.reason) == ({}, "vLLM 0.11.2 has no async EPLB")
