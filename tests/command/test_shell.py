@@ -320,6 +320,9 @@ def test_alternatives(script: str, alternatives: list[str]) -> None:
             ["1 1", "2 2"],
             id="alternatives",
         ),
+        pytest.param(
+            "f() { x && A=1; }; A=2; f; B=$A; A=2; f; vllm serve $A $B", ANY_TWO, id="another way"
+        ),
     ],
 )
 def test_a_function_that_is_called_twice(script: str, alternatives: list[str]) -> None:

@@ -297,10 +297,10 @@ class _Follower(Flow):
         known = self.followed.setdefault(id(node), [])
         for one in known if not before else ():
             if one.parameters == parameters and one.fits(state):
-                state.join(one.arms)
+                state.join(one.again(self.shell))
                 self.sure = False
                 return
-        heard = self.heard
+        heard, first = self.heard, self.shell.branches + 1
         self.calls.append(node)
         outer = self.frame, self.returns, self.shell.position, self.source, self.way.script
         self.frame = frame = state.branch()
@@ -318,7 +318,7 @@ class _Follower(Flow):
         own = {assigned(item) for item in before}
         arms = [without(arm, own) for arm in arms]
         if heard == self.heard and not before and len(known) < MOST:
-            known.append(Followed(parameters, frame.reads, arms, state))
+            known.append(Followed(parameters, frame.reads, arms, state, first))
         state.join(arms)
 
     def not_called(self, state: State) -> None:

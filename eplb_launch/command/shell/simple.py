@@ -15,7 +15,7 @@ from eplb_launch.model import UNKNOWN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from eplb_launch.command.shell.lexer import Redirection
-    from eplb_launch.command.shell.state import Arm, Field, Shell, State
+    from eplb_launch.command.shell.state import Arm, Field, Shell, State, Stored
     from eplb_launch.command.shell.syntax import Item, Node
 
 # They change no file that they name.
@@ -122,15 +122,43 @@ class Followed:
     """
 
     def __init__(
-        self, parameters: list[Field], names: set[str], arms: list[Arm], state: State
+        self, parameters: list[Field], names: set[str], arms: list[Arm], state: State, first: int
     ) -> None:
-        """Take what it was given, what it read, what it changed, and where it was called."""
+        """Take what it was given, read and changed, where, and the first branch that is its own."""
+        self.first = first
         self.parameters = parameters
         self.read = state.read(names)
         self.arms = arms
         alternatives = [value for value in self.read.values() if isinstance(value, Either)]
         self.branches = {branch for one in alternatives for case in one.cases for branch in case[0]}
         self.way = self.way_of(state)
+
+    def again(self, shell: Shell) -> list[Arm]:
+        """Return what another call does: its branches are others, and may be taken otherwise."""
+        numbers: dict[int, int] = {}
+
+        def number(branch: int) -> int:
+            if branch < self.first:
+                return branch
+            if branch not in numbers:
+                shell.branches += 1
+                numbers[branch] = shell.branches
+            return numbers[branch]
+
+        def other(value: Stored) -> Stored:
+            if not isinstance(value, Either):
+                return value
+            return Either(
+                [({number(b): arm for b, arm in way.items()}, one) for way, one in value.cases]
+            )
+
+        return [
+            (
+                {name: other(value) for name, value in variables.items()},
+                {name: other(value) for name, value in environ.items()},
+            )
+            for variables, environ in self.arms
+        ]
 
     def way_of(self, state: State) -> list[int | None]:
         """Return the arms taken, as far as what it read depends on them."""
