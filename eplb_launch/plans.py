@@ -188,12 +188,20 @@ def plan_for(
     decided = Plan(
         words, server, version, source, {}, (), current, (), "", release=release, sms=sms
     )
-    try:
-        found, given = settings_of(server, release, version, nixl_setting, files)
-    except RefusedError as error:
-        warning = PlanWarning(error.code, str(error), error.remedy)
-        return decided.replace(reason=str(error), warnings=(warning,))
-    verdicts = judge(release, found)
+    # What a script has written may be changed out of sight: it shows only that a server may hang.
+    unread = server.replace(written=tuple((path, UNKNOWN) for path, _ in server.written))
+    ways = (server, unread) if server.written else (server,)
+    for way in ways:
+        try:
+            found, given = settings_of(way, release, version, nixl_setting, files)
+        except RefusedError as error:
+            if way is not ways[-1]:
+                continue
+            warning = PlanWarning(error.code, str(error), error.remedy)
+            return decided.replace(reason=str(error), warnings=(warning,))
+        verdicts = judge(release, found)
+        if any(verdict.holds for verdict in verdicts):
+            break
     decided = decided.replace(settings=found, verdicts=verdicts, given=given)
     verdict = decided.verdict
     if verdict is None:

@@ -12,6 +12,7 @@ import pytest
 from eplb_launch.check import images as engines
 from eplb_launch.check import scripts
 from eplb_launch.check.command import check
+from eplb_launch.plans import plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,7 +287,7 @@ STARTS = "vllm serve m --config engine.yaml\n"
     [
         pytest.param(writes(HANGS) + STARTS, "exposed", id="written"),
         pytest.param(
-            writes(HANGS).replace("true\na", "false\na") + STARTS, "ok", id="without EPLB"
+            writes(HANGS).replace("true\na", "false\na") + STARTS, "unknown", id="without EPLB"
         ),
         pytest.param(f"export NCCL_MAX_CTAS=8\n{writes(HANGS)}{STARTS}", "ok", id="with the cap"),
         pytest.param(f"cd /x\n{writes(HANGS)}{STARTS}", "exposed", id="in a folder"),
@@ -304,7 +305,10 @@ STARTS = "vllm serve m --config engine.yaml\n"
         pytest.param(
             writes(HANGS.replace("8", "1")) + writes(HANGS) + STARTS, "exposed", id="twice"
         ),
-        pytest.param(writes(HANGS) + writes(HANGS.replace("8", "1")) + STARTS, "ok", id="anew"),
+        pytest.param(
+            writes(HANGS) + writes(HANGS.replace("8", "1")) + STARTS, "unknown", id="anew"
+        ),
+        pytest.param(f"{writes('enable-eplb: [')}{STARTS}", "unknown", id="no YAML"),
         pytest.param(f"if x; then\n{writes(HANGS)}fi\n{STARTS}", "unknown", id="in a branch"),
         pytest.param(
             f"{writes(HANGS)}echo a: b >> engine.yaml\n{STARTS}", "unknown", id="appended"
@@ -322,3 +326,28 @@ STARTS = "vllm serve m --config engine.yaml\n"
 def test_a_config_file_that_the_script_writes(tmp_path: Path, script: str, verdict: str) -> None:
     (finding,) = findings(tmp_path, script)
     assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "echo 'enable-eplb: true' | tee -a engine.yaml",
+        "cat other | sponge engine.yaml",
+        "{ echo 'enable-eplb: true'; } >> engine.yaml",
+        "for i in 1 2; do echo a$i: b; done >> engine.yaml",
+        "sed -i s/false/true/ *.yaml",
+        "sed -i s/false/true/ $F",
+        'cat other > "$F"',
+        "cp new/engine.yaml .",
+        "yq -i --file=engine.yaml",
+        'python3 -c \'open("engine.yaml", "a").write("x")\'',
+        "bash -c 'cat new > engine.yaml'",
+        ":",
+    ],
+)
+def test_what_a_script_writes_shows_no_server_to_be_safe(tmp_path: Path, change: str) -> None:
+    """A change may be out of sight."""
+    script = f"{writes(HANGS.replace('eplb: true', 'eplb: false'))}{change}\n{STARTS}"
+    (finding,) = findings(tmp_path, script)
+    assert finding.verdict == "unknown"
+    assert plan(["bash", "-c", script], {}, vllm_version="0.16.0").environment

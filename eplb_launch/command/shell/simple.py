@@ -73,7 +73,11 @@ def text_place(document: Redirection, shell: Shell) -> int:
 
 
 def write(command: Command, shell: Shell) -> None:
-    """Keep the text of a file that `cat > FILE <<END` writes; what else changes it is unknown."""
+    """Keep the text of a file that `cat > FILE <<END` writes; UNKNOWN if that may be changed here.
+
+    A change may be out of sight (in a group, a pipe, by a pattern): the text can show that a server
+    may hang, but not that it cannot.
+    """
     state = command.state
     documents = [one for one in command.node.redirections if one.operator[:2] == "<<"]
     for one in command.node.redirections:
