@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.expand import elements, expand
-from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
+from eplb_launch.command.shell.lexer import (
+    COMMAND,
+    PARAMETER,
+    Array,
+    Word,
+    literal,
+    parts,
+)
 from eplb_launch.command.shell.state import (
     FUNCTION,
     GAP,
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.simple import Followed
-    from eplb_launch.command.shell.state import Arm, Guard
+    from eplb_launch.command.shell.state import Arm
     from eplb_launch.command.shell.syntax import Item
     from eplb_launch.model import Server
 
@@ -38,8 +45,6 @@ SERVERS = 100  # to look at in one script
 LEVELS = 150  # commands, functions and strings inside of each other
 UNROLLED = 64  # turns of loops inside of each other
 FOLLOWED = 96  # what it takes to follow a command
-# The operators of `[` that look at no file.
-_OF_VALUES = frozenset(("-n", "-z", "-eq", "-ne", "-lt", "-le", "-gt", "-ge"))
 # The method that follows a kind of node.
 KINDS = {
     "simple": "simple",
@@ -224,6 +229,8 @@ class Flow:
 
     def branches(self, node: Node, state: State) -> None:
         """Follow `if`; one that asks what an earlier one has asked goes the same way."""
+        from eplb_launch.command.shell.questions import is_a_test, same_way
+
         arms: list[Arm] = []
         taken: list[int] = []  # the numbers of these arms
         asked: list[str] | None = []
@@ -241,7 +248,7 @@ class Flow:
                 text = self.source[part.at : node.parts[number + 1].at]
                 text = text.rpartition("then")[0].rstrip("; \n\t")
                 runs = "$(" in text or "`" in text or any(map(len, changed))
-                if asked is not None and _is_a_test(part) and not runs:
+                if asked is not None and is_a_test(part) and not runs:
                     asked.append(text)
                 else:
                     asked = None
@@ -253,23 +260,8 @@ class Flow:
         if len(node.parts) % 2 == 0:  # no else
             arms.append(({}, {}))
             taken.append(len(node.parts))
-        state.join(arms, self.same_way(asked, read, taken, state))
+        state.join(arms, same_way(asked, read, taken, state))
         self.sure = False
-
-    def same_way(
-        self, asked: list[str] | None, names: set[str], taken: list[int], state: State
-    ) -> list[Guard]:
-        """Return the choices that lead to the arms `taken` of an `if`: those of one like it."""
-        if not asked or len(taken) < 2:
-            return []
-        values = state.read(names)
-        known = self.shell.asked.setdefault(tuple(asked), [])
-        for before, branch in known:
-            if before == values:
-                return [{branch: number} for number in taken]
-        self.shell.branches += 1
-        known.append((values, self.shell.branches))
-        return [{self.shell.branches: number} for number in taken]
 
     def case(self, node: Node, state: State) -> None:
         """Follow `case`."""
@@ -393,15 +385,6 @@ class Flow:
             offset = position.offset + at - word.at
             position = Place(position, offset, offset + len(text), exact=True)
         self.text(text, state.branch(), position)
-
-
-def _is_a_test(node: Node) -> bool:
-    """Whether a condition asks for nothing but variables: asked again, the answer is the same."""
-    if node.kind == "list":
-        return all(map(_is_a_test, node.parts))
-    words = [literal(item) for item in node.items if isinstance(item, Word)]
-    flags = {word for word in words if word[:1] == "-"}
-    return node.kind == "simple" and words[:1] in (["["], ["test"]) and flags <= _OF_VALUES
 
 
 def _leaves(node: Node) -> bool:
