@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Whose value is a command for sure, in whatever program; of others it may be a text.
 _COMMAND_OPTIONS = frozenset(("--", "-c", "-e", "-x", "--cmd", "--command", "--exec", "--run"))
+_OF_A_PROGRAM = 48  # of the room for a command: nobody has 25,000 programs in one
 _LIKE_POSIX = frozenset("$`()*?[]{}~;&|<>\n")  # what fish and tcsh may not read as sh does
 
 
@@ -102,6 +103,9 @@ class Trail:
         self.end = index
         while self.end < len(self.words):
             self.first = self.end
+            if self.first and not self.context.spend(_OF_A_PROGRAM):
+                self.end = len(self.words)
+                return False
             settled = self._look(self.first)
             if settled is not None:
                 return settled

@@ -662,3 +662,15 @@ def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> Non
 def test_what_is_too_much_to_follow_is_said(many: int) -> None:
     server, _, unread = look(["xargs"] * many + ["vllm", "serve", "m"], {})
     assert (server is None) == bool(unread) == (many == 2000)
+
+
+@pytest.mark.parametrize("program", [["nice"], ["env", "A=1"]], ids=" ".join)
+def test_more_programs_than_anybody_has_are_too_much_to_follow(program: list[str]) -> None:
+    server, _, unread = look([*program * 1000, "vllm", "serve", "m"], {})
+    assert server is not None
+    assert not unread
+    server, _, unread = look([*program * 60_000, "vllm", "serve", "m"], {})
+    assert server is None
+    assert list(unread) == ["a part of the command was too much to follow"]
+    work = calls(look, [*program * 60_000, "vllm", "serve", "m"], {})
+    assert work < 1.2 * calls(look, [*program * 30_000, "vllm", "serve", "m"], {})
