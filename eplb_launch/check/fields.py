@@ -18,7 +18,7 @@ from typing import TypeAlias
 from eplb_launch.check import images, shell_files
 from eplb_launch.check import yaml_tree as nodes
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
-from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, YAML, Source
+from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, TOO_MUCH, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.state import GAP
@@ -98,8 +98,7 @@ class Fields(Kind):
         if document is None or document.kind == TEXT or not any(hint in text for hint in HINTS):
             return False
         before = len(self.found)
-        most = source.room // OF_A_COMMAND + 1  # there is no room for more, which is said then
-        for task in itertools.islice(tasks(source, document, {}), most):
+        for task in tasks(source, document, {}):
             if not source.spend(OF_A_WORD * len(task.variables.known)):
                 break
             self.found.append(task)
@@ -135,8 +134,13 @@ class _At(Record):
 
 
 def tasks(source: Source, document: Node, others: Others) -> Iterator[Task]:
-    """Yield what the fields of a document start."""
-    yield from _Reader(source, document, others).tasks()
+    """Yield what the fields of a document start, as far as there may be room for it."""
+    most = source.room // OF_A_COMMAND + 1
+    for number, task in enumerate(_Reader(source, document, others).tasks()):
+        if number == most:
+            source.say(TOO_MUCH)
+            return
+        yield task
 
 
 class _Reader:
