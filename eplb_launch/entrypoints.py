@@ -164,5 +164,5 @@ def _subcommand(words: Sequence[str], index: int, name: str) -> tuple[str, int] 
         return f"{name} {first} {second}", index + 2
     if UNKNOWN in first:
         return "", index + 1
-    # Takes a whole serve command as a string, which is for the table of prefixes to find.
+    # Takes a whole serve command as a string, which is for the table of wrappers to find.
     return None if (first, second) == ("bench", "sweep") else NOTHING

@@ -242,7 +242,7 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
 
 def _harmless(server: Server) -> bool:
     """Whether what stands before a server leaves the variable alone, and starts it here as us."""
-    told = any(w.drops or w.sets or w.user or w.name in NAMES for w in server.prefixes)
+    told = any(w.drops or w.sets or w.user or w.name in NAMES for w in server.wrappers)
     return bool(server.hands_on and not (told or server.elsewhere))
 
 
@@ -281,7 +281,7 @@ def _installed(
 
 def _look_up(server: Server, files: Files) -> Installed:
     environ = server.environ
-    if server.prefixes:
+    if server.wrappers:
         from eplb_launch.command.python_env import NotKnownError, path_of
 
         try:
@@ -294,7 +294,7 @@ def _look_up(server: Server, files: Files) -> Installed:
 
 
 def _in_a_script(server: Server) -> bool:
-    return bool(server.script) or any(prefix.name == "sh" for prefix in server.prefixes)
+    return bool(server.script) or any(wrapper.name == "sh" for wrapper in server.wrappers)
 
 
 def settings_of(

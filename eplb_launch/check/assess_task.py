@@ -263,7 +263,7 @@ class _Servers:
         """
         run = images.run_of(server)
         version = None if run is None or self.version else images.version(run.image)[0]
-        told = launcher.options(server.prefixes) or {}
+        told = launcher.options(server.wrappers) or {}
         if self.version is None and version is None:
             version = told.get("vllm_version")
         cap = told.get("max_ctas")
@@ -291,12 +291,12 @@ class _Servers:
 
     def assessed(self, plan: Plan, server: Server, unread: Sequence[str]) -> Assessment:
         """Return the assessment of a server; `unread`: what sets more, and could not be read."""
-        wrapped, idle = launcher.is_there(server.prefixes), self.is_idle(plan, server)
+        wrapped, idle = launcher.is_there(server.wrappers), self.is_idle(plan, server)
         absent = launcher.missing(self.task, server)
         warnings = (absent,) if absent is not None else ()
-        if wrapped and launcher.options(server.prefixes) is None:
+        if wrapped and launcher.options(server.wrappers) is None:
             reason = "eplb-launch refuses its options, and starts nothing"
-            if launcher.lacks_dashes(server.prefixes):
+            if launcher.lacks_dashes(server.wrappers):
                 reason = 'eplb-launch starts nothing without "--" before its command'
             return Assessment(EXPOSED, "launcher-misused", reason, warnings=warnings)
         found = assess(
@@ -328,7 +328,7 @@ class _Servers:
 
     def is_idle(self, plan: Plan, server: Server) -> bool:
         """Whether the launcher is told of a release for which it sets nothing."""
-        told = (launcher.options(server.prefixes) or {}).get("vllm_version")
+        told = (launcher.options(server.wrappers) or {}).get("vllm_version")
         if told is None or told == plan.vllm_version:
             return False
         there = self.plan(server, plan.command, told)

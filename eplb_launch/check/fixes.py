@@ -37,7 +37,7 @@ def ways(task: Task, server: Server, plan: Plan, found: Assessment) -> tuple[Fix
     if found.cause in _WRONG_VALUES:
         change = _change(task, plan.current) if plan.current is not None else None
         return (change,) if change is not None else ()
-    refused = found.cause == "launcher-misused" and not launcher.lacks_dashes(server.prefixes)
+    refused = found.cause == "launcher-misused" and not launcher.lacks_dashes(server.wrappers)
     if found.state in OK_STATES or found.cause not in _FIXABLE or refused:
         return ()
     fixes = _wrap_or_set(task, server, plan.current)
@@ -64,7 +64,7 @@ def _variable_first(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
 def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
     """Return both ways: to wrap the command, and to set the variable, which is `current` there."""
     program = _program(server)
-    if launcher.lacks_dashes(server.prefixes):
+    if launcher.lacks_dashes(server.wrappers):
         return (_dashes(task, server, program),)
     run = images.run_of(server)
     if run is not None:
@@ -97,7 +97,7 @@ def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
 
 def in_shell(task: Task, server: Server) -> bool:
     """Whether the words before a server are those of a line, and not of a list."""
-    shell = any(prefix.name == "sh" for prefix in server.prefixes)
+    shell = any(wrapper.name == "sh" for wrapper in server.wrappers)
     return shell or task.as_text or task.place.line
 
 
@@ -134,7 +134,7 @@ def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
     if task.own_entry:
         how, form = task.place.own
         return Fix(how + note, form.format(listed))
-    if task.only_arguments or not task.place.begins or server.prefixes:
+    if task.only_arguments or not task.place.begins or server.wrappers:
         shown = " ".join(program)
         return Fix(f"put these words before {shown!r}{note}", two)
     begun = task.place.begins.format(f"{listed[:-1]}, …]")
@@ -167,7 +167,7 @@ def _of_run(run: images.Run, server: Server, program: str) -> Iterator[Fix]:
     yield Fix(f"give {run.engine} this option, before the image", f"-e {VARIABLE}={CAP}")
     if program:
         image = run.image or "IMAGE"
-        words = (word for prefix in server.prefixes for word in prefix.words)
+        words = (word for wrapper in server.wrappers for word in wrapper.words)
         if not server.entry or any(word.startswith("--entrypoint") for word in words):
             wrapped = f"--entrypoint eplb-launch {image} -- {program} …"
         else:

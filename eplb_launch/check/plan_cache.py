@@ -71,7 +71,7 @@ class Plans:
     ) -> Plan | None:
         """Return the Plan for one of them; None for a bug of ours."""
         key = (
-            *(server.entry, server.words, server.program, server.prefixes, server.directory),
+            *(server.entry, server.words, server.program, server.wrappers, server.directory),
             server.written,
             *(server.complete, server.elsewhere, server.sourced, server.hands_on),
             *(frozenset(server.environ.items()), frozenset(environ.items())),

@@ -56,7 +56,7 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
         "server": server
         and {
             **fields(server, "entry", "program"),
-            "prefixes": [prefix.name for prefix in server.prefixes],
+            "prefixes": [wrapper.name for wrapper in server.wrappers],
             "script": server.script or None,
             "elsewhere": server.elsewhere or None,
             "complete": server.complete,
@@ -176,7 +176,7 @@ def _facts(plan: Plan, found: Assessment) -> Table:
     if server is None:
         table.add_row("Server", "none to be seen in the command")
         return table
-    behind = ", ".join(prefix.name for prefix in server.prefixes)
+    behind = ", ".join(wrapper.name for wrapper in server.wrappers)
     inside = f" in {cut(server.script)}" if server.script else ""
     entry = server.entry or "not found by name; the whole command was read"
     table.add_row("Server", _text(entry + inside + (f" (behind {cut(behind)})" if behind else "")))
