@@ -197,7 +197,7 @@ class _Servers:
         changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
         servers = self.plans.servers(changed, self.environ)
         plan = self.plan(servers[0], changed) if servers else None
-        if plan is None or (plan.verdict is not None and plan.verdict.holds is None):
+        if plan is None or (plan.decisive is not None and plan.decisive.holds is None):
             follows = scripts.on_a_line(command) in scripts.on_a_line(after)
             return str(CAP) if follows else None
         return plan.environment.get(VARIABLE, "")

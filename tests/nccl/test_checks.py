@@ -547,7 +547,7 @@ def test_where_the_server_runs(arguments: str, version: str | None, expected: li
     if version and version >= "0.20":  # elsewhere the communicator is NCCL's
         arguments += " --enable-elastic-ep"
     decided = decide([*SERVE, *arguments.split()], {}, version)
-    assert decided.verdict is not None
+    assert decided.decisive is not None
     assert codes(decided) == [code for code in expected if code == "ray-workers"]
     assert [note.code for note in decided.notes] == [c for c in expected if c != "ray-workers"]
 
