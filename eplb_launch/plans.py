@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.entrypoints import OWN_OPTIONS, look_at_name
+from eplb_launch.entrypoints import OWN_OPTIONS, find_by_name
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import NAMES, check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
@@ -126,7 +126,7 @@ def plan(
     for number, word in enumerate(words, 1):
         if not isinstance(word, str):
             raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
-    found = look_at_name(words, environ)
+    found = find_by_name(words, environ)
     if found is None:
         from eplb_launch.command import look
 
@@ -310,9 +310,9 @@ def settings_of(
         path = os.path.join(server.directory or "", name)
         text = dict(server.written).get(os.path.normpath(path))
         if text is not None:
-            from eplb_launch.files import Given
+            from eplb_launch.files import InMemory
 
-            return None if UNKNOWN in text else load("/written", Given({"/written": text}))
+            return None if UNKNOWN in text else load("/written", InMemory({"/written": text}))
         if files.all_there and _in_a_script(server) and not files.exists(path):
             return None  # which may write it first
         return load(path, files)
