@@ -207,7 +207,7 @@ sys.argv[1:] = []
 from eplb_launch import plan
 before = set(sys.modules)
 decided = plan(%r, %r, vllm_version="0.16.0", nixl=False)
-print(bool(decided.verdict), *sorted(m for m in set(sys.modules) - before if "eplb" in m))
+print(bool(decided.decisive), *sorted(m for m in set(sys.modules) - before if "eplb" in m))
 """
 
 
