@@ -19,7 +19,7 @@ from eplb_launch.vllm.releases import (
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
-    judge,
+    evaluate,
     release_of,
     stays,
 )
@@ -199,7 +199,7 @@ def plan_for(
                 continue
             warning = PlanWarning(error.code, str(error), error.remedy)
             return decided.replace(reason=str(error), warnings=(warning,))
-        results = judge(release, found)
+        results = evaluate(release, found)
         if any(result.holds for result in results):
             break
     decided = decided.replace(settings=found, results=results, given=given)
