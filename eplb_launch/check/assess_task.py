@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, assess
+from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.check import images, launcher, scripts, sources
 from eplb_launch.check.fixes import ways
 from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
-from eplb_launch.check.tasks import File, Task, Word, environment, hides, words_at
+from eplb_launch.check.tasks import File, Task, Word, environment, may_set_cap, words_at
 from eplb_launch.check.templating import placeholders
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.syntax import Place
@@ -71,7 +71,7 @@ def _findings(task: Task, vllm_version: str | None, plans: Plans) -> list[Findin
             worst[key] = finding
     asks = _asks(task)
     found = sorted(worst.values(), key=lambda finding: finding.line)
-    return [finding.replace(asks=asks) for finding in found]
+    return [finding.replace(asks_for_eplb=asks) for finding in found]
 
 
 def _asks(task: Task) -> bool:
@@ -149,7 +149,7 @@ class _Servers:
         self.version = vllm_version or task.version[0]
         self.plans = plans
         # Nobody keeps settings in a Secret.
-        self.environ = environment(task.variables.known, unread=hides(task.variables.unread))
+        self.environ = environment(task.variables.known, unread=may_set_cap(task.variables.unread))
 
     def findings(self) -> Iterator[Finding]:
         """Yield the findings; a line may have several."""
@@ -299,15 +299,15 @@ class _Servers:
             if launcher.lacks_dashes(server.wrappers):
                 reason = 'eplb-launch starts nothing without "--" before its command'
             return Assessment(EXPOSED, "launcher-misused", reason, warnings=warnings)
-        found = assess(
-            plan,
+        seen = Seen(
             launched=wrapped and not idle,
             files=self.plans.files,
-            unread=hides(unread),
+            unread=may_set_cap(unread),
             value_unread=UNREADABLE in (plan.current or "") and self.is_set(),
             # The environment of a container is that of its Ray, but of no other container's.
             ray_capped=not self.task.uncapped_peers,
         )
+        found = assess(plan, seen)
         if found.cause == "config-not-read":
             reason = (
                 "its --config file is not among the files that are checked, or is not valid YAML"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from eplb_launch.assessment import Assessment
 from eplb_launch.check import images, launcher
 from eplb_launch.check.model import OK_STATES, Fix
-from eplb_launch.check.tasks import Limit, Task
+from eplb_launch.check.tasks import CapLine, Task
 from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.plans import Plan
@@ -79,7 +79,7 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
     variable = _change(task, current)
     if (
         variable is None
-        and task.variables.limit is None
+        and task.variables.cap_line is None
         and (current is None or task.place.last_wins)
     ):
         variable = _variable(task)
@@ -104,21 +104,23 @@ def in_shell(task: Task, server: Server) -> bool:
 def _change(task: Task, current: str | None) -> Fix | None:
     """Return the change of the line that the value is from; None where it is not known."""
     place = (
-        task.variables.limit if task.variables.known.get(VARIABLE) == current else _in_words(task)
+        task.variables.cap_line
+        if task.variables.known.get(VARIABLE) == current
+        else _in_words(task)
     )
     if place is None:
         return None
     return Fix(f"change what {place.source.path}:{place.line} says of {VARIABLE}", place.text)
 
 
-def _in_words(task: Task) -> Limit | None:
+def _in_words(task: Task) -> CapLine | None:
     """Return the one place in a command, or in its script, that sets the variable."""
     found = [(word, match) for word in task.words for match in _ASSIGNED.finditer(word.text)]
     if len(found) != 1:
         return None
     [(word, match)] = found
     line = word.line + word.text.count("\n", 0, match.start()) * word.block
-    return Limit(word.source, line, f"{VARIABLE}={CAP}")
+    return CapLine(word.source, line, f"{VARIABLE}={CAP}")
 
 
 def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:

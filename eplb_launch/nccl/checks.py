@@ -6,7 +6,7 @@ Imported only for a command that can hang. A row of WARNINGS is said at launch a
 
 from __future__ import annotations
 
-from eplb_launch.files import DISK, Given
+from eplb_launch.files import DISK, InMemory
 from eplb_launch.launch_options import NAMES
 from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
@@ -225,7 +225,7 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
         plan.vllm_version,
         directory=server.directory,
         other_user=other_user,
-        files=Given({}) if server.elsewhere else files,
+        files=InMemory({}) if server.elsewhere else files,
     )
     if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
         return found

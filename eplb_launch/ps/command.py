@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 
-from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
+from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, Seen, assess
 from eplb_launch.launch import LAUNCHER_FAILED, place, say
 from eplb_launch.plans import plan
 from eplb_launch.ps.apart import results
@@ -76,13 +76,13 @@ def _look_at(server: Group) -> Row:
         view.enter()
         command = command_of(server.head, facts.replace(view=view))
         decided = plan(command, facts.environ, directory=facts.directory, files=view)
-        found = assess(
-            decided,
+        seen = Seen(
             launched=False,
             files=view,
             environ=facts.environ,
             changed=_changed(decided, facts, view),
         )
+        found = assess(decided, seen)
         return row(server, facts, decided, found)
     except GiveUpError as error:
         trouble = error.trouble

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import __version__
-from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, assess
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.command import find_server
 from eplb_launch.model import PlanWarning
 from eplb_launch.plans import Plan
@@ -101,12 +101,12 @@ def test_exit_statuses(servers: Servers) -> None:
     assert ps(exposed, unknown, status=1).stderr == said
 
 
-SECONDS = "--interval is a number of seconds from 0.1 to 86400, not "
+SECONDS = "--interval must be a number of seconds from 0.1 to 86400, not "
 USAGE_ERRORS = {
-    "zero": (["0"], "'0' is no process id"),
+    "zero": (["0"], "'0' is not a process id"),
     "one below zero": (["--", "-1"], "ps takes no command"),
-    "one too many": (["1", "²"], "'²' is no process id"),
-    "a large one": (["1" * 5000], "is no process id"),
+    "one too many": (["1", "²"], "'²' is not a process id"),
+    "a large one": (["1" * 5000], "is not a process id"),
     "watch and json": (["--watch", "--json"], "--watch shows a table"),
     "no time at all": (["--watch", "--interval", "0"], f"{SECONDS}'0'"),
     "no time": (["--watch", "--interval", "x"], f"{SECONDS}'x'"),
@@ -343,7 +343,8 @@ def plan_of(version: str | None, **more: Any) -> Plan:
 def test_trouble_is_never_fine(trouble: Trouble) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
     plan = plan_of("0.16.0")
-    found = row_of(group, Facts(trouble=trouble, environ={}), plan, assess(plan, launched=False))
+    facts = Facts(trouble=trouble, environ={})
+    found = row_of(group, facts, plan, assess(plan, Seen(launched=False)))
     assert (found.verdict, found.assessment.cause) == ("unknown", trouble.cause)
     assert row_of(group, Facts()).verdict == "unknown"
 
