@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 
-from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
+from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, Seen, assess
 from eplb_launch.launch import LAUNCHER_FAILED, place, say
 from eplb_launch.plans import plan
 from eplb_launch.ps.children import results
@@ -77,7 +77,8 @@ def _row_of(server: Group) -> Row:
         command = command_of(server.head, facts.replace(view=view))
         decided = plan(command, facts.environ, directory=facts.directory, files=view)
         changed = _changed(decided, facts, view)
-        found = assess(decided, launched=False, files=view, environ=facts.environ, changed=changed)
+        seen = Seen(launched=False, files=view, environ=facts.environ, changed=changed)
+        found = assess(decided, seen)
         return row(server, facts, decided, found)
     except GiveUpError as error:
         trouble = error.trouble
