@@ -443,12 +443,12 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         ),
         pytest.param(
             "services:\n  vllm: {extends: other}\n",
-            "it extends other, which is not there",
+            "it extends other, which does not exist",
             id="none",
         ),
         pytest.param(
             "services:\n  vllm: {extends: vllm}\n",
-            "its extends goes in a circle: vllm, vllm",
+            "its `extends` is circular: vllm, vllm",
             id="itself",
         ),
         pytest.param(
