@@ -89,16 +89,16 @@ def assess(
     known. `ray_capped`: whether its Ray workers have NCCL_MAX_CTAS as the server has it, None: not
     known. `changed`: PACKAGE or CONFIG, if it is not any more as the server found it.
     """
-    verdict = plan.verdict
+    result = plan.decisive
     value, by = _cap(plan, environ or {}, launched=launched)
-    if verdict is None and plan.settings:
+    if result is None and plan.settings:
         found = _not_needed(plan, changed)
     elif by and not (changed and by == VLLM):
         found = _capped(plan, value, by, files, ray_capped=ray_capped)
     else:
         found = _not_capped(plan, files, unread=unread, value_unread=value_unread, changed=changed)
-    if verdict is not None:
-        settings = (condition.setting for condition in verdict.conditions)
+    if result is not None:
+        settings = (condition.setting for condition in result.conditions)
         found = found.replace(deciding=tuple(dict.fromkeys(settings)))
     warnings = (
         warning
@@ -136,8 +136,8 @@ def _by_environment(environ: Mapping[str, str]) -> tuple[str, str]:
 
 def _not_needed(plan: Plan, changed: str) -> Assessment:
     missing = (
-        next(condition.setting for condition in verdict.conditions if condition.holds is False)
-        for verdict in plan.verdicts
+        next(condition.setting for condition in result.conditions if condition.holds is False)
+        for result in plan.results
     )
     deciding = tuple(dict.fromkeys(missing))
     in_every_release = deciding and all(name in _ALWAYS for name in deciding)
@@ -151,7 +151,7 @@ def _capped(
 ) -> Assessment:
     """Return the assessment where there is a cap, which may not hold."""
     value = cut(value)
-    sure = plan.verdict is not None and plan.verdict.holds
+    sure = plan.decisive is not None and plan.decisive.holds
     for warning in plan.warnings:
         void = by in warning.voids or (by in warning.doubts and ray_capped is False)
         if void or (by in warning.doubts and ray_capped is None):
@@ -204,8 +204,8 @@ def _not_capped(  # noqa: PLR0911 - one reason after the other
         return Assessment(NOT_NEEDED, "no-engine", plan.reason)
     if changed:
         return _changed(changed)
-    verdict = plan.verdict
-    if verdict is None:
+    result = plan.decisive
+    if result is None:
         if any(warning.code == "config-unreadable" for warning in plan.warnings):
             return Assessment(
                 UNKNOWN, "config-not-read", plan.reason, unread=("the --config file",)
@@ -213,7 +213,7 @@ def _not_capped(  # noqa: PLR0911 - one reason after the other
         return Assessment(UNKNOWN, "command-not-understood", plan.reason)
     if plan.vllm_version is None:
         return _by_release(plan, plan.server, files)
-    if verdict.holds is None:
+    if result.holds is None:
         return _settings_not_known(plan)
     if value_unread:
         reason = f"{plan.reason}; the value of {VARIABLE} is not known"
@@ -260,7 +260,7 @@ def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[int, b
             settings, _ = settings_of(server, release, version, plan.settings["nixl"], files)
         except RefusedError:
             continue
-        holds = [verdict.holds for verdict in judge(release, settings)]
+        holds = [result.holds for result in judge(release, settings)]
         if any(holds):
             yield since, True
         elif None in holds:
@@ -283,7 +283,7 @@ def _ranges(wanted: Collection[int]) -> str:
 
 
 def _settings_not_known(plan: Plan) -> Assessment:
-    conditions = plan.verdict.conditions if plan.verdict else ()
+    conditions = plan.decisive.conditions if plan.decisive else ()
     unknown = tuple(condition.text for condition in conditions if condition.holds is None)
     return Assessment(UNKNOWN, "settings-not-known", plan.reason, unread=unknown)
 

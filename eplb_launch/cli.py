@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from eplb_launch.plans import Plan
 
 PROGRAM = NAMES[0]
-STRICT = "Where there is a warning, exit with 125, as a launch of CMD with --strict does."
+STRICT = "Exit with 125 if there is a warning, as a launch with --strict does."
 JSON = "Print JSON: docs/json.md lists its keys."
 EXAMPLE = f"{PROGRAM} -- vllm serve MODEL"
 
 EPILOG = """
-Exit status: that of CMD, which replaces this process; 127 if CMD is not found, 126 if it cannot be
-executed, 125 if the launcher itself fails (only with --strict does its own trouble keep CMD from
-starting), 2 for a usage error.
+Exit status: the status of CMD, because CMD replaces the launcher; 127 if CMD is not found; 126 if
+CMD cannot be executed; 125 if --strict keeps CMD from starting, or if a sub-command fails; 2 for a
+usage error.
 """
 
 
@@ -78,7 +78,7 @@ class Group(typer.core.TyperGroup):
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             for name in difflib.get_close_matches(args[0], SUB_COMMANDS, 1):
                 shown = _shown([*_before(ctx, args), name, *args[1:]], ctx.obj or [])
-                ctx.fail(f"{args[0]!r} is no sub-command. Did you mean: {shown}")
+                ctx.fail(f"{args[0]!r} is not a sub-command. Did you mean: {shown}")
             _dashes_missing(ctx, args)
         return super().resolve_command(ctx, args)
 
@@ -146,8 +146,8 @@ def launch(
 ) -> None:
     """Start vLLM without the hang of expert-parallel load balancing.
 
-    The launcher reads the arguments of CMD, sets NCCL_MAX_CTAS=8 where async EPLB and cooperative
-    MoE kernels could wait for each other, and becomes CMD: the process stays the same.
+    The launcher reads the arguments of CMD. It sets NCCL_MAX_CTAS=8 if async EPLB and cooperative
+    MoE kernels could wait for each other. Then it becomes CMD: the process stays the same.
     """
     cap = _checked(ctx, vllm_version, max_ctas, sms)
     if ctx.invoked_subcommand is not None:
@@ -177,7 +177,7 @@ def _plan(
         _dashes_missing(ctx, ctx.args)
     if not ctx.obj:
         form = f"{ctx.command_path} -- vllm serve MODEL"
-        ctx.fail(f"There is no command after it. The right form is: {form}")
+        ctx.fail(f"There is no command to look at. The right form is: {form}")
     options = ctx.parent.params if ctx.parent else {}
     version = vllm_version or options.get("vllm_version")
     cap = _checked(ctx, version, max_ctas or options.get("max_ctas"), sms or options.get("sms"))
@@ -213,7 +213,7 @@ def explain(
 ) -> None:
     """Show what would be set for CMD, and why.
 
-    It lists each setting that counts, and where its value comes from. It starts nothing, and exits
+    It lists each setting that counts, and where its value comes from. It starts nothing. It exits
     with 0 whatever the answer is, unless --strict is given.
     """
     from eplb_launch.deepep import cap
@@ -244,7 +244,7 @@ def env(
             "--format",
             metavar="FORMAT",
             autocompletion=_one_of([*FORMATS]),
-            help=f"Print it for this reader: {_listed(FORMATS)}.",
+            help=f"Print in this format: {_listed(FORMATS)}.",
         ),
     ] = "shell",
     vllm_version: VllmVersion = None,
@@ -254,11 +254,11 @@ def env(
 ) -> None:
     """Print the variables to set for CMD.
 
-    This is for places where the launcher cannot stand in front of CMD. It starts nothing. Where
-    nothing is needed, it prints nothing, or the empty value of the format.
+    Use it where the launcher cannot stand in front of CMD. It starts nothing. If nothing is needed,
+    it prints nothing, or the empty value of the format.
     """
     if format_ not in FORMATS:
-        ctx.fail(f"--format is one of {_listed(FORMATS)}, not {format_!r}")
+        ctx.fail(f"--format must be one of {_listed(FORMATS)}, not {format_!r}")
     decided = _plan(ctx, vllm_version, max_ctas, sms)
     refused = _strict(ctx, strict=strict) and decided.warnings
     for warning in assess(decided).warnings:
@@ -270,8 +270,8 @@ def env(
 
 
 PS_EPILOG = """
-Exit status: 0 if no server is exposed, 1 if one is (with --strict also if one is unknown), 2 for a
-usage error, 125 if the launcher itself fails. --watch ends with 0.
+Exit status: 0 if no server is exposed; 1 if one is (with --strict, also if one is unknown); 2 for a
+usage error; 125 if ps itself fails. With --watch it is 0.
 """
 
 
@@ -282,23 +282,21 @@ def ps(
     *,
     as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     processes: Annotated[
-        bool, typer.Option("--all", help="Show also the processes of each server.")
+        bool, typer.Option("--all", help="Also show the processes of each server.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
+        bool, typer.Option("--strict", help="Exit with 1 also if a server is unknown.")
     ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show the table again and again, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh the table until Ctrl-C.")] = False,
     interval: Annotated[
         str,
-        typer.Option(metavar="SECONDS", help="With --watch, wait so long between two tables."),
+        typer.Option(metavar="SECONDS", help="The time between two tables of --watch."),
     ] = "2",
 ) -> None:
     """Show the vLLM servers that run here, and whether they can hang.
 
-    With process ids, it shows only the servers that these are or belong to. It changes nothing.
-    Servers of other users are unknown, unless you are root.
+    With process ids, it shows only the servers that these processes are or belong to. It changes
+    nothing. Servers of other users are unknown, unless you are root.
     """
     if ctx.obj:
         ctx.fail('ps takes no command: nothing can be given after "--"')
@@ -307,11 +305,11 @@ def ps(
     numbers = []
     for pid in pids or ():
         if not (pid.isascii() and pid.isdigit() and 0 < len(pid) < 10 and int(pid)):
-            ctx.fail(f"{pid!r} is no process id. Without one, ps shows all servers: {PROGRAM} ps")
+            ctx.fail(f"{pid!r} is not a process id. To see all servers: {PROGRAM} ps")
         numbers.append(int(pid))
     every = _seconds(interval)
     if every is None:
-        ctx.fail(f"--interval is a number of seconds from 0.1 to 86400, not {interval!r}")
+        ctx.fail(f"--interval must be a number of seconds from 0.1 to 86400, not {interval!r}")
     from eplb_launch.ps.command import run as run_ps
 
     strict = _strict(ctx, strict=strict)
@@ -335,10 +333,11 @@ def _seconds(text: str) -> float | None:
 
 
 CHECK_EPILOG = """
-Check reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles,
-shell scripts, and all else that has an entry point of vLLM in it. Exit status: 0 if all is ok, 1 if
-a server is exposed (with --strict also if one is unknown), else 125 if a file could not be read, 2
-for a usage error.
+It reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles, shell
+scripts, and every other file that has an entry point of vLLM in it.
+
+Exit status: 0 if no server is exposed; 1 if one is (with --strict, also if one is unknown); else
+125 if a file could not be read; 2 for a usage error.
 """
 STYLES = ("text", "json", "github", "sarif")
 
@@ -348,25 +347,27 @@ def check(
     ctx: typer.Context,
     paths: Annotated[list[str] | None, typer.Argument(metavar="PATH", hidden=True)] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Do the same as --format json.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     format_: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
             autocompletion=_one_of(STYLES),
-            help=f"Print it for this reader: {_listed(STYLES)}. It is text if not given.",
+            help=f"Print in this format: {_listed(STYLES)}. The default is text.",
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
+        bool, typer.Option("--strict", help="Exit with 1 also if a server is unknown.")
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", help="List also lines that have an entry point and no server."),
+        typer.Option(
+            "--verbose", help="Also list the lines that have an entry point but start no server."
+        ),
     ] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Read what the files name also outside of PATH.")
+        bool, typer.Option("--follow", help="Read the files that they name, even outside of PATH.")
     ] = False,
     vllm_version: Annotated[
         str | None,
@@ -378,8 +379,8 @@ def check(
 ) -> None:
     """Review the servers that deployment files start.
 
-    Each PATH is a file or a folder, or - for stdin. Check starts nothing, and does not look at
-    what is installed here: the tag of an image says which vLLM it is, or --vllm-version.
+    Each PATH is a file, a folder, or - for stdin. It starts nothing, and does not look at what is
+    installed here. The vLLM release is what the tag of an image says, or --vllm-version.
     """
     if ctx.obj:
         ctx.fail('check takes no command: nothing can be given after "--"')
@@ -392,7 +393,7 @@ def check(
         ctx.fail("--json and another --format cannot be given together")
     style = "json" if as_json else format_ or "text"
     if style not in STYLES:
-        ctx.fail(f"--format is one of {_listed(STYLES)}, not {style!r}")
+        ctx.fail(f"--format must be one of {_listed(STYLES)}, not {style!r}")
     options = ctx.parent.params if ctx.parent else {}
     version = vllm_version or options.get("vllm_version")
     _checked(ctx, version, None, None)

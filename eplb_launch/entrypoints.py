@@ -65,11 +65,14 @@ IDLE = frozenset(("bench", "chat", "collect-env", "complete", "download-kernels"
 OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
 MARKS = (*OF_EPLB, "--data-parallel-size", "-dp")
 # What an entry point is: its name, and the index of its first argument; 0: it starts no engine.
-NOTHING = ("", 0)  # vLLM: `vllm bench serve`
-OTHER = ("other", 0)  # a program that is known to start no vLLM: `python -m sglang.launch_server`
+NO_ENGINE = ("", 0)  # vLLM: `vllm bench serve`
+NOT_VLLM = (
+    "other",
+    0,
+)  # a program that is known to start no vLLM: `python -m sglang.launch_server`
 
 
-def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | None:
+def find_by_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | None:
     """Return what a command starts if its first word says so; None: `command.look` has to look."""
     if not command:
         return None, False, ()
@@ -78,7 +81,7 @@ def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | N
         return None
     entry, start = found
     if not start:
-        return None, found == NOTHING, ()
+        return None, found == NO_ENGINE, ()
     positions = range(start, len(command))
     return Server(entry, tuple(command[start:]), positions, environ, command[0]), False, ()
 
@@ -86,7 +89,7 @@ def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | N
 def entry_at(words: Sequence[str], index: int) -> tuple[str, int] | None:
     """Return the entry point that `words[index]` is and the index of its first argument.
 
-    NOTHING or OTHER if it starts no engine; None if it is another program.
+    NO_ENGINE or NOT_VLLM if it starts no engine; None if it is another program.
     """
     name = words[index].rpartition("/")[2]
     if name in VLLM:
@@ -136,9 +139,9 @@ def module_entry(words: Sequence[str], module: str, start: int) -> tuple[str, in
     if module in COMMANDS:
         return _subcommand(words, start, COMMANDS[module])
     if module.startswith("vllm."):
-        return None if module in SWEEPS else NOTHING
+        return None if module in SWEEPS else NO_ENGINE
     # dynamo.sglang and sglang have an --enable-eplb of their own.
-    return OTHER if module.startswith(("dynamo.", "sglang")) else None
+    return NOT_VLLM if module.startswith(("dynamo.", "sglang")) else None
 
 
 def script_entry(words: Sequence[str], index: int) -> tuple[str, int] | None:
@@ -164,5 +167,5 @@ def _subcommand(words: Sequence[str], index: int, name: str) -> tuple[str, int] 
         return f"{name} {first} {second}", index + 2
     if UNKNOWN in first:
         return "", index + 1
-    # Takes a whole serve command as a string, which is for the table of prefixes to find.
-    return None if (first, second) == ("bench", "sweep") else NOTHING
+    # Takes a whole serve command as a string, which is for the table of wrappers to find.
+    return None if (first, second) == ("bench", "sweep") else NO_ENGINE

@@ -1,6 +1,6 @@
 """The files that a plan looks at, through one small interface that is handed to it.
 
-`DISK` is what this process sees: the launcher and `explain`. `Given` are files that somebody
+`DISK` is what this process sees: the launcher and `explain`. `InMemory` are files that somebody
 holds in memory: `check`. `ps` looks with the eyes of the process that it looks at: `view`.
 """
 
@@ -101,7 +101,7 @@ class Files:
 DISK = Files()
 
 
-class Given(Files):
+class InMemory(Files):
     """Files by their absolute paths, and no others: not those of this machine."""
 
     all_there = False

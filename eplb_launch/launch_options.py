@@ -17,28 +17,28 @@ SINGLE_FILE = "eplb-launch.pyz"
 SUB_COMMANDS = ("explain", "env", "ps", "check")
 # What may stand before "--": an option, what it takes ("": nothing), and its help.
 OPTIONS: Mapping[str, tuple[str, str]] = {
-    "--strict": ("", "Where there is a warning, do not start CMD, and exit with 125."),
+    "--strict": ("", "If there is a warning, do not start CMD: exit with 125."),
     "--quiet": ("", "Print neither what is set nor warnings."),
     "--verbose": ("", "Print also why nothing was set."),
     "--vllm-version": (
         "X.Y.Z",
-        "Take this as the vLLM release that CMD runs, and do not look at what is installed.",
+        "The vLLM release that CMD runs. Nothing is looked up then.",
     ),
     "--max-ctas": (
         "N|fit",
         (
-            "Set this cap instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), or "
-            "fit, which is the largest power of two up to 8 that fits beside DeepEP's dispatch "
-            "and combine on the GPUs of this machine. To count dispatch, fit reads the "
-            "config.json of a local model; without it, combine alone decides. Where the GPU is "
+            "Set this cap instead of vLLM's 8: a number from 1 to 64 (NCCL rounds up to a power "
+            "of two), or fit. With fit it is the largest power of two up to 8 that fits beside "
+            "DeepEP's dispatch and combine on the GPUs of this machine. fit reads the config.json "
+            "of a local model to know dispatch; without it, combine alone decides. If the GPU is "
             "not known or nothing fits, fit warns and sets 8."
         ),
     ),
     "--sms": (
         "N",
         (
-            "With --max-ctas fit, take this as the number of the GPU's SMs, and do not look at "
-            "the GPU. H100 and H200 have 132, H20 has 78, B200 has 148, GB200 has 152."
+            "The number of SMs of the GPU, for --max-ctas fit. The GPU is not looked up then. "
+            "H100 and H200 have 132, H20 has 78, B200 has 148, GB200 has 152."
         ),
     ),
 }
@@ -90,15 +90,17 @@ def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
 def check_version(vllm_version: str | None) -> None:
     """Refuse with ValueError what says no release."""
     if vllm_version is not None and minor_release(vllm_version) is None:
-        raise ValueError(f"--vllm-version is a vLLM release such as 0.16.0, not {vllm_version!r}")
+        raise ValueError(
+            f"--vllm-version must be a vLLM release such as 0.16.0, not {vllm_version!r}"
+        )
 
 
 def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
     """Refuse with ValueError what is no cap, and what is no number of SMs."""
     if max_ctas == "fit":
         if sms is not None and (not isinstance(sms, int) or not 1 <= sms <= MOST_SMS):
-            raise ValueError(f"--sms is a number from 1 to {MOST_SMS}: 132 on an H100")
+            raise ValueError(f"--sms must be a number from 1 to {MOST_SMS}, 132 for an H100")
     elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MAX_CHANNELS:
-        raise ValueError(f"--max-ctas is a number from 1 to {MAX_CHANNELS}, or fit")
+        raise ValueError(f"--max-ctas must be a number from 1 to {MAX_CHANNELS}, or fit")
     elif sms is not None:
-        raise ValueError("--sms goes with --max-ctas fit")
+        raise ValueError("--sms needs --max-ctas fit")

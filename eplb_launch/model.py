@@ -115,12 +115,12 @@ class Server(Record):
     entry: str  # "vllm serve", "vllm.entrypoints.openai.api_server", "dynamo.vllm"; "" for none
     words: tuple[str, ...]  # what follows the sub-command or the module name
     positions: Sequence[int]  # where each of them stands in the command
-    environ: Mapping[str, str]  # what the server will get, prefixes applied; may hold UNKNOWN
+    environ: Mapping[str, str]  # what the server will get, wrappers applied; may hold UNKNOWN
     program: str  # the word that is executed: "vllm", "/opt/venv/bin/vllm", "python3.12"
-    prefixes: tuple[Wrapper, ...] = ()
-    directory: str | None = None  # where a prefix changes to; None: stays where it is
+    wrappers: tuple[Wrapper, ...] = ()
+    directory: str | None = None  # where a wrapper changes to; None: stays where it is
     complete: bool = True  # False: an expansion that cannot be known may add arguments
-    elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
+    elsewhere: str = ""  # the wrapper that leaves this host or container ("docker", "ssh"), if any
     sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string starts
     place: int = 0  # of the words that say what it is: a position; for a script a shell.state.Place

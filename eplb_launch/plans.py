@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from eplb_launch.entrypoints import OWN_OPTIONS, look_at_name
+from eplb_launch.entrypoints import OWN_OPTIONS, find_by_name
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import NAMES, check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
@@ -66,7 +66,7 @@ class Plan(Record):
     vllm_version: str | None  # of the release that will run; None: not known
     vllm_source: str  # how it was found, or why not
     settings: Mapping[str, Setting]  # by name; empty where there is no server or it is unreadable
-    verdicts: tuple[RuleResult, ...]  # the rules of that release, with their conditions
+    results: tuple[RuleResult, ...]  # of each rule of that release, with its conditions
     current: str | None  # NCCL_MAX_CTAS as the server would have it; None: unset
     variables: tuple[tuple[str, str], ...]  # what to set, on top of the environment
     reason: str  # the decision in one sentence
@@ -89,12 +89,12 @@ class Plan(Record):
         return tuple(note for note in self.notes if note.code == DOES_NOT_FIT)
 
     @property
-    def verdict(self) -> RuleResult | None:
-        """The rule that decides: one that holds, else one that cannot be ruled out, else None."""
+    def decisive(self) -> RuleResult | None:
+        """The rule that decides: one that holds, else one that may hold, else None."""
         for wanted in (True, None):
-            for verdict in self.verdicts:
-                if verdict.holds is wanted:
-                    return verdict
+            for result in self.results:
+                if result.holds is wanted:
+                    return result
         return None
 
 
@@ -126,7 +126,7 @@ def plan(
     for number, word in enumerate(words, 1):
         if not isinstance(word, str):
             raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
-    found = look_at_name(words, environ)
+    found = find_by_name(words, environ)
     if found is None:
         from eplb_launch.command import look
 
@@ -155,9 +155,9 @@ def plan(
 
     decided = decide(server)
     # A script may start several, or one of several: all of them get the same environment.
-    for other in server.others if decided.verdict is None else ():
+    for other in server.others if decided.decisive is None else ():
         another = decide(other)
-        if another.verdict is not None:
+        if another.decisive is not None:
             return another
     return decided
 
@@ -199,14 +199,14 @@ def plan_for(
                 continue
             warning = PlanWarning(error.code, str(error), error.remedy)
             return decided.replace(reason=str(error), warnings=(warning,))
-        verdicts = judge(release, found)
-        if any(verdict.holds for verdict in verdicts):
+        results = judge(release, found)
+        if any(result.holds for result in results):
             break
-    decided = decided.replace(settings=found, verdicts=verdicts, given=given)
-    verdict = decided.verdict
-    if verdict is None:
-        return decided.replace(reason=_why_not(verdicts, found, version))
-    reason = _why(verdict, found, version, server)
+    decided = decided.replace(settings=found, results=results, given=given)
+    result = decided.decisive
+    if result is None:
+        return decided.replace(reason=_why_not(results, found, version))
+    reason = _why(result, found, version, server)
     cap, trouble = _cap(decided, max_ctas, files)
     decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
     if stays(current):
@@ -242,7 +242,7 @@ def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -
 
 def _harmless(server: Server) -> bool:
     """Whether what stands before a server leaves the variable alone, and starts it here as us."""
-    told = any(w.drops or w.sets or w.user or w.name in NAMES for w in server.prefixes)
+    told = any(w.drops or w.sets or w.user or w.name in NAMES for w in server.wrappers)
     return bool(server.hands_on and not (told or server.elsewhere))
 
 
@@ -281,7 +281,7 @@ def _installed(
 
 def _look_up(server: Server, files: Files) -> Installed:
     environ = server.environ
-    if server.prefixes:
+    if server.wrappers:
         from eplb_launch.command.python_env import NotKnownError, path_of
 
         try:
@@ -294,7 +294,7 @@ def _look_up(server: Server, files: Files) -> Installed:
 
 
 def _in_a_script(server: Server) -> bool:
-    return bool(server.script) or any(prefix.name == "sh" for prefix in server.prefixes)
+    return bool(server.script) or any(wrapper.name == "sh" for wrapper in server.wrappers)
 
 
 def settings_of(
@@ -310,9 +310,9 @@ def settings_of(
         path = os.path.join(server.directory or "", name)
         text = dict(server.written).get(os.path.normpath(path))
         if text is not None:
-            from eplb_launch.files import Given
+            from eplb_launch.files import InMemory
 
-            return None if UNKNOWN in text else load("/written", Given({"/written": text}))
+            return None if UNKNOWN in text else load("/written", InMemory({"/written": text}))
         if files.all_there and _in_a_script(server) and not files.exists(path):
             return None  # which may write it first
         return load(path, files)
@@ -324,31 +324,31 @@ def settings_of(
 
 
 def _why(
-    verdict: RuleResult, found: Mapping[str, Setting], version: str | None, server: Server
+    result: RuleResult, found: Mapping[str, Setting], version: str | None, server: Server
 ) -> str:
     size = found["data_parallel_size"]
     shown = f"={size.value}" if size.known else " not known"
     release = f"vLLM {version}" if version else "vLLM release not known"
-    unknown = [condition.text for condition in verdict.conditions if condition.holds is None]
+    unknown = [condition.text for condition in result.conditions if condition.holds is None]
     doubt = f"; cannot be ruled out: {', '.join(unknown)}" if unknown else ""
     if not unknown and not server.complete:
         words = ", ".join(server.unknown[:3]) or "some words"
         doubt = f"; {words} not known, and a later word could undo it"
-    return f"{verdict.rule.hazard} (data_parallel_size{shown}, {release}){doubt}"
+    return f"{result.rule.hazard} (data_parallel_size{shown}, {release}){doubt}"
 
 
 def _why_not(
-    verdicts: tuple[RuleResult, ...], found: Mapping[str, Setting], version: str | None
+    results: tuple[RuleResult, ...], found: Mapping[str, Setting], version: str | None
 ) -> str:
-    if not verdicts:
+    if not results:
         return f"vLLM {version} has no async EPLB"
     reasons: dict[str, list[str]] = {}  # the rules by what each lacks
-    for verdict in verdicts:
-        missing = next(c for c in verdict.conditions if c.holds is False)
+    for result in results:
+        missing = next(c for c in result.conditions if c.holds is False)
         setting = found[missing.setting]
         value = f"{setting.name}={setting.shown}, {cut(setting.source)}"
         why = f"{missing.text} does not hold ({value})"
-        reasons.setdefault(why, []).append(verdict.rule.hazard)
+        reasons.setdefault(why, []).append(result.rule.hazard)
     if len(reasons) == 1:
         return next(iter(reasons))
     return "; ".join(f"no {' or '.join(rules)}: {why}" for why, rules in reasons.items())

@@ -215,7 +215,7 @@ def test_a_broken_installation_is_one_line_and_the_command_runs_unchanged(
 FORM = "The right form is: eplb-launch"
 NONE = f"There is no command to start. {FORM} -- vllm serve MODEL"
 MISSING = f'"--" is missing before the command. {FORM}'
-NO_RELEASE = "--vllm-version is a vLLM release such as 0.16.0, not "
+NO_RELEASE = "--vllm-version must be a vLLM release such as 0.16.0, not "
 NO_COMMAND = 'takes no command: nothing can be given after "--"'
 NO_PATHS = "There is nothing to check. Name files or folders: eplb-launch check deploy/"
 # What is typed, and all that is said of it.
@@ -245,19 +245,19 @@ USAGE = {
     "no -- after env": (["env", "X=s3cr3t", "vllm"], f"{MISSING} env -- ..."),
     "explain and no command": (
         ["explain"],
-        f"There is no command after it. {FORM} explain -- vllm serve MODEL",
+        f"There is no command to look at. {FORM} explain -- vllm serve MODEL",
     ),
     "env and no command": (
         ["env", "--"],
-        f"There is no command after it. {FORM} env -- vllm serve MODEL",
+        f"There is no command to look at. {FORM} env -- vllm serve MODEL",
     ),
     "nearly explain": (
         ["explian", "--", "vllm", "serve", "m", "--api-key", "s3cr3t"],
-        "'explian' is no sub-command. Did you mean: eplb-launch explain -- vllm serve m ...",
+        "'explian' is not a sub-command. Did you mean: eplb-launch explain -- vllm serve m ...",
     ),
     "nearly check": (
         ["--strict", "chek", "x"],
-        "'chek' is no sub-command. Did you mean: eplb-launch --strict check x",
+        "'chek' is not a sub-command. Did you mean: eplb-launch --strict check x",
     ),
     "a wrong release": (["--vllm-version", "new", "--", "true"], f"{NO_RELEASE}'new'"),
     "an empty release": (["--vllm-version=", "--", "true"], f"{NO_RELEASE}''"),
@@ -272,7 +272,7 @@ USAGE = {
     "a wrong release before check": (["--vllm-version", "new", "check", "."], f"{NO_RELEASE}'new'"),
     "ps of a name": (
         ["ps", "abc"],
-        "'abc' is no process id. Without one, ps shows all servers: eplb-launch ps",
+        "'abc' is not a process id. To see all servers: eplb-launch ps",
     ),
     "ps of a command": (["ps", "--", "vllm"], f"ps {NO_COMMAND}"),
     "no paths": (
@@ -282,11 +282,11 @@ USAGE = {
     "check of a command": (["check", ".", "--", "vllm"], f"check {NO_COMMAND}"),
     "a style that is none": (
         ["check", "--format", "xml", "."],
-        "--format is one of text, json, github or sarif, not 'xml'",
+        "--format must be one of text, json, github or sarif, not 'xml'",
     ),
     "a format that is none": (
         ["env", "--format", "xml", "--", "true"],
-        f"--format is one of {', '.join([*FORMATS][:-1])} or slurm, not 'xml'",
+        f"--format must be one of {', '.join([*FORMATS][:-1])} or slurm, not 'xml'",
     ),
 }
 

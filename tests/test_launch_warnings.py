@@ -176,14 +176,14 @@ def test_where_nothing_fits_it_is_8_and_a_warning(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--max-ctas", "0"], "--max-ctas is a number from 1 to 64, or fit"),
-        (["--max-ctas=65"], "--max-ctas is a number from 1 to 64, or fit"),
-        (["--max-ctas="], "--max-ctas is a number from 1 to 64, or fit"),
-        (["--max-ctas=0x8"], "--max-ctas is a number from 1 to 64, or fit"),
-        (["--max-ctas=fit", "--sms=many"], "--sms is a number from 1 to 1024"),
-        (["--max-ctas=fit", "--sms=0"], "--sms is a number from 1 to 1024"),
-        (["--sms", "132"], "--sms goes with --max-ctas fit"),
-        (["--max-ctas=4", "--sms", "132"], "--sms goes with --max-ctas fit"),
+        (["--max-ctas", "0"], "--max-ctas must be a number from 1 to 64, or fit"),
+        (["--max-ctas=65"], "--max-ctas must be a number from 1 to 64, or fit"),
+        (["--max-ctas="], "--max-ctas must be a number from 1 to 64, or fit"),
+        (["--max-ctas=0x8"], "--max-ctas must be a number from 1 to 64, or fit"),
+        (["--max-ctas=fit", "--sms=many"], "--sms must be a number from 1 to 1024"),
+        (["--max-ctas=fit", "--sms=0"], "--sms must be a number from 1 to 1024"),
+        (["--sms", "132"], "--sms needs --max-ctas fit"),
+        (["--max-ctas=4", "--sms", "132"], "--sms needs --max-ctas fit"),
     ],
 )
 def test_usage_errors(folder: Path, words: list[str], message: str) -> None:
@@ -207,7 +207,7 @@ sys.argv[1:] = []
 from eplb_launch import plan
 before = set(sys.modules)
 decided = plan(%r, %r, vllm_version="0.16.0", nixl=False)
-print(bool(decided.verdict), *sorted(m for m in set(sys.modules) - before if "eplb" in m))
+print(bool(decided.decisive), *sorted(m for m in set(sys.modules) - before if "eplb" in m))
 """
 
 

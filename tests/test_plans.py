@@ -34,10 +34,10 @@ def test_the_plan_of_an_exposed_server() -> None:
     assert decided.reason == (
         "async EPLB with DeepEP low-latency (data_parallel_size=8, vLLM 0.16.0)"
     )
-    verdict = decided.verdict
-    assert verdict is not None
-    assert verdict.holds is True
-    assert [(c.text, c.holds, c.setting) for c in verdict.conditions] == [
+    result = decided.decisive
+    assert result is not None
+    assert result.holds is True
+    assert [(c.text, c.holds, c.setting) for c in result.conditions] == [
         ("data_parallel_size > 1", True, "data_parallel_size"),
         ("enable_eplb", True, "enable_eplb"),
         ("eplb_config.use_async", True, "use_async"),
@@ -76,7 +76,7 @@ def test_why_nothing_is_set(change: list[str], reason: str) -> None:
     decided = plan([*EXPOSED, *change], {}, vllm_version="0.16.0")
     assert decided.environment == {}
     assert decided.reason == reason
-    assert decided.verdict is None
+    assert decided.decisive is None
 
 
 def test_what_all_rules_lack_is_said_once() -> None:
@@ -159,16 +159,16 @@ def test_what_cannot_be_ruled_out_is_limited(arguments: str, doubt: str) -> None
     decided = plan(["bash", "-c", script], {}, vllm_version="0.16.0")
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
     assert decided.reason.endswith(f"; cannot be ruled out: {doubt}")
-    verdict = decided.verdict
-    assert verdict is not None
-    assert verdict.holds is None
+    result = decided.decisive
+    assert result is not None
+    assert result.holds is None
 
 
 def test_unknown_and_false_is_false() -> None:
     script = "exec vllm serve m -dp $((N * 8)) -ep --all2all-backend deepep_low_latency"
     decided = plan(["bash", "-c", script], {}, vllm_version="0.16.0")
     assert decided.environment == {}
-    assert decided.verdict is None
+    assert decided.decisive is None
 
 
 def test_arguments_that_cannot_be_seen_may_say_anything() -> None:

@@ -15,10 +15,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from eplb_launch.check import images, shell_files
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import images, shell_files, yaml_tree
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
-from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, TOO_MUCH, YAML, Source
+from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.state import GAP
@@ -99,7 +98,7 @@ class Fields(Kind):
             return False
         before = len(self.found)
         for task in tasks(source, document, {}):
-            if not source.spend(OF_A_WORD * len(task.variables.known)):
+            if not source.spend(WORD_COST * len(task.variables.known)):
                 break
             self.found.append(task)
         return len(self.found) > before
@@ -135,7 +134,7 @@ class _At(Record):
 
 def tasks(source: Source, document: Node, others: Others) -> Iterator[Task]:
     """Yield what the fields of a document start, as far as there may be room for it."""
-    most = source.room // OF_A_COMMAND + 1
+    most = source.budget // COMMAND_COST + 1
     for number, task in enumerate(_Reader(source, document, others).tasks()):
         if number == most:
             source.say(TOO_MUCH)
@@ -193,7 +192,7 @@ class _Reader:
         """Yield what is started below the nodes to do, the last of them first."""
         while todo and len(self.seen) < _MAX_NODES:
             at = todo.pop()
-            if id(at.node) in self.seen or len(at.above) > nodes.DEPTH:
+            if id(at.node) in self.seen or len(at.above) > yaml_tree.DEPTH:
                 continue
             self.seen.add(id(at.node))
             if id(at.node) in self.others:
@@ -259,8 +258,8 @@ class _Reader:
         """Yield what YAML in a text starts: values of a chart in an object of Argo CD or Flux."""
         if depth >= _DEEP or ":" not in at.node.text or not self.source.spend(_OF_A_DOCUMENT):
             return
-        for _, document in nodes.documents(at.node.text, at.node.line):
-            if not isinstance(document, nodes.Problem) and document.kind == MAP:
+        for _, document in yaml_tree.documents(at.node.text, at.node.line):
+            if not isinstance(document, yaml_tree.Problem) and document.kind == MAP:
                 self.inner.append(document)
                 yield from self.walk([at.replace(node=document)], depth + 1)
 
@@ -410,7 +409,7 @@ def _environment(at: _At, source: Source) -> Variables:
     return found
 
 
-@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+@functools.lru_cache(maxsize=yaml_tree.DEPTH)  # for each field below it
 def _environments(node: Node) -> list[tuple[str, Node]]:
     """Return the keys of a map that stand for variables, with their values."""
     return [(key, value) for key, value in node.entries().items() if _is_environment(key)]
@@ -424,7 +423,7 @@ def _engine(text: str) -> bool | None:
     return "vllm" in text or None
 
 
-@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+@functools.lru_cache(maxsize=yaml_tree.DEPTH)  # for each field below it
 def _engine_of(node: Node) -> bool | None:
     return _engine(" ".join(f"{key} {value.text}" for key, value in node.entries().items()))
 

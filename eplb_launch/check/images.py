@@ -109,16 +109,16 @@ class Run(Record):
 
 def run_of(server: Server) -> Run | None:
     """Return the `docker run` command that starts a server; None if there is none."""
-    for prefix in reversed(server.prefixes):
-        if prefix.name in ENGINES and any(word in _STARTS for word in prefix.words[:8]):
-            image = prefix.words[-1]  # it follows the options
-            is_service = any("compose" in word for word in prefix.words[:2])
+    for wrapper in reversed(server.wrappers):
+        if wrapper.name in ENGINES and any(word in _STARTS for word in wrapper.words[:8]):
+            image = wrapper.words[-1]  # it follows the options
+            is_service = any("compose" in word for word in wrapper.words[:2])
             known = "" if is_service or UNKNOWN in image else image
             # `-v HOST:PATH`, `--mount type=bind,..,target=PATH`
-            mounts = _values(prefix.words, "-v", "--volume", "--mount")
+            mounts = _values(wrapper.words, "-v", "--volume", "--mount")
             places = [place for mount in mounts for place in re.split("[:,=]", mount)]
-            files = tuple(f"{file} (--env-file)" for file in _values(prefix.words, "--env-file"))
-            return Run(prefix.name, known, files, is_bare(known, places))
+            files = tuple(f"{file} (--env-file)" for file in _values(wrapper.words, "--env-file"))
+            return Run(wrapper.name, known, files, is_bare(known, places))
     return None
 
 

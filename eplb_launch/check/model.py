@@ -46,12 +46,12 @@ class Finding(Record):
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
     lines: tuple[int, int] = (0, 0)  # the first and the last line of its words, if they are a list
-    asks: bool = True  # it has a word of EPLB, or of a low-latency backend
+    asks_for_eplb: bool = True  # it has a word of EPLB, or of a low-latency backend
 
     @property
-    def apart(self) -> bool:
+    def not_asked_for(self) -> bool:
         """Whether it is unknown, and only what it reads at run time could ask for EPLB."""
-        return self.assessment.state == UNKNOWN and not self.asks
+        return self.assessment.state == UNKNOWN and not self.asks_for_eplb
 
     @property
     def verdict(self) -> str:
@@ -59,7 +59,7 @@ class Finding(Record):
         return WORDS[self.assessment.state]
 
     @property
-    def covers(self) -> tuple[int, ...]:
+    def covered_lines(self) -> tuple[int, ...]:
         """The lines that belong to it."""
         first, last = self.lines
         return (self.line, *range(first, last + 1))
@@ -117,12 +117,12 @@ class Review(Record):
     @property
     def shown(self) -> tuple[Finding, ...]:
         """The servers that are findings."""
-        return tuple(one for one in self.findings if self.strict or not one.apart)
+        return tuple(one for one in self.findings if self.strict or not one.not_asked_for)
 
     @property
-    def apart(self) -> tuple[Finding, ...]:
+    def not_asked_for(self) -> tuple[Finding, ...]:
         """The servers that are no findings."""
-        return tuple(one for one in self.findings if one.apart and not self.strict)
+        return tuple(one for one in self.findings if one.not_asked_for and not self.strict)
 
     @property
     def counts(self) -> dict[str, int]:

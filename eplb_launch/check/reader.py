@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from eplb_launch.check import sources
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import sources, yaml_tree
 from eplb_launch.check.compose.services import Compose
 from eplb_launch.check.dockerfile import Dockerfile
 from eplb_launch.check.fields import Fields
@@ -22,7 +21,7 @@ from eplb_launch.check.model import Mention, Trouble
 from eplb_launch.check.others import OTHER, Other, entries, not_deployed, why_no_server, written
 from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, YAML, Reach, Source
+from eplb_launch.check.sources import COMMAND_COST, WORD_COST, YAML, Reach, Source
 from eplb_launch.check.systemd import Unit
 from eplb_launch.check.tasks import Task, TooMuch
 from eplb_launch.check.yaml_tree import Node
@@ -212,11 +211,13 @@ class Reader:
             if source.named and not any(known):
                 self.idle.append(source.path)
 
-    def take_part(self, source: Source, text: str, document: Node | nodes.Problem | None) -> bool:
+    def take_part(
+        self, source: Source, text: str, document: Node | yaml_tree.Problem | None
+    ) -> bool:
         """Take a file, or a document of one; whether it is of a kind that is known here."""
-        if isinstance(document, nodes.Problem):
+        if isinstance(document, yaml_tree.Problem):
             trouble = Trouble(source.path, document.line, document.message)
-            if document.message == nodes.TEMPLATE:
+            if document.message == yaml_tree.TEMPLATE:
                 self.templates.setdefault(source.directory, []).append(trouble)
             else:
                 self.troubles.append(trouble)
@@ -232,7 +233,7 @@ class Reader:
         for troubles in self.templates.values():
             files = len({trouble.file for trouble in troubles})
             more = f", like {files - 1} more in its folder" if files > 1 else ""
-            message = nodes.TEMPLATE.replace(":", f"{more}:", 1)
+            message = yaml_tree.TEMPLATE.replace(":", f"{more}:", 1)
             yield troubles[0].replace(message=message)
 
     def tasks(self) -> Iterator[Task]:
@@ -249,7 +250,7 @@ class Reader:
         with self.guard(source):
             for task in tasks:
                 words = len(task.words) + len(task.variables.known) + len(task.files)
-                if not source.spend(OF_A_COMMAND + OF_A_WORD * words):
+                if not source.spend(COMMAND_COST + WORD_COST * words):
                     return
                 yield task
 
@@ -259,19 +260,19 @@ class Reader:
         for left in (*(kind.leftover() for kind in self.kinds), iter(self.written)):
             for task in left:
                 place = os.path.normpath(task.source.path), task.line, task.guess
-                if place not in seen and task.source.spend(OF_A_COMMAND):
+                if place not in seen and task.source.spend(COMMAND_COST):
                     seen.add(place)
                     yield task
 
 
-def _documents(source: Source) -> Iterator[tuple[str, Node | nodes.Problem]]:
+def _documents(source: Source) -> Iterator[tuple[str, Node | yaml_tree.Problem]]:
     text = source.text
     if source.path.endswith(".json"):
         text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not
     parts = items_of(text) if len(text) > MANY and text.startswith("{") else None
     if parts is None:
-        return nodes.documents(text)
-    return (document for part, line in parts for document in nodes.documents(part, line))
+        return yaml_tree.documents(text)
+    return (document for part, line in parts for document in yaml_tree.documents(part, line))
 
 
 def items_of(text: str) -> list[tuple[str, int]] | None:

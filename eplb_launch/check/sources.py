@@ -24,9 +24,9 @@ HINTS = (*command.HINTS, "eplb")
 
 # The budget of a file, for each of its characters: it is spent on the characters of the files that
 # it names, on commands and on their words. A file counts as 1 MB at least.
-ROOM = 8
-OF_A_COMMAND = 8_000
-OF_A_WORD = 80
+BUDGET = 8
+COMMAND_COST = 8_000
+WORD_COST = 80
 
 OUTSIDE = "is outside of what is checked, and not read: name it as well, or give --follow"
 TOO_MUCH = "more work in it than in any real one: not read on from here"
@@ -76,14 +76,14 @@ class Source(Record):
         return os.path.dirname(self.path)
 
     @property
-    def room(self) -> int:
+    def budget(self) -> int:
         """How much may be done for it in all."""
-        return ROOM * max(len(self.text), MAX_TEXT)
+        return BUDGET * max(len(self.text), MAX_TEXT)
 
     def spend(self, work: int) -> bool:
         """Spend so much of the budget; return False, and report it, if the budget is spent."""
         left = self.reach.left
-        left[self.path] = left.get(self.path, self.room) - work
+        left[self.path] = left.get(self.path, self.budget) - work
         if left[self.path] < 0:
             self.say(TOO_MUCH)
         return left[self.path] >= 0

@@ -75,7 +75,7 @@ class File(Record):
     line: int = 1  # where it begins in its source
 
 
-class Limit(Record):
+class CapLine(Record):
     """Where a file sets the variable that limits NCCL."""
 
     source: Source
@@ -89,7 +89,7 @@ class Variables:
     def __init__(self, base: Variables | None = None) -> None:
         """Begin with the variables of `base`."""
         self.known: dict[str, str] = dict(base.known) if base else {}
-        self.limit: Limit | None = base.limit if base else None
+        self.cap_line: CapLine | None = base.cap_line if base else None
         self.unread: list[str] = []  # what sets more variables, and could not be read
         self.missing: dict[str, None] = {}  # the variables in its words that are not known
 
@@ -97,9 +97,9 @@ class Variables:
         """Set a variable at a line of a file, where `text` would be right for the limit."""
         self.known[name] = value
         if name == VARIABLE:
-            self.limit = Limit(source, line, text)
+            self.cap_line = CapLine(source, line, text)
 
-    def take(self, name: str, file: File | None, text: str) -> None:
+    def set_from_file(self, name: str, file: File | None, text: str) -> None:
         """Set a variable to what a file has; None: the file is not known."""
         if file is None:
             self.known[name] = UNKNOWN
@@ -188,7 +188,7 @@ def misshapen(words: Mapping[str, Node | None], image: str) -> str:
     return ""
 
 
-def hides(unread: Iterable[str]) -> bool:
+def may_set_cap(unread: Iterable[str]) -> bool:
     """Whether what could not be read may set the limit: nobody keeps it in a Secret."""
     return any(not entry.startswith(f"{SECRET} ") for entry in unread)
 

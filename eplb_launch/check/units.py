@@ -151,7 +151,7 @@ def environment(unit: Source, settings: Settings) -> Variables:
         if not equals or found.known.get(name) == value:
             found.known.pop(name, None)
     if VARIABLE not in found.known:
-        found.limit = None
+        found.cap_line = None
     return found
 
 

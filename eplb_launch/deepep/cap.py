@@ -58,7 +58,7 @@ class Row(Record):
 
 def _counts(plan: Plan) -> bool:
     """Whether DeepEP's low-latency kernels are what NCCL has to leave SMs to."""
-    return plan.verdict is not None and plan.verdict.rule.name == RULE
+    return plan.decisive is not None and plan.decisive.rule.name == RULE
 
 
 def _tokens(plan: Plan) -> grids.Tokens:
@@ -130,7 +130,7 @@ def advise(plan: Plan, files: Files = DISK) -> Plan:
 def explain(plan: Plan, files: Files = DISK) -> Plan:
     """Return the plan with rows for `explain`: of the GPUs that are there, else of all known."""
     if not _counts(plan):
-        return plan if plan.verdict is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
+        return plan if plan.decisive is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
     found = _gpus(plan, files)
     experts = physical_experts(plan, files)
     calls = _tokens(plan)

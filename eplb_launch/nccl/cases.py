@@ -64,7 +64,7 @@ def find(case: Case) -> Iterator[Found]:
         yield code, {"value": shown(value.text), "where": value.source}
     if case.server.environ.get("NCCL_ENV_PLUGIN", "none") not in ("", "none"):
         yield "env-plugin", {}
-    if case.server.prefixes:
+    if case.server.wrappers:
         yield from _wrappers(case)
     yield from _ray(case)
     yield from _nodes(case)
@@ -118,7 +118,7 @@ def _wrappers(case: Case) -> Iterator[Found]:
     names = dropping(case.met)
     arrived = case.met.environ.get(VARIABLE)
     if names and (plan.variables or plan.current):
-        options = (wrapper.option for wrapper in case.met.prefixes if wrapper.name == names[0])
+        options = (wrapper.option for wrapper in case.met.wrappers if wrapper.name == names[0])
         option = next(options, "").format(name=VARIABLE, value=case.cap)
         option = option if len(names) == 1 else ""
         yield (
@@ -131,15 +131,15 @@ def _wrappers(case: Case) -> Iterator[Found]:
             },
         )
     elif plan.variables and not case.arrives and not names and arrived is not None:
-        sets = [wrapper.name for wrapper in server.prefixes if wrapper.sets]
-        name = sets[-1] if sets else server.prefixes[-1].name
+        sets = [wrapper.name for wrapper in server.wrappers if wrapper.sets]
+        name = sets[-1] if sets else server.wrappers[-1].name
         yield OVERWRITTEN, {"name": name, "value": shown(arrived), "place": _place(server)}
 
 
 def dropping(server: Server) -> list[str]:
     """Return the programs that do not hand the variable on, where none behind them sets it."""
     found: list[str] = []
-    for wrapper in server.prefixes:
+    for wrapper in server.wrappers:
         if wrapper.name in NAMES or wrapper.sets:
             found.clear()
         elif wrapper.drops:

@@ -6,7 +6,7 @@ Imported only for a command that can hang. A row of WARNINGS is said at launch a
 
 from __future__ import annotations
 
-from eplb_launch.files import DISK, Given
+from eplb_launch.files import DISK, InMemory
 from eplb_launch.launch_options import NAMES
 from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning
 from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
@@ -203,9 +203,9 @@ def advise(
         if server.hands_on is None:  # a script that looks at the variable
             met = _found_again(plan, server, {**environ, VARIABLE: text}, files, directory)
             arrives = met.environ.get(VARIABLE) == text
-        launchers = [i for i, w in enumerate(server.prefixes, 1) if w.name in NAMES]
+        launchers = [i for i, w in enumerate(server.wrappers, 1) if w.name in NAMES]
         if launchers:  # the last one sets it there
-            arrives = not any(wrapper.sets for wrapper in server.prefixes[launchers[-1] :])
+            arrives = not any(wrapper.sets for wrapper in server.wrappers[launchers[-1] :])
         there = text if arrives else met.environ.get(VARIABLE) or ""
         there = "" if dropping(met) else there
         found = tuple({**reading, VARIABLE: Value(there, ENVIRONMENT)} for reading in found)
@@ -219,13 +219,13 @@ def advise(
 
 
 def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
-    other_user = any(wrapper.user for wrapper in server.prefixes)
+    other_user = any(wrapper.user for wrapper in server.wrappers)
     found = readings(
         server.environ,
         plan.vllm_version,
         directory=server.directory,
         other_user=other_user,
-        files=Given({}) if server.elsewhere else files,
+        files=InMemory({}) if server.elsewhere else files,
     )
     if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
         return found

@@ -118,7 +118,7 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
         if pid not in titled and process.hinted:
             server = _read(process.command)
             # With something in front of the server, this process is that, not the server.
-            if server is not None and server.entry and not server.prefixes:
+            if server is not None and server.entry and not server.wrappers:
                 found[pid] = server
             elif process.cut:
                 found[pid] = _ANY
@@ -213,7 +213,7 @@ def _starters(process: Process, processes: Processes) -> Iterator[Process]:
     """Yield what has started a server and waits for it."""
     for ancestor in _ancestors(process, processes):
         found = _read(ancestor.command) if ancestor.hinted else None
-        starts = found is not None and (found.prefixes or found.entry)
+        starts = found is not None and (found.wrappers or found.entry)
         if not ancestor.hinted or not (starts or _is_shell_string(ancestor.command)):
             return
         yield ancestor

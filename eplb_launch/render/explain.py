@@ -50,13 +50,13 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
         "schema": SCHEMA,
         "launcher": __version__,
         "set": plan.environment,
-        "needed": False if plan.verdict is None else plan.verdict.holds,
+        "needed": False if plan.decisive is None else plan.decisive.holds,
         "reason": plan.reason,
         "assessment": fields(found, "state", "cause", "reason", "value", "by", "unread", "settles"),
         "server": server
         and {
             **fields(server, "entry", "program"),
-            "prefixes": [prefix.name for prefix in server.prefixes],
+            "prefixes": [wrapper.name for wrapper in server.wrappers],
             "script": server.script or None,
             "elsewhere": server.elsewhere or None,
             "complete": server.complete,
@@ -69,14 +69,13 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
         "settings": [setting_as_dict(setting) for setting in plan.settings.values()],
         "rules": [
             {
-                **fields(verdict.rule, "name", "hazard", "source"),
-                "holds": verdict.holds,
+                **fields(result.rule, "name", "hazard", "source"),
+                "holds": result.holds,
                 "conditions": [
-                    fields(condition, "text", "holds", "setting")
-                    for condition in verdict.conditions
+                    fields(condition, "text", "holds", "setting") for condition in result.conditions
                 ],
             }
-            for verdict in plan.verdicts
+            for result in plan.results
         ],
         "current": {"value": plan.current, "outcome": outcome(plan, found)},
         "ctas": plan.ctas,
@@ -124,11 +123,11 @@ def outcome(plan: Plan, found: Assessment) -> str:
     if found.cause == OVERWRITTEN:
         return "set on the way to the server, whatever is set here"
     if plan.current is None:
-        kept = plan.verdict is not None and not plan.environment
+        kept = plan.decisive is not None and not plan.environment
         return "unset; the limit in a conf file stays" if kept else "unset"
     if plan.environment:
         return "replaced: it is no number, and vLLM's rule replaces it"
-    if plan.verdict is not None:
+    if plan.decisive is not None:
         return "stays: it is a number, and vLLM's rule leaves it alone"
     return "stays: nothing is to be set"
 
@@ -154,9 +153,9 @@ def _sections(plan: Plan, found: Assessment) -> Iterator[RenderableType]:
     if plan.settings:
         yield Text()
         yield _settings(plan.settings.values())
-    for verdict in plan.verdicts:
+    for result in plan.results:
         yield Text()
-        yield from _rule(verdict)
+        yield from _rule(result)
     if plan.beside:
         yield Text()
         yield from _beside(plan.beside)
@@ -176,15 +175,15 @@ def _facts(plan: Plan, found: Assessment) -> Table:
     if server is None:
         table.add_row("Server", "none to be seen in the command")
         return table
-    behind = ", ".join(prefix.name for prefix in server.prefixes)
+    behind = ", ".join(wrapper.name for wrapper in server.wrappers)
     inside = f" in {cut(server.script)}" if server.script else ""
     entry = server.entry or "not found by name; the whole command was read"
     table.add_row("Server", _text(entry + inside + (f" (behind {cut(behind)})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", _text(f"{version} ({cut(plan.vllm_source)})"))
-    if plan.verdict is not None and plan.vllm_version is None:
+    if plan.decisive is not None and plan.vllm_version is None:
         table.add_row("", "--vllm-version X.Y.Z says which one it is")
-    if plan.verdicts:
+    if plan.results:
         table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
     value = "" if plan.current is None else f"{cut(plan.current)!r}, "
     table.add_row(VARIABLE, _text(value + outcome(plan, found)))
@@ -241,12 +240,12 @@ def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
             yield _text(f"  {row.fit.sms} SMs: {' or '.join(row.remedies)} makes room beside these")
 
 
-def _rule(verdict: RuleResult) -> Iterator[RenderableType]:
-    rule, word = verdict.rule, _RULE[verdict.holds]
+def _rule(result: RuleResult) -> Iterator[RenderableType]:
+    rule, word = result.rule, _RULE[result.holds]
     source = (f" ({rule.source})", "dim")
     yield Text.assemble(("Rule ", "bold"), f"{rule.hazard}: ", word, source)
     table = Table.grid(padding=(0, 2))
-    for condition in verdict.conditions:
+    for condition in result.conditions:
         holds, colour = _HOLDS[condition.holds]
         table.add_row(Text(holds, style=colour), _text(condition.text))
     yield Padding(table, (0, 0, 0, 2))

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import images, systemd, templating, units
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import images, systemd, templating, units, yaml_tree
 from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import Node, Problem
@@ -62,8 +61,8 @@ def test_the_release_by_the_image(image: str, version: str | None) -> None:
 def test_an_env_of_a_dockerfile(text: str, environ: dict[str, str], line: int) -> None:
     built = dockerfiles.final(Source("Dockerfile", text=f"FROM x\n{text}"))
     assert built is not None
-    assert built.variables.limit is not None
-    assert (built.variables.known, built.variables.limit.line) == (environ, line)
+    assert built.variables.cap_line is not None
+    assert (built.variables.known, built.variables.cap_line.line) == (environ, line)
 
 
 MODULE = ("python3", "-m", "vllm.entrypoints.openai.api_server")
@@ -226,7 +225,7 @@ def test_variables_of_a_dockerfile(text: str, environ: dict[str, str]) -> None:
 
 def tree(text: str) -> list[Node | Problem]:
     """Return the documents of a YAML text."""
-    return [document for _, document in nodes.documents(text)]
+    return [document for _, document in yaml_tree.documents(text)]
 
 
 def test_lines_of_documents_and_blocks() -> None:

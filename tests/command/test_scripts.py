@@ -14,7 +14,7 @@ from house import HAZARD as SERVED
 from house import House
 
 from eplb_launch.command.scripts import LEVELS, LOOKED_UP, MOST, NAMED
-from eplb_launch.files import DISK, Given
+from eplb_launch.files import DISK, InMemory
 from eplb_launch.plans import NO_SERVER, plan
 
 if TYPE_CHECKING:
@@ -449,7 +449,7 @@ def test_scripts_that_start_themselves_without_end(tmp_path: Path) -> None:
 
 
 def test_files_that_are_given_are_read() -> None:
-    files = Given({"/app/start.sh": START, "/app/lib.sh": "true"})
+    files = InMemory({"/app/start.sh": START, "/app/lib.sh": "true"})
     for command in (["./start.sh"], ["bash", "start.sh"], ["sh", "-c", "cd /app; ./start.sh"]):
         decided = plan(command, {}, vllm_version="0.16.0", directory="/app", files=files)
         assert decided.environment

@@ -57,7 +57,7 @@ def planned(line: str, directory: Path | None = None, **options: str) -> Plan:
 def test_a_command_in_a_string(line: str, names: list[str]) -> None:
     decided = planned(line.replace("SERVE", SERVE), vllm_version="0.16.0")
     assert decided.server is not None
-    assert [prefix.name for prefix in decided.server.prefixes] == names
+    assert [wrapper.name for wrapper in decided.server.wrappers] == names
     assert decided.server.entry == "vllm serve"
     assert decided.server.complete
     assert decided.environment

@@ -157,9 +157,9 @@ def test_prefix_and_server(line: str) -> None:
     assert server.entry in ("vllm serve", "vllm.entrypoints.openai.api_server")
     assert [argument.text for argument in server.arguments] == ["m", "-dp", "8"]
     assert server.complete
-    assert server.prefixes
+    assert server.wrappers
     if line != "script -c":
-        own = [word for prefix in server.prefixes for word in prefix.words]
+        own = [word for wrapper in server.wrappers for word in wrapper.words]
         assert own == shlex.split(line)
 
 
@@ -323,7 +323,7 @@ def test_xargs_adds_arguments() -> None:
 def test_prefixes_have_their_own_words() -> None:
     server = server_in("sudo -u x numactl -N 0 sh -c 'env A=1 exec vllm serve m' sh")
     assert server is not None
-    assert [(p.name, p.words, p.position) for p in server.prefixes] == [
+    assert [(w.name, w.words, w.position) for w in server.wrappers] == [
         ("sudo", ("sudo", "-u", "x"), 0),
         ("numactl", ("numactl", "-N", "0"), 3),
         ("sh", ("sh", "-c", "env A=1 exec vllm serve m"), 6),
@@ -335,7 +335,7 @@ def test_prefixes_have_their_own_words() -> None:
 def test_program_that_is_not_known_is_a_prefix_too() -> None:
     server = server_in("nice wrapper --x vllm serve m")
     assert server is not None
-    assert [(p.name, p.words) for p in server.prefixes] == [
+    assert [(w.name, w.words) for w in server.wrappers] == [
         ("nice", ("nice",)),
         ("wrapper", ("wrapper", "--x")),
     ]

@@ -10,7 +10,7 @@ import pytest
 from eplb_launch import plan
 from eplb_launch.deepep import cap
 from eplb_launch.deepep.gpus import DRIVER
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 
 if TYPE_CHECKING:
     from eplb_launch import Plan
@@ -22,13 +22,15 @@ ASYNC = [
 H100, H20, GB200 = "NVIDIA H100 80GB HBM3", "NVIDIA H20", "NVIDIA GB200"
 
 
-def machine(*models: str, experts: int | None = 256) -> Given:
+def machine(*models: str, experts: int | None = 256) -> InMemory:
     texts = {f"{DRIVER}/gpus/{n}/information": f"Model: {m}\n" for n, m in enumerate(models)}
     config = {} if experts is None else {"n_routed_experts": experts}
-    return Given({**texts, "/m/config.json": json.dumps(config)})
+    return InMemory({**texts, "/m/config.json": json.dumps(config)})
 
 
-def decide(files: Given, *more: str, environ: dict[str, str] | None = None, **options: Any) -> Plan:
+def decide(
+    files: InMemory, *more: str, environ: dict[str, str] | None = None, **options: Any
+) -> Plan:
     words = ["vllm", "serve", "/m", *ASYNC, *more]
     version = options.pop("version", "0.16.0")
     return plan(words, environ or {}, vllm_version=version, nixl=False, files=files, **options)
@@ -65,7 +67,7 @@ def test_sms_that_are_given_count_before_those_that_are_there() -> None:
     assert decided.environment == {"NCCL_MAX_CTAS": "2"}
 
 
-WARNED: dict[str, tuple[Given, str, str, str]] = {
+WARNED: dict[str, tuple[InMemory, str, str, str]] = {
     "no GPU": (machine(), "8", "max-ctas-unfit", "the GPU is not known"),
     "another GPU": (machine("NVIDIA H99"), "8", "max-ctas-unfit", "'NVIDIA H99'"),
     "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "combine alone"),
@@ -74,7 +76,7 @@ WARNED: dict[str, tuple[Given, str, str, str]] = {
 
 
 @pytest.mark.parametrize("row", WARNED.values(), ids=WARNED)
-def test_where_it_is_not_known_that_is_said(row: tuple[Given, str, str, str]) -> None:
+def test_where_it_is_not_known_that_is_said(row: tuple[InMemory, str, str, str]) -> None:
     files, number, code, text = row
     decided = decide(files, max_ctas="fit")
     assert decided.environment == {"NCCL_MAX_CTAS": number}

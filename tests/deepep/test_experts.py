@@ -10,7 +10,7 @@ import pytest
 
 from eplb_launch import plan
 from eplb_launch.deepep.cap import physical_experts
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ def test_where_the_model_is(tmp_path: Path) -> None:
 
 
 def test_a_model_among_files_that_are_given() -> None:
-    files = Given({"/models/config.json": '{"n_routed_experts": 256}'})
+    files = InMemory({"/models/config.json": '{"n_routed_experts": 256}'})
     decided = decide("/models", files=files)
     assert physical_experts(decided, files).count == 256
     assert physical_experts(decided).count is None

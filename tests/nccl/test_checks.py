@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eplb_launch import plan
 from eplb_launch.command import find
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 from eplb_launch.nccl.cases import shown
 from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
 from eplb_launch.nccl.variables import NAMES
@@ -54,9 +54,9 @@ def _no_files_of_this_machine(tmp_path: Path) -> None:
     ROOT[:] = [tmp_path]
 
 
-def here() -> Given:
+def here() -> InMemory:
     paths = [path for path in ROOT[0].rglob("*") if path.is_file()]
-    return Given({f"/{p.relative_to(ROOT[0])}": p.read_text() for p in paths}, os.getuid())
+    return InMemory({f"/{p.relative_to(ROOT[0])}": p.read_text() for p in paths}, os.getuid())
 
 
 # The environment, and the codes of the warnings.
@@ -268,7 +268,7 @@ def test_files_are_looked_for_without_a_prefix_too(tmp_path: Path) -> None:
     put(tmp_path, {"/n.conf": FOUR})
     decided = decide(environ={"NCCL_CONF_FILE": "/n.conf"})
     assert codes(decided) == ["conf-file-limit"]
-    assert codes(decide(files=Given({ETC: "NCCL_MIN_NRINGS=16"}))) == ["min-nchannels"]
+    assert codes(decide(files=InMemory({ETC: "NCCL_MIN_NRINGS=16"}))) == ["min-nchannels"]
 
 
 def test_files_of_this_machine_say_nothing_of_another(tmp_path: Path) -> None:
@@ -547,7 +547,7 @@ def test_where_the_server_runs(arguments: str, version: str | None, expected: li
     if version and version >= "0.20":  # elsewhere the communicator is NCCL's
         arguments += " --enable-elastic-ep"
     decided = decide([*SERVE, *arguments.split()], {}, version)
-    assert decided.verdict is not None
+    assert decided.decisive is not None
     assert codes(decided) == [code for code in expected if code == "ray-workers"]
     assert [note.code for note in decided.notes] == [c for c in expected if c != "ray-workers"]
 

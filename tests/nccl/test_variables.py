@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 from eplb_launch.nccl import variables as nccl
 from eplb_launch.nccl.variables import (
     ENVIRONMENT,
@@ -171,10 +171,10 @@ def test_another_library_may_be_loaded() -> None:
     assert found == (NCCL, NCCL_2_30)
 
 
-def given_files(files: dict[str, str], home: str = "/home/u", uid: int = 1000) -> Given:
+def given_files(files: dict[str, str], home: str = "/home/u", uid: int = 1000) -> InMemory:
     """Return files, with those of the user database, as user 1000 sees them."""
     passwd = f"x:x:{uid + 1}::/other:/bin/sh\nu:x:{uid}:0::{home}:/bin/sh\n"
-    return Given({"/etc/passwd": passwd, **files}, user=1000)
+    return InMemory({"/etc/passwd": passwd, **files}, user=1000)
 
 
 HOME = "/home/u/.nccl.conf"
@@ -247,9 +247,9 @@ def test_a_user_who_is_not_in_the_file() -> None:
 def test_another_user_may_have_another_home() -> None:
     files = given_files({HOME: FOUR})
     assert len(readings({}, "0.16.0", files=files, other_user=True)) == 2
-    unknown = Given(files.texts)
+    unknown = InMemory(files.texts)
     assert len(readings({"HOME": "/home/u"}, "0.16.0", files=unknown)) == 2
-    assert readings({}, "0.16.0", files=Given({})) == ({},)
+    assert readings({}, "0.16.0", files=InMemory({})) == ({},)
 
 
 def test_a_relative_name_is_one_where_the_server_runs(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_file_that_cannot_be_read_is_none(tmp_path: Path, kind: str) -> None:
         path = tmp_path / ("x" * 5000)
     name = f"{path}\0" if kind == "NUL" else str(path)
     assert list(conf_values(name)) == []
-    (reading,) = readings({"NCCL_CONF_FILE": name}, "0.16.0", files=Given({}))
+    (reading,) = readings({"NCCL_CONF_FILE": name}, "0.16.0", files=InMemory({}))
     assert reading == {}
 
 

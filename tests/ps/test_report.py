@@ -101,12 +101,12 @@ def test_exit_statuses(servers: Servers) -> None:
     assert ps(exposed, unknown, status=1).stderr == said
 
 
-SECONDS = "--interval is a number of seconds from 0.1 to 86400, not "
+SECONDS = "--interval must be a number of seconds from 0.1 to 86400, not "
 USAGE_ERRORS = {
-    "zero": (["0"], "'0' is no process id"),
+    "zero": (["0"], "'0' is not a process id"),
     "one below zero": (["--", "-1"], "ps takes no command"),
-    "one too many": (["1", "²"], "'²' is no process id"),
-    "a large one": (["1" * 5000], "is no process id"),
+    "one too many": (["1", "²"], "'²' is not a process id"),
+    "a large one": (["1" * 5000], "is not a process id"),
     "watch and json": (["--watch", "--json"], "--watch shows a table"),
     "no time at all": (["--watch", "--interval", "0"], f"{SECONDS}'0'"),
     "no time": (["--watch", "--interval", "x"], f"{SECONDS}'x'"),

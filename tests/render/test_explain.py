@@ -258,7 +258,7 @@ def test_runs_nothing(tmp_path: Path) -> None:
 def test_without_a_command_it_is_a_usage_error(words: list[str]) -> None:
     done = explain(*words)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "There is no command after it. The right form is: " in done.stderr
+    assert "There is no command to look at. The right form is: " in done.stderr
 
 
 def test_the_option_may_stand_before_the_sub_command() -> None:

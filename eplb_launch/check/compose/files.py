@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import yaml_tree
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.sources import YAML, Source
 from eplb_launch.check.templating import COMPOSE, env_lines, expand
@@ -128,7 +128,11 @@ def override_of(path: str) -> str:
 
 def _read(path: str, by: Source) -> Part | None:
     source = by.near(path, YAML)
-    for _, document in nodes.documents(source.text) if source is not None else ():
-        if source is not None and not isinstance(document, nodes.Problem) and document.kind == MAP:
+    for _, document in yaml_tree.documents(source.text) if source is not None else ():
+        if (
+            source is not None
+            and not isinstance(document, yaml_tree.Problem)
+            and document.kind == MAP
+        ):
             return Part(source, document)
     return None

@@ -25,7 +25,7 @@ from eplb_launch.command.shell.state import (
     TooMuch,
 )
 from eplb_launch.command.shell.syntax import Node, Place, parse
-from eplb_launch.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
+from eplb_launch.entrypoints import HINTS, MARKS, NO_ENGINE, VLLM, entry_at
 from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
@@ -114,7 +114,7 @@ class Flow:
 
     def nothing_known(self, begin: int, end: int) -> Server:
         """Return a server of which nothing is known but where it stands in the text."""
-        found = self.way.server((), (), NOTHING, "")
+        found = self.way.server((), (), NO_ENGINE, "")
         return found.replace(complete=False, place=self.shell.place(Word((), begin, end)))
 
     def add(self, server: Server, *, execs: bool) -> None:
@@ -426,7 +426,7 @@ def stands(text: str) -> bool:
                 if start < index
                 else entry_at(words, index)
             )
-            if found is not None and found != NOTHING:
+            if found is not None and found != NO_ENGINE:
                 return True
     return False
 
