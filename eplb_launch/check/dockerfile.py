@@ -64,10 +64,10 @@ class Dockerfile(Kind):
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         for source in self.sources:
-            yield source, _tasks(source)
+            yield source, tasks(source)
 
 
-def _tasks(source: Source) -> Iterator[Task]:
+def tasks(source: Source) -> Iterator[Task]:
     """Yield the command of each stage: any stage may be the target of a build.
 
     A stage without ENTRYPOINT and CMD starts no server: the entry point of vLLM's image needs

@@ -32,10 +32,10 @@ class Quadlet(units.Units):
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         for unit in self.units():
-            yield unit[0], _tasks(unit)
+            yield unit[0], tasks(unit)
 
 
-def _tasks(unit: Sequence[Source]) -> Iterator[Task]:
+def tasks(unit: Sequence[Source]) -> Iterator[Task]:
     """Yield the command of a unit: Entrypoint=, else the entry point of the image, then Exec=."""
     settings = units.settings(unit, "[Container]")
     image = units.last(settings, "Image")

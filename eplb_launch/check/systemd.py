@@ -33,10 +33,10 @@ class Unit(units.Units):
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         for unit in self.units():
-            yield unit[0], _tasks(unit)
+            yield unit[0], tasks(unit)
 
 
-def _tasks(unit: Sequence[Source]) -> Iterator[Task]:
+def tasks(unit: Sequence[Source]) -> Iterator[Task]:
     settings = units.settings(unit, "[Service]")
     directory = units.last(settings, "WorkingDirectory").lstrip("-")
     if not directory.startswith("/") or "%" in directory:

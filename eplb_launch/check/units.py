@@ -28,7 +28,7 @@ _VARIABLE_ALONE = re.compile(r"\$([A-Za-z_]\w*)")
 _SPECIFIER = re.compile("%(.)", re.DOTALL)
 _SIGNS = "@-:+!|"  # before a program
 _TOKEN = re.compile(r"\\(?P<escaped>.)|(?P<quote>[\"'])|(?P<blank>\s+)|[^\\\"'\s]+|\\", re.DOTALL)
-# All other escapes are rare in commands: they are UNKNOWN.
+# Other escapes are rare: from there, the word is UNKNOWN.
 _ESCAPES = {"n": "\n", "t": "\t", "s": " ", ";": "\\;", **{char: char for char in "\\\"'"}}
 
 
@@ -192,7 +192,8 @@ def split(text: str) -> list[str]:
         else:
             escaped = match["escaped"]
             words[-1].append(_ESCAPES.get(escaped, UNKNOWN) if escaped else piece)
-    return ["".join(pieces) for pieces in words if pieces]
+    found = ("".join(pieces).partition(UNKNOWN) for pieces in words if pieces)
+    return [known + unknown for known, unknown, _ in found]
 
 
 def specifiers(text: str) -> str:

@@ -471,7 +471,7 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     [trouble] = check([str(path)]).troubles
     assert (trouble.line, trouble.message) == (
         4,
-        "it includes a file that is not here, or is no YAML",
+        "it includes a file that is not here or is not YAML",
     )
 
 
@@ -485,7 +485,7 @@ def test_what_is_named_and_no_file_is_none(tmp_path: Path, path: str) -> None:
     )
     review = check([str(tmp_path)])
     assert {trouble.message for trouble in review.troubles} == {
-        "it includes a file that is not here, or is no YAML"
+        "it includes a file that is not here or is not YAML"
     }
 
 

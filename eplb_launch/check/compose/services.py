@@ -52,10 +52,10 @@ class Compose(Kind):
             if isinstance(file, Trouble):
                 yield file
             elif os.path.normpath(file.source.path) not in overrides:
-                yield file.source, _tasks(file)
+                yield file.source, tasks(file)
 
 
-def _tasks(file: Part) -> Iterator[Task]:
+def tasks(file: Part) -> Iterator[Task]:
     files = Files(file)
     for name in services.entries() if (services := file.node.get("services")) else ():
         service = _Service(files, name)
