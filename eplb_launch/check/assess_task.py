@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, assess
+from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.check import images, launcher, scripts, sources
 from eplb_launch.check.fixes import ways
 from eplb_launch.check.kind import ENTRY_POINT
@@ -299,8 +299,7 @@ class _Servers:
             if launcher.lacks_dashes(server.wrappers):
                 reason = 'eplb-launch starts nothing without "--" before its command'
             return Assessment(EXPOSED, "launcher-misused", reason, warnings=warnings)
-        found = assess(
-            plan,
+        seen = Seen(
             launched=wrapped and not idle,
             files=self.plans.files,
             unread=may_set_cap(unread),
@@ -308,6 +307,7 @@ class _Servers:
             # The environment of a container is that of its Ray, but of no other container's.
             ray_capped=not self.task.uncapped_peers,
         )
+        found = assess(plan, seen)
         if found.cause == "config-not-read":
             reason = (
                 "its --config file is not among the files that are checked, or is not valid YAML"

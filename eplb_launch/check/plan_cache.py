@@ -13,7 +13,7 @@ from eplb_launch.check.tasks import File, Task
 from eplb_launch.command import look
 from eplb_launch.files import InMemory
 from eplb_launch.model import UNKNOWN, Server
-from eplb_launch.plans import Plan, plan_for
+from eplb_launch.plans import Plan, Request, plan_for
 
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
@@ -81,15 +81,10 @@ class Plans:
             if len(self.known) >= _MAX_PLANS:
                 self.known.clear()
             try:
-                self.known[key] = plan_for(
-                    server,
-                    tuple(words),
-                    environ,
-                    vllm_version=version,
-                    directory=self.directory,
-                    files=self.files,
-                    max_ctas=cap,
+                request = Request(
+                    environ, version, directory=self.directory, files=self.files, max_ctas=cap
                 )
+                self.known[key] = plan_for(server, tuple(words), request)
             except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.known[key] = None
         return self.known[key]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import __version__
-from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, assess
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.command import find_server
 from eplb_launch.model import PlanWarning
 from eplb_launch.plans import Plan
@@ -343,7 +343,8 @@ def plan_of(version: str | None, **more: Any) -> Plan:
 def test_trouble_is_never_fine(trouble: Trouble) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
     plan = plan_of("0.16.0")
-    found = row_of(group, Facts(trouble=trouble, environ={}), plan, assess(plan, launched=False))
+    facts = Facts(trouble=trouble, environ={})
+    found = row_of(group, facts, plan, assess(plan, Seen(launched=False)))
     assert (found.verdict, found.assessment.cause) == ("unknown", trouble.cause)
     assert row_of(group, Facts()).verdict == "unknown"
 
