@@ -13,7 +13,7 @@ from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.nccl.variables import CONF_FILE, MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
 from eplb_launch.vllm.arguments import RefusedError
-from eplb_launch.vllm.releases import CAP, CHANGES, VARIABLE, judge, release_of, stays
+from eplb_launch.vllm.releases import CAP, CHANGES, VARIABLE, evaluate, release_of, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[int, b
             settings, _ = settings_of(server, release, version, plan.settings["nixl"], files)
         except RefusedError:
             continue
-        holds = {result.holds for result in judge(release, settings)}
+        holds = {result.holds for result in evaluate(release, settings)}
         if holds != {False}:
             yield since, True if True in holds else None
 

@@ -20,7 +20,7 @@ SUB_COMMANDS = ("explain", "env", "ps", "check")
 OPTIONS: Mapping[str, tuple[str, str]] = {
     "--strict": ("", "If there is a warning, do not start CMD: exit with 125."),
     "--quiet": ("", "Print neither what is set nor warnings."),
-    "--verbose": ("", "Print also why nothing was set."),
+    "--verbose": ("", "Also print why nothing was set."),
     "--vllm-version": (
         "X.Y.Z",
         "The vLLM release that CMD runs. Nothing is looked up then.",

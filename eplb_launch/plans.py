@@ -19,7 +19,7 @@ from eplb_launch.vllm.releases import (
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
-    judge,
+    evaluate,
     release_of,
     stays,
 )
@@ -182,7 +182,7 @@ def plan_for(server: Server, words: tuple[str, ...], request: Request) -> Plan:
                 continue
             warning = PlanWarning(error.code, str(error), error.remedy)
             return decided.replace(reason=str(error), warnings=(warning,))
-        results = judge(release, settings)
+        results = evaluate(release, settings)
         if any(result.holds for result in results):
             break
     decided = decided.replace(settings=settings, results=results, given=given)

@@ -24,9 +24,9 @@ from conftest import SCRIPT
 from house import HAZARD, SOURCE, House, seen
 
 from eplb_launch.ps import processes
-from eplb_launch.ps.apart import results
+from eplb_launch.ps.children import results
 from eplb_launch.ps.command import look, run
-from eplb_launch.ps.processes import command_of, look_closer, read
+from eplb_launch.ps.processes import command_of, facts_of, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -407,9 +407,9 @@ def test_a_server_that_ends_while_it_is_looked_at(house: House) -> None:
     assert found is not None
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: (now := read(pid)) is None or now.zombie)
-    assert look_closer(found).trouble == processes.VANISHED
+    assert facts_of(found).trouble == processes.VANISHED
     house.started[-1].wait()
-    facts = look_closer(found)
+    facts = facts_of(found)
     assert (facts.trouble, facts.environ) == (processes.VANISHED, None)
     assert verdict(pid)[:2] == ("unknown", "no-process")
 
@@ -420,15 +420,15 @@ def test_a_server_that_becomes_another_program(house: House) -> None:
     assert found is not None
     os.kill(pid, signal.SIGUSR1)
     wait_until(lambda: (now := read(pid)) is not None and now.cmdline.startswith(b"sleep"))
-    facts = look_closer(found)
+    facts = facts_of(found)
     assert (facts.trouble, facts.environ) == (processes.CHANGED, None)
 
 
 def test_another_process_with_the_same_pid(house: House) -> None:
     found = read(house.start())
     assert found is not None
-    assert look_closer(found).trouble is None
-    assert look_closer(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
+    assert facts_of(found).trouble is None
+    assert facts_of(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
 
 
 def test_an_environment_that_is_really_empty(house: House) -> None:
@@ -472,7 +472,7 @@ def test_a_process_may_be_as_large_as_it_likes(
     assert row.group is not None
     assert row.group.entry == "vllm serve"
     if cause.endswith("too-large"):
-        assert "not read to its end" in row.assessment.reason
+        assert "ps did not read its whole" in row.assessment.reason
 
 
 @takes_prctl
@@ -494,7 +494,7 @@ def test_no_more_is_read_of_it(house: House, monkeypatch: pytest.MonkeyPatch, wh
     assert sum(counts) <= 256 * 1024 + 4096
     assert len(found.cmdline) <= 4096
     counts.clear()
-    assert look_closer(found).environ is None
+    assert facts_of(found).environ is None
     assert sum(counts) <= (2 << 20) + 256 * 1024 + 8192
 
 
@@ -539,9 +539,9 @@ def inside(process: Process) -> tuple[str, ...]:
     """Return the command of a process as `ps` finds it, in a child of ours."""
 
     def look() -> tuple[str, ...]:
-        facts = look_closer(process)
+        facts = facts_of(process)
         assert facts.view is not None
-        facts.view.enter()
+        facts.view.take_rights()
         return command_of(process, facts)
 
     return results({0: look})[0]  # type: ignore[no-any-return]
