@@ -66,12 +66,13 @@ def test_a_warning_is_one_line(folder: Path) -> None:
 
 
 def test_each_warning_has_its_line(folder: Path) -> None:
-    environ = {"NCCL_MIN_NCHANNELS": "16", "NCCL_MIN_P2P_NCHANNELS": "32", "NCCL_MAX_CTAS": "0"}
-    status, out, lines = start(folder, **environ)
+    status, out, lines = start(
+        folder, NCCL_MIN_NCHANNELS="16", NCCL_MIN_P2P_NCHANNELS="32", NCCL_MAX_CTAS="0"
+    )
     assert (status, out) == (0, "NCCL_MAX_CTAS=0\n")
     assert all(line.startswith("eplb-launch: warning: ") for line in lines)
-    for line, (name, value) in zip(lines, environ.items(), strict=True):
-        assert f"{name}={value} " in line.replace(",", " ")
+    expected = ("NCCL_MIN_NCHANNELS=16", "NCCL_MIN_P2P_NCHANNELS=32", "NCCL_MAX_CTAS=0")
+    assert [name for line, name in zip(lines, expected, strict=True) if name in line] == [*expected]
 
 
 def test_strict_makes_it_fatal(folder: Path) -> None:
@@ -129,8 +130,8 @@ def test_one_line_says_what_the_server_gets(folder: Path) -> None:
     assert (status, out) == (0, "NCCL_MAX_CTAS=x\n")
     (line,) = lines
     assert line == (
-        "eplb-launch: warning: env sets NCCL_MAX_CTAS=x for the server, and overwrites the value set here; "
-        "remove it there, or put `eplb-launch --` directly before `vllm serve`"
+        "eplb-launch: warning: env sets NCCL_MAX_CTAS=x for the server, and overwrites the "
+        "value set here; remove it there, or put `eplb-launch --` directly before `vllm serve`"
     )
 
 

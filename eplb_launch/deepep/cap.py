@@ -99,8 +99,8 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
     cap = min(row.fit.cap or CAP for row in rows)
     if experts.count is None:
         message = (
-            f"--max-ctas fit: {VARIABLE}={cap} fits beside DeepEP's combine, but its dispatch is not "
-            f"known: {experts.source}"
+            f"--max-ctas fit: {VARIABLE}={cap} fits beside DeepEP's combine, but its dispatch is "
+            f"not known: {experts.source}"
         )
         remedy = "give a number, or the model as a local directory"
         return cap, (PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE),)
