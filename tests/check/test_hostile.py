@@ -443,12 +443,12 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         ),
         pytest.param(
             "services:\n  vllm: {extends: other}\n",
-            "it extends other, which is not there",
+            "it extends other, which does not exist",
             id="none",
         ),
         pytest.param(
             "services:\n  vllm: {extends: vllm}\n",
-            "its extends goes in a circle: vllm, vllm",
+            "its `extends` is circular: vllm, vllm",
             id="itself",
         ),
         pytest.param(
@@ -471,7 +471,7 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     [trouble] = check([str(path)]).troubles
     assert (trouble.line, trouble.message) == (
         4,
-        "it includes a file that is not here, or is no YAML",
+        "it includes a file that is not here or is not YAML",
     )
 
 
@@ -485,7 +485,7 @@ def test_what_is_named_and_no_file_is_none(tmp_path: Path, path: str) -> None:
     )
     review = check([str(tmp_path)])
     assert {trouble.message for trouble in review.troubles} == {
-        "it includes a file that is not here, or is no YAML"
+        "it includes a file that is not here or is not YAML"
     }
 
 

@@ -127,11 +127,11 @@ def test_variables_of_compose(text: str, expected: str) -> None:
     [
         ("a b  c", ["a", "b", "c"]),
         ("'a b' \"c d\"", ["a b", "c d"]),
-        (r"a\x20b \"c", ["a b", '"c']),
-        (r'"a\tb" "\u00e4"', ["a\tb", "ä"]),
+        (r'\"c a\x20b "d\u00e4"', ['"c', "a" + UNKNOWN, "d" + UNKNOWN]),
+        (r'"a\tb" a\\\n', ["a\tb", "a\\\n"]),
         ("""'{"use_async": true}'""", ['{"use_async": true}']),
         ('""', [""]),
-        (r"\101\s", ["A "]),
+        (r"a\s\101b c", ["a " + UNKNOWN, "c"]),
     ],
 )
 def test_words_of_systemd(text: str, expected: list[str]) -> None:

@@ -183,7 +183,7 @@ def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
     )
     assert (old.version, old.version_source) == ("0.16.0", "the tag of the image, v0.16.0")
     assert (new.version, new.entry) == ("0.32.0", "vllm serve")
-    assert (own.version, own.version_source) == (None, "the image's name does not say it")
+    assert (own.version, own.version_source) == (None, "the image's name does not give it")
 
 
 @pytest.mark.parametrize(
