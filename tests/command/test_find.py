@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eplb_launch.command import find_server, look
-from eplb_launch.model import UNKNOWN, Argument, Server
+from eplb_launch.model import UNKNOWN, Server
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -129,7 +129,7 @@ def test_servers(line: str, entry: str, arguments: str) -> None:
     server = server_in(line)
     assert server is not None
     assert server.entry == entry
-    assert [argument.text for argument in server.arguments] == shlex.split(arguments)
+    assert [*server.words] == shlex.split(arguments)
     assert server.complete
 
 
@@ -287,7 +287,7 @@ def test_any_sequence_of_words_will_do(line: str) -> None:
     server = find_server(tuple(shlex.split(line)), {})
     assert server is not None
     assert server == server_in(line)
-    assert [argument.text for argument in server.arguments] == ["m"]
+    assert [*server.words] == ["m"]
 
 
 def test_plain_command() -> None:
@@ -301,7 +301,7 @@ def test_plain_command() -> None:
         "/x/vllm",
     )
     assert server is not None
-    assert server.arguments == (Argument("m", 2), Argument("-dp", 3), Argument("8", 4))
+    assert [*zip(server.words, server.positions, strict=True)] == [("m", 2), ("-dp", 3), ("8", 4)]
     assert server.environ is environ
 
 
@@ -341,7 +341,7 @@ def test_program(line: str, program: str) -> None:
 def test_positions(line: str, places: list[int]) -> None:
     server = server_in(line)
     assert server is not None
-    assert [argument.position for argument in server.arguments] == places
+    assert [*server.positions] == places
 
 
 # As people start it: each row in the likeness of one that was found in the wild.
@@ -546,7 +546,7 @@ def test_as_in_the_wild(
         return
     assert server is not None
     assert server.entry == entry
-    assert [argument.text for argument in server.arguments] == arguments
+    assert [*server.words] == arguments
     assert server.complete is complete
 
 
@@ -600,7 +600,7 @@ WORDS = st.sampled_from(
 def test_no_command_makes_it_raise(words: list[str]) -> None:
     server = find_server(words, {"A": "1"})
     if server is not None:
-        assert all(0 <= argument.position < len(words) for argument in server.arguments)
+        assert all(0 <= position < len(words) for position in server.positions)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def found(script: str, *words: str, shell: str = "bash", **environ: str) -> Serv
 
 def texts(server: Server | None) -> list[str] | None:
     """Return the arguments without their places; None for no server."""
-    return None if server is None else [argument.text for argument in server.arguments]
+    return None if server is None else [*server.words]
 
 
 @pytest.mark.parametrize(
@@ -556,7 +556,7 @@ def test_other_servers_are_kept() -> None:
 def test_positions(words: list[str], places: list[int]) -> None:
     server = find_server(words, {})
     assert server is not None
-    assert [argument.position for argument in server.arguments] == places
+    assert [*server.positions] == places
 
 
 ARGV = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8), max_size=6)
@@ -577,7 +577,7 @@ def test_quoted_words_come_back_exactly(words: list[str]) -> None:
                 command = f"sh -c {shlex.quote(command)}"
             server = find_server(["sh", "-c", command], {})
             assert server is not None
-            assert tuple(argument.text for argument in server.arguments) == expected
+            assert server.words == expected
             assert server.complete
 
 
@@ -814,7 +814,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def covers(server: Server, real: list[str]) -> bool:
     """Whether what a stand-in was started with is what is said of a server."""
-    ours = [*server.entry.split()[1:], *(argument.text for argument in server.arguments)]
+    ours = [*server.entry.split()[1:], *server.words]
     if server.complete and not any(UNKNOWN in text for text in ours) and ours != real[6:]:
         return False
     said = [server.environ.get(name, "unset") for name in ("A", "B", "C", "TWO", "EMPTY", "NO")]

@@ -155,7 +155,7 @@ def test_prefix_and_server(line: str) -> None:
     server = server_in(command)
     assert server is not None
     assert server.entry in ("vllm serve", "vllm.entrypoints.openai.api_server")
-    assert [argument.text for argument in server.arguments] == ["m", "-dp", "8"]
+    assert [*server.words] == ["m", "-dp", "8"]
     assert server.complete
     assert server.wrappers
     if line != "script -c":
@@ -304,13 +304,13 @@ def test_elsewhere(line: str, elsewhere: str) -> None:
 def test_command_strings(line: str, arguments: str) -> None:
     server = server_in(line)
     assert server is not None
-    assert "|".join(argument.text for argument in server.arguments) == arguments
+    assert "|".join(server.words) == arguments
 
 
 def test_container_hides_the_values_of_variables() -> None:
     server = server_in("docker run i sh -c 'vllm serve -$A ${B:-x}y $C'")
     assert server is not None
-    assert [argument.text for argument in server.arguments] == [f"-{UNKNOWN}", f"{UNKNOWN}y"]
+    assert [*server.words] == [f"-{UNKNOWN}", f"{UNKNOWN}y"]
     assert not server.complete
 
 
@@ -347,7 +347,7 @@ def test_program_that_is_not_known_is_a_prefix_too() -> None:
 def test_option_that_no_row_lists(line: str) -> None:
     server = server_in(f"{line} vllm serve m")
     assert server is not None
-    assert [argument.text for argument in server.arguments] == ["m"]
+    assert [*server.words] == ["m"]
 
 
 @pytest.mark.parametrize("name", sorted(WRAPPERS))
