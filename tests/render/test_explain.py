@@ -55,7 +55,7 @@ def keys(value: Any) -> Any:
     return None
 
 
-def test_the_json_of_a_server() -> None:
+def test_the_json_of_a_server_has_the_documented_keys() -> None:
     command = ["numactl", *EXPOSED, "--nnodes", "2"]
     found = as_json("--vllm-version", "0.16.0", "--", *command, NCCL_MAX_CTAS="0x8")
     advice = [dict.fromkeys(("code", "message", "remedy", "source"))]
@@ -124,7 +124,7 @@ def test_the_json_of_a_server() -> None:
     assert [rule["name"] for rule in found["rules"]] == ["deepep_low_latency"]
 
 
-def test_the_json_of_no_server() -> None:
+def test_the_json_of_no_server_has_empty_lists() -> None:
     found = as_json("--", "echo", "x")
     assert found["server"] is None
     assert found["set"] == {}
