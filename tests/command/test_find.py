@@ -125,7 +125,7 @@ def server_in(line: str, **environ: str) -> Server | None:
         pytest.param("docker run i -dp 8", "", "-dp 8", id="image"),
     ],
 )
-def test_servers(line: str, entry: str, arguments: str) -> None:
+def test_a_server_is_found_with_all_its_arguments(line: str, entry: str, arguments: str) -> None:
     server = server_in(line)
     assert server is not None
     assert server.entry == entry
@@ -213,11 +213,11 @@ def test_servers(line: str, entry: str, arguments: str) -> None:
         "./serve.sh --model=--enable-eplb",
     ],
 )
-def test_no_servers(line: str) -> None:
+def test_a_command_that_starts_no_server_has_none(line: str) -> None:
     assert server_in(line) is None
 
 
-def test_no_command() -> None:
+def test_an_empty_command_has_no_server() -> None:
     assert find_server([], {}) is None
 
 
@@ -290,7 +290,7 @@ def test_any_sequence_of_words_will_do(line: str) -> None:
     assert [*server.words] == ["m"]
 
 
-def test_plain_command() -> None:
+def test_a_plain_command_is_its_own_server() -> None:
     environ = {"A": "1"}
     server = find_server(["/x/vllm", "serve", "m", "-dp", "8"], environ)
     assert server == Server(
@@ -320,7 +320,7 @@ def test_plain_command() -> None:
         pytest.param("docker run i -dp 2", "", id="none"),
     ],
 )
-def test_program(line: str, program: str) -> None:
+def test_the_program_of_a_server_is_the_word_that_starts_it(line: str, program: str) -> None:
     server = server_in(line)
     assert server is not None
     assert server.program == program
@@ -338,7 +338,7 @@ def test_program(line: str, program: str) -> None:
         pytest.param("nice sh -c 'vllm serve a b'", [3, 3], id="shell"),
     ],
 )
-def test_positions(line: str, places: list[int]) -> None:
+def test_arguments_keep_their_index_in_the_command(line: str, places: list[int]) -> None:
     server = server_in(line)
     assert server is not None
     assert [*server.positions] == places
@@ -533,7 +533,7 @@ CONFIG = '{"window_size": "1000", "use_async": "true"}'
         ),
     ],
 )
-def test_as_in_the_wild(
+def test_commands_of_real_deployments_give_their_server(
     words: list[str],
     environ: dict[str, str],
     entry: str | None,
