@@ -152,7 +152,7 @@ def test_vllm_without_an_engine_is_none(command: list[str]) -> None:
 def test_whether_vllm_limits_nccl_itself(version: str, own_rule: bool) -> None:
     assert as_json("--vllm-version", version, "--", *EXPOSED)["release"]["own_rule"] is own_rule
     text = explain("--vllm-version", version, "--", *EXPOSED).stdout
-    assert ("its workers set the cap as well" in text) is own_rule
+    assert ("its workers also set the cap" in text) is own_rule
 
 
 def test_an_unknown_is_unknown_in_both() -> None:
