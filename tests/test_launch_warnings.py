@@ -135,7 +135,7 @@ def test_one_line_says_what_the_server_gets(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--max-ctas", "4"], ["--max-ctas=4"], ["--max-ctas=04"]])
-def test_another_cap(folder: Path, words: list[str]) -> None:
+def test_another_cap_reaches_the_server(folder: Path, words: list[str]) -> None:
     assert start(folder, *words) == (0, "NCCL_MAX_CTAS=4\n", [SET.format(4)])
 
 
@@ -186,7 +186,9 @@ def test_where_nothing_fits_it_is_8_and_a_warning(folder: Path) -> None:
         (["--max-ctas=4", "--sms", "132"], "--sms needs --max-ctas fit"),
     ],
 )
-def test_usage_errors(folder: Path, words: list[str], message: str) -> None:
+def test_a_usage_error_exits_with_2_and_starts_nothing(
+    folder: Path, words: list[str], message: str
+) -> None:
     status, out, lines = start(folder, *words)
     assert (status, out) == (2, "")
     assert message in "\n".join(lines)

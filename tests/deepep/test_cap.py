@@ -146,7 +146,7 @@ def test_there_is_no_note_without_the_hazard() -> None:
     assert plan(words, {}, vllm_version="0.16.0", files=machine(H100)).notes == ()
 
 
-def test_the_rows_of_explain() -> None:
+def test_explain_has_one_row_for_each_gpu_of_the_machine() -> None:
     found = cap.explain(decide(machine(H100)), machine(H100))
     (row,) = found.beside
     assert (row.gpu, row.fit.dispatch, row.fit.combine, row.fit.cap) == ("H100", 128, 128, 4)
