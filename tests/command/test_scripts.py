@@ -175,7 +175,7 @@ def test_what_a_script_sets_is_said(here: Path) -> None:
 def test_what_a_script_takes_out_is_said(here: Path) -> None:
     (here / "unsets.sh").write_text(f"unset NCCL_MAX_CTAS\n{SERVE}\n")
     ended = launched(["bash", "unsets.sh"], here)
-    assert "unsets.sh does not hand NCCL_MAX_CTAS on" in ended.stderr
+    assert "unsets.sh does not pass NCCL_MAX_CTAS on" in ended.stderr
     assert ended.stdout.splitlines()[0] == "cap none"
 
 
