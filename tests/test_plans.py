@@ -460,8 +460,10 @@ def test_a_version_that_is_no_release_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("word", [1, b"serve", None, ["serve"]])
 def test_each_word_of_a_command_is_a_string(word: Any) -> None:
-    with pytest.raises(TypeError, match=r"word 2 of the command is no string: \w+"):
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
         plan(["vllm", word, "m"], {})
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
+        eplb_launch.run(["vllm", word, "m"])
 
 
 def test_the_names_of_the_package_are_the_public_ones() -> None:
@@ -470,6 +472,8 @@ def test_the_names_of_the_package_are_the_public_ones() -> None:
 
 
 @pytest.mark.parametrize("command", ["vllm serve m", b"vllm serve m"])
-def test_a_command_is_no_string(command: Any) -> None:
+def test_a_command_is_not_one_string(command: Any) -> None:
     with pytest.raises(TypeError, match="a sequence of words"):
         plan(command, {})
+    with pytest.raises(TypeError, match="a sequence of words"):
+        eplb_launch.run(command)
