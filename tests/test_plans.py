@@ -460,8 +460,10 @@ def test_a_version_that_is_no_release_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("word", [1, b"serve", None, ["serve"]])
 def test_a_word_that_is_not_a_string_is_refused(word: Any) -> None:
-    with pytest.raises(TypeError, match=r"word 2 of the command is no string: \w+"):
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
         plan(["vllm", word, "m"], {})
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
+        eplb_launch.run(["vllm", word, "m"])
 
 
 def test_the_names_of_the_package_are_the_public_ones() -> None:
@@ -473,3 +475,5 @@ def test_the_names_of_the_package_are_the_public_ones() -> None:
 def test_a_command_that_is_one_string_is_refused(command: Any) -> None:
     with pytest.raises(TypeError, match="a sequence of words"):
         plan(command, {})
+    with pytest.raises(TypeError, match="a sequence of words"):
+        eplb_launch.run(command)
