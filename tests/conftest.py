@@ -65,13 +65,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--release", metavar="FOLDER", help="see tests/test_dist.py")
 
 
-def pytest_make_parametrize_id(val: object) -> str | None:
-    """Return the words of a row, if its value is a list of words and has no id."""
-    if not isinstance(val, (list, tuple)) or not all(isinstance(word, str) for word in val):
-        return None  # pytest's own
-    return ascii(" ".join(val))[1:-1][:80] or "nothing"
-
-
 def pytest_report_header() -> str:
     """Say which probe looks at the processes."""
     if COMPILER:
