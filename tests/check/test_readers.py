@@ -261,4 +261,4 @@ def test_merged_keys_are_found_and_the_own_one_wins() -> None:
 def test_no_yaml_is_too_odd(text: str) -> None:
     for document in tree(text):
         if isinstance(document, Node):
-            list(containers.containers(document))
+            list(containers.containers(document, Source("a.yaml")))
