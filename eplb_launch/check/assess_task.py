@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.check import images, launcher, scripts, sources
-from eplb_launch.check.fixes import ways
+from eplb_launch.check.fixes import fixes_of
 from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
@@ -286,7 +286,7 @@ class _Servers:
             entry=server.entry or (run.entry if run else ""),
             version=plan.vllm_version,
             version_source="given" if self.given else (by_image or self.task.version)[1],
-            fixes=ways(self.task, server, plan, found),
+            fixes=fixes_of(self.task, server, plan, found),
         )
 
     def assessed(self, plan: Plan, server: Server, unread: Sequence[str]) -> Assessment:
