@@ -129,7 +129,7 @@ def test_every_line_with_an_entry_point_is_said(
     (tmp_path / "e.yaml").write_text('run: ["vllm",\n  "serve",\n  "g"]\n')
     run([str(tmp_path)], style="text", verbose=True)
     out = capsys.readouterr().out.replace(f"{tmp_path}/", "")
-    assert [line for line in out.split("\n") if "no server" in line] == [
+    assert [line for line in out.split("\n") if ": no server: " in line] == [
         "a.sh:1: no server: a comment",
         "a.sh:2: no server: shown or looked for: echo",
         "b.md:1: no server: a document",
@@ -140,7 +140,7 @@ def test_every_line_with_an_entry_point_is_said(
     summary += "5 lines with an entry point start no server (--verbose); 1 part not read"
     assert out.split("\n")[-2] == summary
     run([str(tmp_path)], style="text")
-    assert "no server" not in capsys.readouterr().out
+    assert ": no server: " not in capsys.readouterr().out
     run([str(tmp_path)], style="json")
     told = json.loads(capsys.readouterr().out)["mentions"]
     assert [(entry["line"], entry["why"]) for entry in told][:1] == [(1, "a comment")]
