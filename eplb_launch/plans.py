@@ -10,7 +10,7 @@ import os
 
 from eplb_launch.entrypoints import OWN_OPTIONS, find_by_name
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import NAMES, check_cap, check_version
+from eplb_launch.launch_options import NAMES, check_cap, check_command, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -131,12 +131,7 @@ def plan(
     """
     check_cap(max_ctas, sms)
     check_version(vllm_version)
-    if isinstance(command, (str, bytes)):
-        raise TypeError("a command is a sequence of words, not one string")
-    words = tuple(command)
-    for number, word in enumerate(words, 1):
-        if not isinstance(word, str):
-            raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
+    words = check_command(command)
     found = find_by_name(words, environ)
     if found is None:
         from eplb_launch.command import look

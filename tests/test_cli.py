@@ -298,7 +298,7 @@ def typed(words: list[str]) -> Result:
 
 
 @pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
-def test_usage_errors(words: list[str], message: str) -> None:
+def test_a_usage_error_says_what_to_type(words: list[str], message: str) -> None:
     done = typed(words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.endswith(f" {message}\n")
@@ -322,7 +322,7 @@ def test_usage_errors_that_click_finds(words: list[str]) -> None:
     assert option[:2] in done.stderr
 
 
-def test_a_usage_error_of_the_command_itself() -> None:
+def test_a_command_without_dashes_is_shown_with_them() -> None:
     done = start("vllm", "serve", "m")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(f" {MISSING} -- vllm serve m\n")
@@ -332,7 +332,7 @@ PAGES: dict[str, list[str]] = {"the launcher": [], **{name: [name] for name in S
 
 
 @pytest.mark.parametrize("words", PAGES.values(), ids=PAGES)
-def test_a_page_of_help(words: list[str]) -> None:
+def test_each_page_of_help_fits_80_columns_and_has_a_short_option(words: list[str]) -> None:
     done = typed([*words, "--help"])
     assert (done.exit_code, done.stderr) == (0, "")
     assert typed([*words, "-h"]).stdout == done.stdout
@@ -357,7 +357,7 @@ def test_the_help_of_each_option_is_a_sentence(words: list[str]) -> None:
         assert text.endswith(".")
 
 
-def test_help_and_version() -> None:
+def test_help_and_version_are_printed() -> None:
     done = start("--help")
     assert (done.returncode, done.stderr) == (0, "")
     for option in ("--strict", "--quiet", "--verbose", "--vllm-version", "--version", "--help"):

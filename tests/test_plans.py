@@ -24,7 +24,7 @@ EXPOSED = [
 ]
 
 
-def test_the_plan_of_an_exposed_server() -> None:
+def test_an_exposed_server_gets_the_cap() -> None:
     decided = plan(EXPOSED, {"NCCL_MAX_CTAS": "x"}, vllm_version="0.16.0")
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
     assert decided.command == tuple(EXPOSED)
@@ -107,7 +107,7 @@ def test_words_that_are_not_known_could_undo_what_is_known(more: str, said: str)
     assert decided.reason.partition(")")[2] == said
 
 
-def test_a_release_without_the_hazard() -> None:
+def test_a_release_without_async_eplb_needs_nothing() -> None:
     decided = plan(EXPOSED, {}, vllm_version="0.11.2")
     assert (decided.environment, decided.reason) == ({}, "vLLM 0.11.2 has no async EPLB")
 
@@ -119,7 +119,7 @@ def test_a_value_that_stays() -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["true"], ["python3", "train.py"], [""], ["./start.sh"]])
-def test_no_server(command: list[str]) -> None:
+def test_a_command_without_a_server_is_a_warning(command: list[str]) -> None:
     decided = plan(command, {})
     assert decided.server is None
     assert decided.environment == {}
@@ -131,7 +131,7 @@ def test_no_server(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["vllm"], ["vllm", "bench", "serve"], ["nice", "vllm", "-v"]])
-def test_vllm_without_an_engine(command: list[str]) -> None:
+def test_a_vllm_command_without_an_engine_needs_nothing(command: list[str]) -> None:
     decided = plan(command, {})
     assert decided.server is None
     assert decided.environment == {}
@@ -333,7 +333,7 @@ KERNELS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("words", "backend"), KERNELS.values(), ids=KERNELS)
-def test_the_moe_backend(words: list[str], backend: str) -> None:
+def test_the_moe_backend_is_read_in_each_spelling(words: list[str], backend: str) -> None:
     decided = plan(["vllm", "serve", "m", *words], {}, vllm_version="0.23.0")
     assert decided.settings["moe_backend"].value == backend
 
@@ -460,8 +460,10 @@ def test_a_version_that_is_no_release_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("word", [1, b"serve", None, ["serve"]])
 def test_each_word_of_a_command_is_a_string(word: Any) -> None:
-    with pytest.raises(TypeError, match=r"word 2 of the command is no string: \w+"):
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
         plan(["vllm", word, "m"], {})
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
+        eplb_launch.run(["vllm", word, "m"])
 
 
 def test_the_names_of_the_package_are_the_public_ones() -> None:
@@ -470,6 +472,8 @@ def test_the_names_of_the_package_are_the_public_ones() -> None:
 
 
 @pytest.mark.parametrize("command", ["vllm serve m", b"vllm serve m"])
-def test_a_command_is_no_string(command: Any) -> None:
+def test_a_command_is_not_one_string(command: Any) -> None:
     with pytest.raises(TypeError, match="a sequence of words"):
         plan(command, {})
+    with pytest.raises(TypeError, match="a sequence of words"):
+        eplb_launch.run(command)

@@ -147,7 +147,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         ("echo " + "$(" * 20_000 + SERVE + ")" * 20_000, [("unknown", "settings-not-known")]),
     ],
 )
-def test_what_a_script_starts(
+def test_each_server_of_a_script_has_its_verdict(
     tmp_path: Path, script: str, expected: list[tuple[str, str | None]]
 ) -> None:
     says = "vllm-openai:v" in script or "--vllm-version" in script
@@ -323,7 +323,9 @@ STARTS = "vllm serve m --config engine.yaml\n"
         ),
     ],
 )
-def test_a_config_file_that_the_script_writes(tmp_path: Path, script: str, verdict: str) -> None:
+def test_a_config_file_that_the_script_writes_is_read(
+    tmp_path: Path, script: str, verdict: str
+) -> None:
     (finding,) = findings(tmp_path, script)
     assert finding.verdict == verdict
 

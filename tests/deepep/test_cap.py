@@ -70,8 +70,8 @@ def test_sms_that_are_given_count_before_those_that_are_there() -> None:
 WARNED: dict[str, tuple[InMemory, str, str, str]] = {
     "no GPU": (machine(), "8", "max-ctas-unfit", "the GPU is not known"),
     "another GPU": (machine("NVIDIA H99"), "8", "max-ctas-unfit", "'NVIDIA H99'"),
-    "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "combine alone"),
-    "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all of 132 SMs"),
+    "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "its dispatch is not known"),
+    "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all 132 SMs"),
 }
 
 
@@ -146,7 +146,7 @@ def test_there_is_no_note_without_the_hazard() -> None:
     assert plan(words, {}, vllm_version="0.16.0", files=machine(H100)).notes == ()
 
 
-def test_the_rows_of_explain() -> None:
+def test_explain_has_one_row_for_each_gpu_of_the_machine() -> None:
     found = cap.explain(decide(machine(H100)), machine(H100))
     (row,) = found.beside
     assert (row.gpu, row.fit.dispatch, row.fit.combine, row.fit.cap) == ("H100", 128, 128, 4)
@@ -173,7 +173,7 @@ def test_explain_says_what_is_not_known() -> None:
     files = machine("NVIDIA H99", experts=None)
     found = cap.explain(decide(files, "--max-num-seqs", "some"), files)
     (note,) = (note for note in found.notes if note.code == "cap-fit-unknown")
-    for text in ("does not say how many", "max_num_seqs", "'NVIDIA H99'"):
+    for text in ("does not give the number of experts", "max_num_seqs", "'NVIDIA H99'"):
         assert text in note.message
 
 

@@ -75,7 +75,7 @@ def test_every_row_has_its_source_and_no_name_twice() -> None:
         assert all(by_product(name) == gpu for name in (gpu.name, *gpu.products))
 
 
-def test_the_gpus_of_a_machine() -> None:
+def test_the_driver_files_name_the_gpus_of_a_machine() -> None:
     assert [gpu.name for gpu in seen({}, machine(*["NVIDIA H100 80GB HBM3"] * 8)).gpus] == ["H100"]
     mixed = seen({}, machine("NVIDIA H100 80GB HBM3", "NVIDIA H20"))
     assert [gpu.sms for gpu in mixed.gpus] == [132, 78]
@@ -117,7 +117,7 @@ def test_where_they_are_not_known(files: InMemory, why: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"])
-def test_a_part_of_a_gpu_in_a_variable(name: str) -> None:
+def test_a_mig_slice_in_a_variable_makes_the_gpu_unknown(name: str) -> None:
     files = machine("NVIDIA H100 80GB HBM3")
     assert "MIG" in seen({name: "MIG-41222c1b-edc8-30e2-d19e-8d574464bad7"}, files).why
     assert seen({name: "0,1"}, files).gpus
@@ -128,7 +128,7 @@ def test_without_mig_the_driver_lists_no_parts() -> None:
     assert seen({}, machine("NVIDIA H100 80GB HBM3", more=more)).gpus
 
 
-def test_other_forms_of_the_file() -> None:
+def test_driver_files_with_other_line_ends_are_read() -> None:
     text = "\nModel:NVIDIA H20\r\nGPU Excluded: No\r\n"
     assert [gpu.sms for gpu in seen({}, InMemory({f"{DRIVER}/gpus/0/information": text})).gpus] == [
         78

@@ -97,7 +97,7 @@ LIMITS: dict[str, int | None] = {
 
 
 @pytest.mark.parametrize(("text", "value"), LIMITS.items(), ids=map(ascii, LIMITS))
-def test_the_limit(text: str, value: int | None) -> None:
+def test_nccl_max_ctas_is_read_as_nccl_reads_it(text: str, value: int | None) -> None:
     assert limit(text) == value
 
 
@@ -105,11 +105,11 @@ def test_the_limit(text: str, value: int | None) -> None:
     ("text", "default", "value"),
     [("4", -2, 4), (None, -2, -2), ("", 1, 1), ("abc", 1, 0), ("9" * 20, 1, 1), ("-1", 7, -1)],
 )
-def test_parameters(text: str | None, default: int, value: int) -> None:
+def test_a_parameter_is_read_as_nccl_reads_it(text: str | None, default: int, value: int) -> None:
     assert parameter(text, default) == value
 
 
-def test_pow2up() -> None:
+def test_pow2up_rounds_up_to_a_power_of_two() -> None:
     assert [pow2up(n) for n in (-1, 0, 1, 2, 3, 5, 8, 9, 33)] == [1, 1, 1, 2, 4, 8, 8, 16, 64]
 
 
@@ -142,7 +142,9 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize(("text", "collective", "p2p"), CHANNELS.values(), ids=CHANNELS)
-def test_channels(text: str, collective: int, p2p: int) -> None:
+def test_channel_variables_limit_collectives_and_p2p_apart(
+    text: str, collective: int, p2p: int
+) -> None:
     values = dict(f"NCCL_{pair}".split("=") for pair in text.split())
     assert channels(values) == (collective, p2p)
 
@@ -282,7 +284,9 @@ LINES: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("content", "values"), LINES.values(), ids=LINES)
-def test_the_syntax(tmp_path: Path, content: bytes, values: dict[str, str]) -> None:
+def test_a_conf_file_is_read_as_nccl_reads_it(
+    tmp_path: Path, content: bytes, values: dict[str, str]
+) -> None:
     path = tmp_path / "nccl.conf"
     path.write_bytes(content)
     found: dict[str, str] = {}

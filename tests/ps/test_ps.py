@@ -186,7 +186,7 @@ VERDICTS: dict[
 
 
 @pytest.mark.parametrize("case", VERDICTS.values(), ids=VERDICTS)
-def test_verdicts(house: House, case: Any) -> None:
+def test_each_running_server_has_its_verdict(house: House, case: Any) -> None:
     version, arguments, environ, expected = case
     house.install(version)
     (house.root / "nccl.conf").write_text("NCCL_MAX_CTAS=4\n")
@@ -292,7 +292,7 @@ def test_processes_without_titles_are_no_servers(house: House, fork: bool) -> No
     ],
     ids=["another", "blanks", "longer than the room", "like a variable", "cut", "cut before it"],
 )
-def test_titles_in_all_forms(house: House, prefix: str, environ: dict[str, str]) -> None:
+def test_titles_in_all_forms_are_told(house: House, prefix: str, environ: dict[str, str]) -> None:
     """Cut short as they may be (SPT_NOENV), a worker is told where its role can be seen."""
     tree: dict[str, Any] = {f"{prefix}::EngineCore_DP0": {f"{prefix}::Worker_DP0_TP0": {}}}
     row = seen(house.start(tree=tree, environ=environ, fork=True))
@@ -321,7 +321,7 @@ def test_workers_whose_server_is_gone(house: House) -> None:
     assert left.pid in pids
 
 
-def test_an_engine_of_another_program(house: House, tmp_path: Path) -> None:
+def test_an_engine_of_another_program_is_unknown(house: House, tmp_path: Path) -> None:
     """A script with an engine in it: nothing says how it was made."""
     script = tmp_path / "app.py"
     script.write_text(SOURCE)
@@ -338,7 +338,7 @@ def test_an_engine_of_another_program(house: House, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("title", ["ray::Replica", "app " + "x" * 200])
-def test_an_engine_of_a_program_with_a_title(house: House, title: str) -> None:
+def test_an_engine_below_a_program_with_a_title_is_unknown(house: House, title: str) -> None:
     """Ray gives titles as well: what is left of the environment says nothing."""
     pid = house.start(
         title=title,
@@ -424,7 +424,7 @@ def test_a_server_that_becomes_another_program(house: House) -> None:
     assert (facts.trouble, facts.environ) == (processes.CHANGED, None)
 
 
-def test_another_process_with_the_same_pid(house: House) -> None:
+def test_another_process_with_the_same_pid_is_not_taken_for_it(house: House) -> None:
     found = read(house.start())
     assert found is not None
     assert facts_of(found).trouble is None

@@ -87,7 +87,7 @@ def ps(*words: Any, status: int, **options: Any) -> subprocess.CompletedProcess[
     return ended
 
 
-def test_exit_statuses(servers: Servers) -> None:
+def test_ps_exits_with_the_status_of_its_worst_server(servers: Servers) -> None:
     fine = servers.start(*SERVE)
     capped = servers.start(*HAZARD, NCCL_MAX_CTAS="8")
     unknown = servers.start(*HAZARD)
@@ -116,7 +116,7 @@ USAGE_ERRORS = {
 
 
 @pytest.mark.parametrize(("words", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_usage_errors(words: list[str], said: str) -> None:
+def test_a_usage_error_exits_with_2_and_prints_no_table(words: list[str], said: str) -> None:
     ended = ps(*words, status=2)
     assert said in ended.stderr
     assert ended.stdout == ""
@@ -146,7 +146,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(servers: Servers) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
-def test_without_proc() -> None:
+def test_ps_without_proc_exits_with_125() -> None:
     command = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none /proc; exec {SCRIPT} ps"]
     with contextlib.suppress(FileNotFoundError):
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -386,7 +386,9 @@ class Terminal:
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
     ids=["plainly", "NO_COLOR", "NO_COLOR empty", "dumb"],
 )
-def test_colour(servers: Servers, environ: dict[str, str], colour: bool) -> None:
+def test_only_a_terminal_that_wants_colour_gets_it(
+    servers: Servers, environ: dict[str, str], colour: bool
+) -> None:
     pid = servers.start(*HAZARD, NCCL_MAX_CTAS="0")
     terminal = Terminal("ps", str(pid), **environ)
     assert terminal.end() == 1
@@ -396,7 +398,7 @@ def test_colour(servers: Servers, environ: dict[str, str], colour: bool) -> None
     assert max(map(len, lines)) <= 80
 
 
-def test_watch_in_a_terminal(servers: Servers) -> None:
+def test_watch_redraws_in_place_in_a_terminal(servers: Servers) -> None:
     pid = servers.start(*HAZARD, NCCL_MAX_CTAS="8")
     terminal = Terminal("ps", "--watch", "--interval", "0.2", str(pid))
     terminal.read("capped at 8")
@@ -428,7 +430,7 @@ def test_watch_leaves_the_terminal_as_it_was_when_it_is_terminated() -> None:
     assert "\x1b[?" not in terminal.text  # nothing that would have to be undone
 
 
-def test_watch_in_a_pipe(servers: Servers) -> None:
+def test_watch_appends_tables_in_a_pipe(servers: Servers) -> None:
     pid = servers.start(*HAZARD, NCCL_MAX_CTAS="8")
     process = subprocess.Popen(
         [SCRIPT, "ps", "--watch", "--interval", "0.1", str(pid)],
