@@ -68,6 +68,11 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
             return trail.server
     if trail.server is not None or not marked or _is_other(words[first:]):
         return trail.server
+    for index in range(first, len(words)):
+        if _is_mark(words[index]):
+            break
+        if words[index] == "--":  # `wrapper -- ./serve.sh --enable-eplb`
+            first = index + 1
     # The first word can be an option: `docker run IMAGE --enable-eplb` starts the image's program.
     start = first + (not words[first].startswith("-"))
     return context.server(words, positions, ("", start), "".join(words[first:start]))

@@ -118,6 +118,8 @@ def server_in(line: str, **environ: str) -> Server | None:
             "./serve.sh --eplb-config.use_async 1", "", "--eplb-config.use_async 1", id="dotted"
         ),
         pytest.param("./serve.sh -dp 2", "", "-dp 2", id="-dp"),
+        pytest.param("./a -x -- ./serve.sh m -dp 2", "", "m -dp 2", id="-- before the program"),
+        pytest.param("./a -- -dp 2 -- m", "", "-dp 2 -- m", id="-- after the option"),
         pytest.param("python a.py -dp=2", "", "a.py -dp=2", id="Python script"),
         pytest.param(
             "nice ./a --all2all-backend=b", "", "--all2all-backend=b", id="wrapper, marked"
