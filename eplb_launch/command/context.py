@@ -22,6 +22,7 @@ DEPTH = 16  # shell strings inside shell strings
 # with every turn.
 ROOM = 1_200_000
 PARSED = 16  # what it takes to read a character of a script
+FOLLOWED = 48  # what it may take to read and follow one: a library is all functions
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -138,8 +139,9 @@ class Context:
         return self.room[0] >= 0
 
     def make_room(self, length: int) -> None:
-        """Add what it takes to read a script of this length."""
-        self.room[0] += PARSED * length
+        """Add what it takes to read a file of this length, and in `check` to follow it."""
+        waits = self.files is not None and self.files[0].all_there  # who starts a server does
+        self.room[0] += (PARSED if waits else FOLLOWED) * length
 
     def enter(self, at: int) -> None:
         """Go on inside the word at `at`; what may stand before a later word adds arguments."""
