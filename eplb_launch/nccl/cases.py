@@ -1,41 +1,52 @@
-"""The cases in which the cap is void or in doubt: each is a row of `checks`.
+"""The cases in which a cap is void or in doubt. Each case is a row of `checks`.
 
-First what the values are, then what keeps the variable from where NCCL runs: wrappers, Ray, nodes.
+Imported only for a command that can hang.
 """
 
 from __future__ import annotations
 
+from eplb_launch.files import DISK, InMemory
 from eplb_launch.launch_options import NAMES
-from eplb_launch.model import UNKNOWN, Record
-from eplb_launch.nccl.variables import MIN_P2P, MINIMA, channels, limit, parameter, pow2up
+from eplb_launch.model import UNKNOWN, PlanWarning, Record
+from eplb_launch.nccl.checks import NOTES, OVERWRITTEN, WARNINGS
+from eplb_launch.nccl.variables import (
+    ENVIRONMENT,
+    MAXIMA,
+    MIN_P2P,
+    MINIMA,
+    Value,
+    channels,
+    limit,
+    parameter,
+    pow2up,
+    readings,
+)
 from eplb_launch.vllm.releases import CAP, MAX_CHANNELS, VARIABLE, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eplb_launch.files import Files
     from eplb_launch.model import Server
-    from eplb_launch.nccl.variables import Value
     from eplb_launch.plans import Plan
 
-    Found = tuple[str, dict[str, object]]  # the code of a row, and what its message has in braces
+    Found = tuple[str, dict[str, object]]  # the code of a row, and the fields of its message
 
-# The code of a warning: what is set here does not arrive, and the message says what does.
-OVERWRITTEN = "variable-overwritten"
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 class Case(Record):
     plan: Plan
     server: Server
-    cap: int  # the most CTAs that there may be
-    readings: tuple[Mapping[str, Value], ...]  # what NCCL may find, what the plan sets included
-    hidden: tuple[Value, ...]  # limits in conf files that it would find without the plan
-    met: Server  # the server that there is with what the plan sets
-    arrives: bool  # what the plan sets reaches it as it is
+    cap: int  # the most CTAs that NCCL may take
+    readings: tuple[Mapping[str, Value], ...]  # the values that NCCL may read, the plan's included
+    hidden: tuple[Value, ...]  # the limits in conf files that NCCL would read without the plan
+    met: Server  # the server as it is with the value that the plan sets
+    arrives: bool  # the value that the plan sets reaches it unchanged
 
     def given(self, name: str) -> str | None:
-        """Return an argument of vLLM as given; "" where it cannot be known."""
+        """Return an argument of vLLM as given; "" if it is not known."""
         entry = self.plan.given.get(name)
         if entry is None:
             return None
@@ -44,7 +55,7 @@ class Case(Record):
 
 
 def shown(text: str) -> str:
-    """Return a value as it may stand in a line: quoted where that is needed, and not endless."""
+    """Return a value for a message: cut, and quoted if it needs quotes."""
     text = text[:40] + "..." if len(text) > 40 else text
     if UNKNOWN in text:
         return "(not known)"
@@ -52,8 +63,87 @@ def shown(text: str) -> str:
     return text if plain else repr(text)
 
 
-def find(case: Case) -> Iterator[Found]:
-    """Yield the cases that there are, those of one row one after the other."""
+def advise(
+    plan: Plan,
+    environ: Mapping[str, str],
+    *,
+    cap: int,
+    files: Files = DISK,
+    directory: str | None = None,
+) -> Plan:
+    """Return the plan of a command that can hang, with its warnings and notes.
+
+    The command is started with `environ` in `directory`; `cap` is the most CTAs that NCCL may take.
+    If a conf file already limits NCCL, the returned plan sets nothing.
+    """
+    server = plan.server
+    if server is None:
+        return plan
+    found = _readings(plan, server, files)
+    hidden: tuple[Value, ...] = ()
+    if plan.current is None:
+        limits = [_low(reading.get(VARIABLE), cap) for reading in found]
+        hidden = tuple(dict.fromkeys(value for value in limits if value is not None))
+        if hidden and None not in limits:
+            value = hidden[0]
+            reason = f"{VARIABLE}={shown(value.text)} in {value.source} stays ({plan.reason})"
+            plan = plan.replace(variables=(), reason=reason)
+    met, arrives = server, True
+    if plan.variables:
+        text = plan.environment[VARIABLE]
+        arrives = bool(server.hands_on)
+        if server.hands_on is None:  # a script reads the variable
+            from eplb_launch.command import look
+
+            again = look(plan.command, {**environ, VARIABLE: text}, files, directory)[0]
+            servers = (again, *again.others) if again else ()
+            met = next((one for one in servers if one.words == server.words), again or server)
+            arrives = met.environ.get(VARIABLE) == text
+        launchers = [i for i, w in enumerate(server.wrappers, 1) if w.name in NAMES]
+        if launchers:  # the command starts eplb-launch again, which sets the value there
+            arrives = not any(wrapper.sets for wrapper in server.wrappers[launchers[-1] :])
+        there = text if arrives else met.environ.get(VARIABLE) or ""
+        value = Value("" if dropping(met) else there, ENVIRONMENT)
+        found = tuple({**reading, VARIABLE: value} for reading in found)
+    texts = [{name: value.text for name, value in reading.items()} for reading in found]
+    plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
+    cases = list(_find(Case(plan, server, cap, found, hidden, met, arrives)))
+    return plan.replace(
+        warnings=(*plan.warnings, *_said(WARNINGS, cases, cap)),
+        notes=(*plan.notes, *_said(NOTES, cases, cap)),
+    )
+
+
+def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
+    found = readings(
+        server.environ,
+        plan.vllm_version,
+        directory=server.directory,
+        other_user=any(wrapper.user for wrapper in server.wrappers),
+        files=InMemory({}) if server.elsewhere else files,
+    )
+    if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
+        return found
+    # vLLM then sets these itself (override_envs_for_invariance).
+    fixed = {name: Value("1", "VLLM_BATCH_INVARIANT") for name in (MINIMA[0], MAXIMA[0])}
+    return tuple({**reading, **fixed} for reading in found)
+
+
+def _low(value: Value | None, cap: int) -> Value | None:
+    """Return the value if NCCL reads a limit from it that is low enough."""
+    number = limit(value.text) if value else None
+    return value if number is not None and number <= cap else None
+
+
+def _said(rows: tuple[PlanWarning, ...], cases: list[Found], cap: int) -> Iterator[PlanWarning]:
+    for row in rows:
+        for fields in (fields for code, fields in cases if code == row.code):
+            message, remedy = (text.format(cap=cap, **fields) for text in (row.message, row.remedy))
+            yield row.replace(message=message, remedy=remedy)
+
+
+def _find(case: Case) -> Iterator[Found]:
+    """Yield the cases that apply."""
     yield from _minima(case, "min-nchannels", MINIMA, -2)
     yield from _minima(case, "min-p2p-nchannels", (MIN_P2P,), 1)
     yield from _values(case)
@@ -71,7 +161,7 @@ def find(case: Case) -> Iterator[Found]:
 
 
 def _minima(case: Case, code: str, names: tuple[str, ...], default: int) -> Iterator[Found]:
-    """Find minimums above the cap; `default` is what NCCL takes for one that is not set."""
+    """Yield the minimums above the cap; `default` is NCCL's value for an unset minimum."""
     said = set()
     for reading in case.readings:
         for name in names:
@@ -88,7 +178,7 @@ def _minima(case: Case, code: str, names: tuple[str, ...], default: int) -> Iter
 
 
 def _without_minima(reading: Mapping[str, Value]) -> int:
-    """Return how many CTAs NCCL may take by a reading, its minimums left out."""
+    """Return the most CTAs that NCCL may take if no minimum is set."""
     names = reading.keys() - {*MINIMA, MIN_P2P}
     return max(channels({name: reading[name].text for name in names}))
 
@@ -137,7 +227,7 @@ def _wrappers(case: Case) -> Iterator[Found]:
 
 
 def dropping(server: Server) -> list[str]:
-    """Return the programs that do not hand the variable on, where none behind them sets it."""
+    """Return the wrappers that drop the variable and have no wrapper behind them that sets it."""
     found: list[str] = []
     for wrapper in server.wrappers:
         if wrapper.name in NAMES or wrapper.sets:
@@ -148,7 +238,7 @@ def dropping(server: Server) -> list[str]:
 
 
 def _place(server: Server) -> str:
-    """Return what `eplb-launch --` has to stand in front of."""
+    """Return the command that `eplb-launch --` has to stand before."""
     program = server.program.rpartition("/")[2]
     if not server.entry or not program or not program.isprintable():
         return "the server's own command"
@@ -175,7 +265,7 @@ def _ray(case: Case) -> Iterator[Found]:
 
 def _nodes(case: Case) -> Iterator[Found]:
     if case.given("data_parallel_backend") == "ray":
-        return  # one command starts them all
+        return  # one command starts all nodes
     size = case.plan.settings["data_parallel_size"]
     local = _integer(case.given("data_parallel_size_local"))
     backend = case.given("distributed_executor_backend")

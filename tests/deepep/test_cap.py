@@ -70,8 +70,8 @@ def test_sms_that_are_given_count_before_those_that_are_there() -> None:
 WARNED: dict[str, tuple[InMemory, str, str, str]] = {
     "no GPU": (machine(), "8", "max-ctas-unfit", "the GPU is not known"),
     "another GPU": (machine("NVIDIA H99"), "8", "max-ctas-unfit", "'NVIDIA H99'"),
-    "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "combine alone"),
-    "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all of 132 SMs"),
+    "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "its dispatch is not known"),
+    "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all 132 SMs"),
 }
 
 
@@ -173,7 +173,7 @@ def test_explain_says_what_is_not_known() -> None:
     files = machine("NVIDIA H99", experts=None)
     found = cap.explain(decide(files, "--max-num-seqs", "some"), files)
     (note,) = (note for note in found.notes if note.code == "cap-fit-unknown")
-    for text in ("does not say how many", "max_num_seqs", "'NVIDIA H99'"):
+    for text in ("does not give the number of experts", "max_num_seqs", "'NVIDIA H99'"):
         assert text in note.message
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from eplb_launch import plan
 from eplb_launch.command import find
 from eplb_launch.files import InMemory
-from eplb_launch.nccl.cases import shown
-from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
+from eplb_launch.nccl.cases import advise, shown
+from eplb_launch.nccl.checks import NOTES, WARNINGS
 from eplb_launch.nccl.variables import NAMES
 
 if TYPE_CHECKING:
@@ -374,7 +374,7 @@ def test_programs_that_do_not_hand_the_variable_on(before: str, named: str) -> N
     decided = decide([*before.split(), *last])
     found = [w for w in decided.warnings if w.code == "variable-dropped"]
     assert [w.message for w in found] == (
-        [f"{named} {'do' if ' and ' in named else 'does'} not hand NCCL_MAX_CTAS on to the server"]
+        [f"{named} {'do' if ' and ' in named else 'does'} not pass NCCL_MAX_CTAS on to the server"]
         if named
         else []
     )
@@ -483,7 +483,7 @@ def test_env_that_sets_another_value() -> None:
     (warning,) = decided.warnings
     assert (warning.code, warning.message) == (
         "variable-overwritten",
-        "env sets NCCL_MAX_CTAS=x for the server, whatever is set here",
+        "env sets NCCL_MAX_CTAS=x for the server, and overwrites the value set here",
     )
 
 
@@ -570,7 +570,7 @@ def test_the_executor_of_ray_can_be_chosen() -> None:
 def test_a_node_of_several_says_which_argument_tells() -> None:
     (note,) = decide([*SERVE, "--nnodes", "2"]).notes
     assert note.message == (
-        "this command starts a part of the server only (argument 11: --nnodes 2)"
+        "this command starts only a part of the server (argument 11: --nnodes 2)"
     )
 
 
