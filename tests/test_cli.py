@@ -418,7 +418,8 @@ def test_an_internal_error_is_125_in_every_sub_command(
     assert done.stderr.count("\n") == 1
     assert "s3cr3t" not in done.stderr
     if error == "RuntimeError":
-        assert done.stderr == "eplb-launch: internal error: RuntimeError at sitecustomize.py:2\n"
+        where = "RuntimeError at sitecustomize.py:2"
+        assert done.stderr == f"eplb-launch: internal error: {where}; please report this bug\n"
 
 
 SAYING = {
