@@ -182,7 +182,7 @@ def misshapen(words: Mapping[str, Node | None], image: str) -> str:
         if any(item.kind != TEXT for item in items) and (
             images.is_vllm(image) or any("vllm" in text for text in texts)
         ):
-            return f"a list or a map stands in its {key}, where a text has to"
+            return f"a list or a map in its {key} must be a text"
     return ""
 
 
