@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eplb_launch.files import DISK
-from eplb_launch.vllm.installed import Installed, look_up
+from eplb_launch.vllm.installed import Installed, Lookup, look_up
 
 
 def executable(path: Path, text: str = "") -> Path:
@@ -251,9 +251,7 @@ def test_a_real_virtual_environment_has_its_packages_where_we_look(tmp_path: Pat
 
 def test_the_interpreter_of_these_tests_finds_a_package_that_it_has() -> None:
     """With typer in place of vLLM's name: the folders are those that this Python imports from."""
-    from eplb_launch.vllm import installed
-
-    folders = set(installed._import_path(sys.executable, dict(os.environ), None, DISK))  # noqa: SLF001
+    folders = set(Lookup(dict(os.environ), None, DISK).import_path(sys.executable))
     import typer
 
     assert str(Path(typer.__file__).parent.parent) in folders
