@@ -21,6 +21,7 @@ DEPTH = 16  # shell strings inside shell strings
 # The work for a command, besides reading it once, in characters: `A=$A$A` doubles in each round.
 ROOM = 1_200_000
 PARSED = 16  # the work of reading a character of a script
+LIBRARY = 48  # the work of reading and following one, of a library
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -143,8 +144,9 @@ class Context:
         return self.shared.room >= 0
 
     def make_room(self, length: int) -> None:
-        """Add the work of reading a script of this length."""
-        self.shared.room += PARSED * length
+        """Add the work of reading a file of this length, and in `check` of following it."""
+        waits = self.shared.files is not None and self.shared.files.all_there
+        self.shared.room += (PARSED if waits else LIBRARY) * length
 
     def enter(self, at: int) -> None:
         """Go on inside the word at `at`. Words that may stand before a later one add arguments."""
