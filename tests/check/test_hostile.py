@@ -500,12 +500,8 @@ SERVICE = "services: {v: {image: vllm}}\n"
         pytest.param(
             "kubernetes.manifests.containers", "a.yaml", HEAD + "  - image: vllm\n", id="an object"
         ),
-        pytest.param(
-            "compose.services.misshapen", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"
-        ),
-        pytest.param(
-            "compose.services.included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"
-        ),
+        pytest.param("compose.misshapen", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"),
+        pytest.param("compose._included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"),
         pytest.param("dockerfile.instructions", "Dockerfile", "FROM vllm\n", id="a Dockerfile"),
         pytest.param("units.split", "a.service", "[Service]\nExecStart=vllm\n", id="a unit"),
         pytest.param("units._in_order", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
