@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from eplb_launch.check import fields, images, shell_files
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes import kserve, ray
-from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import (
     LISTS,
     Container,
@@ -17,7 +16,14 @@ from eplb_launch.check.kubernetes.containers import (
     objects,
     script,
 )
-from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
+from eplb_launch.check.kubernetes.pods import (
+    MAX_ENTRIES,
+    ConfigMaps,
+    expand,
+    files,
+    gpus,
+    variables,
+)
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, misshapen, word, words_at
