@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Settings = Mapping[str, Setting]
 
 _GPUS = "/proc/driver/nvidia/gpus"
-# Variables that `nccl.checks` looks at, by how their names start.
+# Variables that `nccl.cases` reads, by how their names start.
 _CHECKED = (
     *("NCCL_MAX_", "NCCL_MIN_", "NCCL_CONF_FILE", "NCCL_ENV_PLUGIN"),
     "VLLM_BATCH_INVARIANT",
@@ -196,7 +196,7 @@ def plan_for(server: Server, words: tuple[str, ...], request: Request) -> Plan:
     else:
         decided = decided.replace(reason=reason, variables=((VARIABLE, str(cap)),))
     if _needs_checks(decided, server, cap, files):
-        from eplb_launch.nccl.checks import advise
+        from eplb_launch.nccl.cases import advise
 
         decided = advise(decided, request.environ, cap=cap, files=files, directory=directory)
     else:
@@ -209,7 +209,7 @@ def plan_for(server: Server, words: tuple[str, ...], request: Request) -> Plan:
 
 
 def _needs_checks(decided: Plan, server: Server, cap: int, files: Files) -> bool:
-    """Whether `nccl.checks` has something to look at; importing it would slow down each start."""
+    """Whether `nccl.cases` has something to read; importing it would slow down each start."""
     if cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return True
     if server.elsewhere or not server.hands_on:

@@ -49,10 +49,11 @@ def _is_source(parameter: str) -> bool:
 
 def _whole(path: str, state: State) -> str | None:
     """Return a path from "/" on."""
-    if state.shell.way.files is None:
+    shared = state.shell.way.shared
+    files = shared.files
+    if files is None:
         return None
-    files, base = state.shell.way.files
-    folder = os.path.join(base or "", state.directory() or "")
+    folder = os.path.join(shared.directory or "", state.directory() or "")
     try:
         return None if UNKNOWN in folder else files.real(os.path.join(folder, path))
     except OSError:  # the directory was deleted

@@ -68,8 +68,9 @@ def run(
     state.variables[PARAMETERS] = list(words[1:])
     if way.depth == 1 and not way.level:
         # Who starts a server waits for it.
-        waits = way.files is not None and way.files[0].all_there
-        way.room[0] += (PARSED if waits else ROOM) * len(script)
+        files = way.shared.files
+        waits = files is not None and files.all_there
+        way.shared.room += (PARSED if waits else ROOM) * len(script)
     follower = _Follower(found, search)
     file = way.script
     try:
@@ -337,7 +338,7 @@ class _Follower(Flow):
         """Return what a command gets that is started here."""
         way = self.way.branch()
         way.directory = state.directory()
-        way.environ.changes.update(state.handed_on())
+        way.set_by_shell(dict(state.handed_on()))
         way.environ.looked_at = set()
         return way
 
@@ -365,7 +366,7 @@ class _Follower(Flow):
             or any(hints(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words)
             or self.is_script(words[0][0], state)
         ):
-            self.way.idle[0] = False
+            self.way.shared.idle = False
             return
         blamed = list(self.shell.blamed)
         server = self.started(command, {})
@@ -383,15 +384,16 @@ class _Follower(Flow):
         fields, words, gap = command.fields, command.words, command.gap
         name = command.names[0]
         way = self.way_to(state)
-        way.environ.changes.update(chosen)
         way.gap = gap
+        changes = {**chosen}
         for item in command.assignments:
             here = state.branch()
             assign(item, here)
             value = here.variables[assigned(item)]
             if isinstance(value, str):
                 known = UNKNOWN if value == ABSENT else value.replace(ONE_WORD, UNKNOWN)
-                way.environ.changes[assigned(item)] = known
+                changes[assigned(item)] = known
+        way.set_by_shell(changes)
         server = self.search([text for text, _ in words], [at for _, at in words], way.branch())
         if gap >= 0 and name in WRAPPERS and name not in VLLM and not (server and server.entry):
             # `ssh $HOST "vllm serve"`: what is not known may be just the operand that is wanted.
