@@ -50,7 +50,7 @@ class Procfile(Kind):
 
 
 @pytest.mark.parametrize("name", ["Procfile", "procs"])
-def test_a_further_kind_is_one_class_and_one_row(
+def test_a_new_kind_needs_one_class_and_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
@@ -77,7 +77,9 @@ def test_a_further_kind_is_one_class_and_one_row(
         "#!/usr/share/bin/python3": False,
     }.items(),
 )
-def test_a_script_is_one_of_a_shell(tmp_path: Path, first: str, known: bool) -> None:
+def test_a_file_with_a_shell_in_its_first_line_is_a_script(
+    tmp_path: Path, first: str, known: bool
+) -> None:
     path = tmp_path / "start"
     path.write_text(f"{first}\nNCCL_MAX_CTAS=8 {SERVE}\n")
     verdict = "ok" if known else "unknown"
@@ -164,7 +166,7 @@ def test_a_script_in_a_folder_is_read_where_the_folder_is_put(
     ],
 )
 @pytest.mark.parametrize("name", ["v.service", "v.container"])
-def test_the_fix_of_a_unit_leaves_the_other_variables_of_its_line(
+def test_the_fix_of_a_unit_keeps_the_other_variables_in_the_line(
     tmp_path: Path, name: str, line: str, old: str, new: str
 ) -> None:
     starts = f"[Service]\n{line}\nExecStart={SERVE}\n"

@@ -79,7 +79,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("name", "text", "asks"), CASES.values(), ids=CASES)
-def test_what_does_not_ask_for_eplb_is_no_finding(
+def test_an_unknown_server_without_a_word_of_eplb_is_no_finding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, asks: bool
 ) -> None:
     (tmp_path / name).write_text(text)
@@ -115,7 +115,7 @@ def test_what_does_not_ask_for_eplb_is_no_finding(
         "NCCL_MAX_CTAS=8 vllm serve m --enable-eplb $MORE\n",  # capped
     ],
 )
-def test_ok_stays_for_what_is_proven(
+def test_a_proven_server_without_a_word_of_eplb_stays_ok(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "a.sh").write_text(text)
