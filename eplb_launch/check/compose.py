@@ -61,8 +61,8 @@ class Compose(Kind):
 
 
 def tasks(file: Part) -> Iterator[Task]:
-    files = _Files(file)
-    for name in services.entries() if (services := file.node.get("services")) else ():
+    files, services = _Files(file), file.node.get("services")
+    for name in services.entries() if services else ():
         service = _Service(files, name)
         task = service.task()
         if task is not None and service.has_defaults:
@@ -89,21 +89,18 @@ class _Service:
     def task(self) -> Task | None:
         """Return the command of the service; None if it has none."""
         image = self.string("image")
-        built = self.built()
+        base = self.built() or dockerfiles.of_image(image, self.source)
         entrypoint, command = self.words("entrypoint"), self.words("command")
-        own_entry = entrypoint is None
+        own_entry = entrypoint is None and bool(base.entrypoint)
         if entrypoint is None:
-            entrypoint = (
-                built.entrypoint if built else words_at(images.entry_point(image), self.source, 0)
-            )
-            command = built.command if built and command is None else command
-            own_entry = bool(entrypoint)
+            entrypoint = base.entrypoint
+            command = base.command if command is None else command
         words = (*entrypoint, *(command or ()))
         unreadable = self.unreadable(image, words)
         if not words and not unreadable:
             return None
-        variables = self.environment(built.variables if built else None)
-        self.folders = dict(built.folders) if built else {}
+        variables = self.environment(base.variables)
+        self.folders = dict(base.folders)
         mounts = dict(self.mounts())
         directory = self.string("working_dir") or "/"
         given = self.get("entrypoint" if entrypoint else "command")[1]
@@ -121,16 +118,16 @@ class _Service:
             image,
             {
                 **dockerfiles.files_below(self.folders, words, directory, self.source),
-                **(built.files if built else {}),
+                **base.files,
                 **{path: file for path, file in mounts.items() if file is not None},
             },
             unreadable=unreadable,
             own_entry=own_entry,
-            base=built.image if built else "",
+            base=base.image,
             as_text=not own_entry and given is not None and given.kind == TEXT,
             only_arguments=not entrypoint,
-            adds=built is not None and built.adds,
-            installs=built.installs if built else "",
+            adds=base.adds,
+            installs=base.installs,
             mounts=tuple(mounts),
             entry=self.entry(),
         )
@@ -198,8 +195,7 @@ class _Service:
         else:
             source = given["context"].source if "context" in given else self.source
             names = texts.get("context") or ".", texts.get("dockerfile") or "Dockerfile"
-            path = os.path.normpath(os.path.join(source.directory, *names))
-            file = self.source.near(path, dockerfiles.Dockerfile.form)
+            file = self.source.near(_path(source, *names), dockerfiles.Dockerfile.form)
         if file is None or not self.source.spend(len(file.text)):
             self.unread.append("the Dockerfile that it is built from")
             return None
@@ -231,7 +227,7 @@ class _Service:
             return ()
         return words_at(parts, source, node.line, node.end)
 
-    def environment(self, base: Variables | None) -> Variables:
+    def environment(self, base: Variables) -> Variables:
         """Return the variables of the image, of `env_file` and of `environment`."""
         variables = Variables(base)
         for source, item in self.items("env_file"):
@@ -259,7 +255,7 @@ class _Service:
                 target = rest.partition(":")[0] or host
             file = self.file(source, host) if host.startswith("./") else None
             if host.startswith(".") and file is None:
-                self.folders[target] = [os.path.normpath(os.path.join(source.directory, host))]
+                self.folders[target] = [_path(source, host)]
             yield target, file
         for source, config in self.items("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
@@ -274,9 +270,14 @@ class _Service:
 
     def file(self, source: Source, name: str) -> File | None:
         """Return a file that a compose file names by its relative path."""
-        path = os.path.normpath(os.path.join(source.directory, name))
-        found = self.source.near(path, "") if name and UNKNOWN not in name else None
+        is_known = name and UNKNOWN not in name
+        found = self.source.near(_path(source, name), "") if is_known else None
         return None if found is None else File(found.text, found)
+
+
+def _path(source: Source, *names: str) -> str:
+    """Return a path that a file names, from its folder."""
+    return os.path.normpath(os.path.join(source.directory, *names))
 
 
 def _pairs(given: Node | None) -> Iterator[tuple[str, str, int]]:
@@ -336,17 +337,12 @@ class _Files:
     def _extended(self, file: Part, name: str) -> tuple[list[Part], str]:
         """Return a service of a file after those that it extends, and why some are missing."""
         parts: list[Part] = []
-        seen: list[tuple[str, str]] = []
         while True:
             service = file.node.at("services", name)
             if service is None or service.kind != MAP:
                 return parts, f"it extends {name}, which does not exist" if parts else ""
-            if (file.source.path, name) in seen:
-                circle = ", ".join([*(one for _, one in seen), name])
-                return parts, f"its `extends` is circular: {circle}"
             if len(parts) > _MAX_EXTENDED:
-                return parts, f"it extends more than {_MAX_EXTENDED} services in a row"
-            seen.append((file.source.path, name))
+                return parts, f"it extends itself, or more than {_MAX_EXTENDED} services in a row"
             parts.insert(0, Part(file.source, service))
             given = service.get("extends")
             if given is None or given.null:
@@ -354,8 +350,7 @@ class _Files:
             path = self.text(given.get("file"))
             name = self.text(given if given.kind == TEXT else given.get("service"))
             if path:
-                place = os.path.normpath(os.path.join(file.source.directory, path))
-                other = None if UNKNOWN in path else self.read(place)
+                other = None if UNKNOWN in path else self.read(_path(file.source, path))
                 if other is None:
                     return parts, f"it extends a service of {path}, which is not here"
                 file = other
@@ -368,7 +363,7 @@ def _included(files: Sequence[Part]) -> Iterator[Part | Trouble]:
     for file in todo:  # the loop appends to it
         yield file
         for path in _paths(file.node):
-            place = os.path.normpath(os.path.join(file.source.directory, path.text))
+            place = _path(file.source, path.text)
             if place in seen:
                 continue
             seen.add(place)
@@ -401,11 +396,7 @@ def _override_of(path: str) -> str:
 
 def _read(path: str, by: Source) -> Part | None:
     source = by.near(path, YAML)
-    for _, document in yaml_tree.documents(source.text) if source is not None else ():
-        if (
-            source is not None
-            and not isinstance(document, yaml_tree.Problem)
-            and document.kind == MAP
-        ):
-            return Part(source, document)
-    return None
+    documents = yaml_tree.documents(source.text) if source is not None else ()
+    trees = (tree for _, tree in documents if isinstance(tree, Node) and tree.kind == MAP)
+    tree = next(trees, None)
+    return Part(source, tree) if source is not None and tree is not None else None

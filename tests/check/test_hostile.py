@@ -448,13 +448,13 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         ),
         pytest.param(
             "services:\n  vllm: {extends: vllm}\n",
-            "its `extends` is circular: vllm, vllm",
+            "it extends itself, or more than 49 services in a row",
             id="itself",
         ),
         pytest.param(
             "services:\n  s0: {image: vllm}\n"
             + "".join(f"  s{i + 1}: {{extends: s{i}}}\n" for i in range(50)),
-            "it extends more than 49 services in a row",
+            "it extends itself, or more than 49 services in a row",
             id="many",
         ),
     ],
