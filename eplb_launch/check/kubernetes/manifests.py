@@ -54,7 +54,7 @@ class Kubernetes(Kind):
     def __init__(self) -> None:
         super().__init__()
         self.maps = ConfigMaps()
-        self.runtimes = kserve.Runtimes()
+        self.runtimes: dict[str, list[Node]] = {}
         self.objects: list[tuple[Source, Node]] = []
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
@@ -69,7 +69,9 @@ class Kubernetes(Kind):
             elif kind == "Kustomization" or is_kustomization:
                 self.maps.generate(item, source)
             elif is_object(item):
-                if self.runtimes.add(item) or hinted:
+                if kind in kserve.RUNTIMES:
+                    self.runtimes.setdefault(item.string("metadata", "name"), []).append(item)
+                if kind in kserve.RUNTIMES or hinted:
                     self.objects.append((source, item))
             elif hinted and any(containers(item, source)):
                 self.objects.append((source, item))
@@ -105,8 +107,8 @@ class Kubernetes(Kind):
         for found in containers(node, source):
             if id(found.node) in repeated:
                 continue
-            name = found.node.string("runtime")
-            runtime = self.runtimes.of(name) if found.key == "model" else None
+            named = self.runtimes.get(found.node.string("runtime"), [])
+            runtime = kserve.container_of(named) if found.key == "model" else None
             missing = kserve.missing(found, runtime)
             whole = found
             if runtime is not None:
