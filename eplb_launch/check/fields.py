@@ -21,7 +21,7 @@ from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, TOO_MUCH, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
-from eplb_launch.command.shell.state import GAP
+from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS
 from eplb_launch.model import UNKNOWN, Record
@@ -286,7 +286,7 @@ class _Reader:
         """Return the task of a script; what it gets as parameters is not known."""
         before = words_at(("bash", "-c"), self.source, text.line)
         text = text.replace(text=_OPTION_LINE.sub(r"\\", text.text))
-        words = (*before, text, *words_at(("bash", GAP), self.source, text.line))
+        words = (*before, text, *words_at(("bash", ANY_WORDS), self.source, text.line))
         return self.task(at, shell_files.PLACE, text.line, words)
 
     def options(self, at: _At, line: int, given: Sequence[Word]) -> Task:
