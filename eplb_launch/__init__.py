@@ -1,8 +1,8 @@
 """Start vLLM with the NCCL limit that keeps expert-parallel load balancing from hanging.
 
-- `plan(command, environ)` decides, and returns a frozen `Plan`: `plan.environment` is what to set.
-- `run(command)` decides and becomes the command; `become(command, environment)` only becomes it.
-- `override_envs_for_eplb(parallel_config)` stands in for vLLM's function of that name.
+- `plan(command, environ)` decides and returns a frozen `Plan`; `Plan.environment` is what to set.
+- `run(command)` decides and becomes the command. `become(command, environment)` only becomes it.
+- `override_envs_for_eplb(parallel_config)` replaces vLLM's function of that name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ __all__ = [
     "plan",
     "run",
 ]
-
-
-# Where each of them is, if not in `plans`.
-_HOMES = {
+# The modules of these names, unless they are in `plans`.
+_MODULES = {
     "PlanWarning": "model",
     "__version__": "_version",
     "become": "launch",
@@ -37,12 +35,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, so that `eplb-launch -- CMD` imports no more than it needs."""
+    """Import a public name on its first use: a plain launch must not import all of them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'plans')}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'plans')}")
     globals()[name] = value = getattr(module, name)
     return value
 

@@ -1,7 +1,4 @@
-"""The front door: `eplb-launch [OPTIONS] -- CMD` is decided and executed from here.
-
-Everything else (help, sub-commands, usage errors) goes to the Typer app in `cli`.
-"""
+"""The entry point. It runs `eplb-launch [OPTIONS] -- CMD` itself, and gives the rest to `cli`."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from eplb_launch.launch_options import read
 
 def main() -> None:
     """Run the command line of this process; does not return."""
-    # For `python -m eplb_launch`; the installed script did it already, a little earlier.
+    # For `python -m eplb_launch`; bin/eplb-launch has done it already.
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     argv = sys.argv[1:]
@@ -24,7 +21,7 @@ def main() -> None:
             from eplb_launch.cli import main as cli_main
 
             cli_main(argv)
-    except Exception as error:  # noqa: BLE001 - a traceback could show what is secret
+    except Exception as error:  # noqa: BLE001 - a traceback could show a secret
         fail(error)
     if options is not None:
         run(argv[argv.index("--") + 1 :], **options)

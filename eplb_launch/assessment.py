@@ -1,6 +1,6 @@
-"""From a Plan to an Assessment: can this server hang, or who keeps it from that? Pure.
+"""From a Plan to an Assessment: can this server hang, and what prevents it? Pure.
 
-Every sub-command renders an Assessment; none compares values or looks up a release's rule again.
+Every sub-command renders an Assessment. None compares values or looks up a release's rule again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.nccl.variables import CONF_FILE, MIN_P2P, MINIMA, NAMES, channels, limit
 from eplb_launch.plans import NO_SERVER, settings_of
 from eplb_launch.vllm.arguments import RefusedError
-from eplb_launch.vllm.releases import CAP, CHANGES, VARIABLE, judge, release_of, stays
+from eplb_launch.vllm.releases import CAP, CHANGES, VARIABLE, evaluate, release_of, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ CAPPED = "capped"
 EXPOSED = "exposed"
 UNKNOWN = "unknown"
 
-# What may be another one now than the server found at its start: `changed` of `assess`.
+# What may have changed since the server started: `Seen.changed`.
 PACKAGE = "vLLM"
 CONFIG = "the --config file"
 
-# The same in every release: they can say that no rule holds where the release is not known.
+# These settings mean the same in every release. One of them can settle an unknown release.
 _ALWAYS = ("data_parallel_size", "enable_eplb")
-# With a high value, they make a cap void.
+# A high value of one of these makes a cap void.
 _DEFEATS = (*MINIMA, MIN_P2P)
-# What settles an assessment that is unknown, by its cause.
+# What settles an unknown assessment, by its cause.
 _SETTLES = {
     "release-not-known": "say which release it is with --vllm-version X.Y.Z",
     "config-not-read": "give a --config file that can be read here",
@@ -54,68 +54,63 @@ class Assessment(Record):
     """Whether a server can hang, and why."""
 
     state: str  # NOT_NEEDED, CAPPED, EXPOSED or UNKNOWN
-    cause: str  # stable, for programs
+    cause: str  # for programs; it never changes
     reason: str  # one sentence, for people
-    value: str | None = None  # CAPPED: NCCL_MAX_CTAS
-    by: str | None = None  # CAPPED: by whom, see `model.ANYBODY`
-    unread: tuple[str, ...] = ()  # UNKNOWN: what is not known
-    deciding: tuple[str, ...] = ()  # the names of the settings that it rests on
-    warnings: tuple[PlanWarning, ...] = ()  # those of the plan that count here
+    value: str | None = None  # if CAPPED: NCCL_MAX_CTAS
+    by: str | None = None  # if CAPPED: who sets it, one of `model.ANYBODY`
+    unread: tuple[str, ...] = ()  # if UNKNOWN: what is not known
+    deciding: tuple[str, ...] = ()  # the names of the settings that decide
+    warnings: tuple[PlanWarning, ...] = ()  # the warnings of the plan that count here
 
     @property
     def settles(self) -> str:
-        """What would settle it, if it is unknown; "" if nothing is known to."""
+        """What would settle an unknown assessment; "" if it is known, or nothing would."""
         remedies = {warning.code: warning.remedy for warning in self.warnings}
-        known = _SETTLES.get(self.cause) or remedies.get(self.cause, "")
-        return known if self.state == UNKNOWN else ""
+        remedy = _SETTLES.get(self.cause) or remedies.get(self.cause, "")
+        return remedy if self.state == UNKNOWN else ""
 
 
-def assess(
-    plan: Plan,
-    *,
-    launched: bool = True,
-    files: Files = DISK,
-    environ: Mapping[str, str] | None = None,
-    unread: bool = False,
-    value_unread: bool = False,
-    ray_capped: bool | None = None,
-    changed: str = "",
-) -> Assessment:
-    """Return whether the server of a plan can hang.
+class Seen(Record):
+    """What a sub-command knows about a server, besides its plan."""
 
-    `launched`: the launcher starts it, and sets what the plan says; else nothing sets that.
-    `environ`: the environment of a process that is not known to be a server. `unread`: a part of
-    the environment could not be read. `value_unread`: NCCL_MAX_CTAS is set to a value that is not
-    known. `ray_capped`: whether its Ray workers have NCCL_MAX_CTAS as the server has it, None: not
-    known. `changed`: PACKAGE or CONFIG, if it is not any more as the server found it.
-    """
-    verdict = plan.verdict
-    value, by = _cap(plan, environ or {}, launched=launched)
-    if verdict is None and plan.settings:
-        found = _not_needed(plan, changed)
-    elif by and not (changed and by == VLLM):
-        found = _capped(plan, value, by, files, ray_capped=ray_capped)
+    launched: bool = True  # the launcher starts the server, and sets what the plan says
+    files: Files = DISK
+    environ: Mapping[str, str] = {}  # of a process that may be no server
+    unread: bool = False  # a part of the environment could not be read
+    value_unread: bool = False  # NCCL_MAX_CTAS has a value that is not known
+    ray_capped: bool | None = None  # Ray workers get NCCL_MAX_CTAS from the server; None: not known
+    changed: str = ""  # PACKAGE or CONFIG, if that changed after the server had started
+
+
+def assess(plan: Plan, seen: Seen = Seen()) -> Assessment:  # noqa: B008 - it never changes
+    """Return whether the server of a plan can hang."""
+    result = plan.decisive
+    value, by = _cap(plan, seen)
+    if result is None and plan.settings:
+        found = _not_needed(plan, seen.changed)
+    elif by and not (seen.changed and by == VLLM):
+        found = _capped(plan, value, by, seen)
     else:
-        found = _not_capped(plan, files, unread=unread, value_unread=value_unread, changed=changed)
-    if verdict is not None:
-        settings = (condition.setting for condition in verdict.conditions)
+        found = _not_capped(plan, seen)
+    if result is not None:
+        settings = (condition.setting for condition in result.conditions)
         found = found.replace(deciding=tuple(dict.fromkeys(settings)))
     warnings = (
         warning
         for warning in plan.warnings
-        if launched or not warning.launch_only or by in warning.voids
+        if seen.launched or not warning.launch_only or by in warning.voids
     )
     return found.replace(warnings=tuple(warnings))
 
 
-def _cap(plan: Plan, environ: Mapping[str, str], *, launched: bool) -> tuple[str, str]:
-    """Return the cap that there is and who sets it, whether it holds or not; "" twice for none."""
-    if launched and plan.variables:
+def _cap(plan: Plan, seen: Seen) -> tuple[str, str]:
+    """Return the cap and who sets it, whether it holds or not; ("", "") without a cap."""
+    if seen.launched and plan.variables:
         return plan.environment[VARIABLE], LAUNCHER
     if not plan.settings:
-        return _by_environment(plan.server.environ if plan.server else environ)
+        return _by_environment(plan.server.environ if plan.server else seen.environ)
     current, own_rule = plan.current or "", plan.release.own_rule
-    # "0x8": vLLM's rule would replace it, but there is none.
+    # NCCL reads "0x8" as a cap; vLLM's own rule would replace it.
     read_by_nccl = UNREADABLE not in current and limit(current) is not None
     if stays(current) or (read_by_nccl and not own_rule):
         return current, ENVIRONMENT
@@ -127,7 +122,7 @@ def _cap(plan: Plan, environ: Mapping[str, str], *, launched: bool) -> tuple[str
 
 
 def _by_environment(environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the cap by the environment alone, of a server of which nothing else is known."""
+    """Return the cap in the environment of a server with unknown settings."""
     values = {name: environ[name] for name in NAMES if name in environ}
     value = values.get(VARIABLE, "")
     holds = limit(value) is not None and max(channels(values)) <= CAP
@@ -136,8 +131,8 @@ def _by_environment(environ: Mapping[str, str]) -> tuple[str, str]:
 
 def _not_needed(plan: Plan, changed: str) -> Assessment:
     missing = (
-        next(condition.setting for condition in verdict.conditions if condition.holds is False)
-        for verdict in plan.verdicts
+        next(condition.setting for condition in result.conditions if condition.holds is False)
+        for result in plan.results
     )
     deciding = tuple(dict.fromkeys(missing))
     in_every_release = deciding and all(name in _ALWAYS for name in deciding)
@@ -146,19 +141,17 @@ def _not_needed(plan: Plan, changed: str) -> Assessment:
     return Assessment(NOT_NEEDED, "not-needed", plan.reason, deciding=deciding)
 
 
-def _capped(
-    plan: Plan, value: str, by: str, files: Files, *, ray_capped: bool | None
-) -> Assessment:
-    """Return the assessment where there is a cap, which may not hold."""
+def _capped(plan: Plan, value: str, by: str, seen: Seen) -> Assessment:
+    """Return the assessment of a server with a cap, which may be void."""
     value = cut(value)
-    sure = plan.verdict is not None and plan.verdict.holds
+    holds = plan.decisive is not None and plan.decisive.holds
     for warning in plan.warnings:
-        void = by in warning.voids or (by in warning.doubts and ray_capped is False)
-        if void or (by in warning.doubts and ray_capped is None):
+        void = by in warning.voids or (by in warning.doubts and seen.ray_capped is False)
+        if void or (by in warning.doubts and seen.ray_capped is None):
             does = "does" if void else "may"
             reason = f"{plan.reason}, and the cap {does} not hold: {warning.code}"
-            return Assessment(EXPOSED if sure and void else UNKNOWN, warning.code, reason)
-    doubtful = _doubtful(plan.server, files)
+            return Assessment(EXPOSED if holds and void else UNKNOWN, warning.code, reason)
+    doubtful = _doubtful(plan.server, seen.files)
     if doubtful:
         reason = f"{plan.reason}; {doubtful} may make the cap void, and is not known"
         return Assessment(UNKNOWN, "limit-not-known", reason, unread=(doubtful,))
@@ -176,59 +169,56 @@ def _capped(
 
 
 def _doubtful(server: Server | None, files: Files) -> str:
-    """Return what could make a cap void and is not known; "" for nothing."""
-    environ = server.environ if server else {}
-    for name in _DEFEATS:
-        if UNREADABLE in (environ.get(name) or ""):
-            return name
-    return _conf_file(server, files)
-
-
-def _conf_file(server: Server | None, files: Files) -> str:
-    """Return the conf file of NCCL's that is named and cannot be looked at; "" for none."""
-    named = (server.environ.get(CONF_FILE) or "") if server else ""
-    if not named or not server:
+    """Return the variable that may make a cap void and has an unknown value; "" for none."""
+    if server is None:
         return ""
+    for name in _DEFEATS:
+        if UNREADABLE in (server.environ.get(name) or ""):
+            return name
+    return CONF_FILE if _names_unread_conf(server, files) else ""
+
+
+def _names_unread_conf(server: Server, files: Files) -> bool:
+    """Whether NCCL_CONF_FILE names a file that cannot be read here."""
+    named = server.environ.get(CONF_FILE) or ""
+    if UNREADABLE in named or not named:
+        return bool(named)
     path = os.path.join(server.directory or "", named)
-    known = UNREADABLE not in named and (files.all_there or files.exists(path))
-    return "" if known else CONF_FILE
+    return not (files.all_there or files.exists(path))
 
 
-def _not_capped(  # noqa: PLR0911 - one reason after the other
-    plan: Plan, files: Files, *, unread: bool, value_unread: bool, changed: str
-) -> Assessment:
-    """Return the assessment where a rule holds, or may hold, and there is no cap."""
-    if plan.server is None:
-        if any(warning.code == NO_SERVER.code for warning in plan.warnings):
+def _not_capped(plan: Plan, seen: Seen) -> Assessment:  # noqa: PLR0911 - one reason after the other
+    """Return the assessment of a server without a cap, if a rule holds or may hold."""
+    server, result = plan.server, plan.decisive
+    codes = {warning.code for warning in plan.warnings}
+    if server is None:
+        if NO_SERVER.code in codes:
             return Assessment(UNKNOWN, NO_SERVER.code, plan.reason)
         return Assessment(NOT_NEEDED, "no-engine", plan.reason)
-    if changed:
-        return _changed(changed)
-    verdict = plan.verdict
-    if verdict is None:
-        if any(warning.code == "config-unreadable" for warning in plan.warnings):
-            return Assessment(
-                UNKNOWN, "config-not-read", plan.reason, unread=("the --config file",)
-            )
+    if seen.changed:
+        return _changed(seen.changed)
+    if result is None:
+        if "config-unreadable" in codes:
+            return Assessment(UNKNOWN, "config-not-read", plan.reason, unread=(CONFIG,))
         return Assessment(UNKNOWN, "command-not-understood", plan.reason)
     if plan.vllm_version is None:
-        return _by_release(plan, plan.server, files)
-    if verdict.holds is None:
+        return _by_release(plan, server, seen.files)
+    if result.holds is None:
         return _settings_not_known(plan)
-    if value_unread:
+    if seen.value_unread:
         reason = f"{plan.reason}; the value of {VARIABLE} is not known"
         return Assessment(UNKNOWN, "value-not-known", reason, unread=(VARIABLE,))
-    if unread or _conf_file(plan.server, files):
+    conf = (CONF_FILE,) if _names_unread_conf(server, seen.files) else ()
+    if seen.unread or conf:
         reason = f"{plan.reason}; {VARIABLE} may be set in what could not be read"
-        named = _conf_file(plan.server, files)
-        return Assessment(UNKNOWN, "environment-not-read", reason, unread=(named,) if named else ())
+        return Assessment(UNKNOWN, "environment-not-read", reason, unread=conf)
     given = "is not set" if plan.current is None else "is no limit as it stands"
     reason = f"{plan.reason}: it can hang, and {VARIABLE} {given}"
     return Assessment(EXPOSED, "no-limit", reason)
 
 
 def _by_release(plan: Plan, server: Server, files: Files) -> Assessment:
-    """Return the assessment where it is not known which release runs, and nothing is set."""
+    """Return the assessment of a server without a cap, if its release is not known."""
     found = dict(_hangs_in(plan, server, files))
     if not found:
         reason = (
@@ -249,7 +239,7 @@ def _by_release(plan: Plan, server: Server, files: Files) -> Assessment:
 
 
 def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[int, bool | None]]:
-    """Yield the releases 0.N that hang with a server, or that may (None), if nothing is set."""
+    """Yield each release 0.N in which a server without a cap hangs (True), or may hang (None)."""
     void = any(set(ANYBODY) == set(warning.voids) for warning in plan.warnings)
     for since in CHANGES:
         version = f"0.{since}"
@@ -260,15 +250,13 @@ def _hangs_in(plan: Plan, server: Server, files: Files) -> Iterator[tuple[int, b
             settings, _ = settings_of(server, release, version, plan.settings["nixl"], files)
         except RefusedError:
             continue
-        holds = [verdict.holds for verdict in judge(release, settings)]
-        if any(holds):
-            yield since, True
-        elif None in holds:
-            yield since, None
+        holds = {result.holds for result in evaluate(release, settings)}
+        if holds != {False}:
+            yield since, True if True in holds else None
 
 
 def _ranges(wanted: Collection[int]) -> str:
-    """Return the releases of some rows of CHANGES: "0.12 to 0.15, 0.33 and later"."""
+    """Return the releases of these rows of CHANGES: "0.12 to 0.15, 0.33 and later"."""
     ranges = []
     first = None
     for since in (*CHANGES, None):
@@ -283,7 +271,7 @@ def _ranges(wanted: Collection[int]) -> str:
 
 
 def _settings_not_known(plan: Plan) -> Assessment:
-    conditions = plan.verdict.conditions if plan.verdict else ()
+    conditions = plan.decisive.conditions if plan.decisive else ()
     unknown = tuple(condition.text for condition in conditions if condition.holds is None)
     return Assessment(UNKNOWN, "settings-not-known", plan.reason, unread=unknown)
 

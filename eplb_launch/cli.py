@@ -1,4 +1,4 @@
-"""The Typer app: help, completion, usage errors, sub-commands. The only importer of Typer."""
+"""The Typer app: help, completion, usage errors and sub-commands. Only it imports Typer."""
 
 from __future__ import annotations
 
@@ -18,46 +18,43 @@ import typer.core
 from eplb_launch import __version__, plan, terminal
 from eplb_launch.assessment import assess
 from eplb_launch.launch import LAUNCHER_FAILED, fail, run, say
-from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS, cap_options, check_version
+from eplb_launch.launch_options import NAMES, OPTIONS, SUB_COMMANDS, with_numbers
 from eplb_launch.model import printable
 from eplb_launch.render.env import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import NoReturn
 
     from eplb_launch.plans import Plan
 
 PROGRAM = NAMES[0]
-STRICT = "Where there is a warning, exit with 125, as a launch of CMD with --strict does."
-JSON = "Print JSON: docs/json.md lists its keys."
-EXAMPLE = f"{PROGRAM} -- vllm serve MODEL"
 
 EPILOG = """
-Exit status: that of CMD, which replaces this process; 127 if CMD is not found, 126 if it cannot be
-executed, 125 if the launcher itself fails (only with --strict does its own trouble keep CMD from
-starting), 2 for a usage error.
+Exit status: the status of CMD, because CMD replaces the launcher; 127 if CMD is not found; 126 if
+CMD cannot be executed; 125 if --strict keeps CMD from starting, or if a sub-command fails; 2 for a
+usage error.
 """
 
 
 @contextlib.contextmanager
 def _failing() -> Iterator[None]:
-    """End with 125 where Typer would end with 1, which means exposed, and Python with 120."""
+    """Exit with 125 after an error. Typer would exit with 1 (exposed), and Python with 120."""
     try:
         try:
             yield
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # at its end Python would do it, and end with 120
+                sys.stdout.flush()  # else Python does it later, and exits with 120
     except (EOFError, OSError) as error:
         fail(error)
 
 
 class Group(typer.core.TyperGroup):
-    """Says where the command belongs when somebody forgets the "--"."""
+    """Shows the right command line if "--" is missing."""
 
     def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
-        """Return the context; complete nothing in the words of CMD, which are not ours."""
+        """Return the context; words of CMD are not completed."""
         if extra.get("resilient_parsing") and "--" in args:
             raise SystemExit(0)
         with _failing():
@@ -74,31 +71,31 @@ class Group(typer.core.TyperGroup):
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the sub-command that `args` name, or fail with the corrected command line."""
+        """Return the sub-command that `args` name, or fail and show the right command line."""
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             for name in difflib.get_close_matches(args[0], SUB_COMMANDS, 1):
-                shown = _shown([*_before(ctx, args), name, *args[1:]], ctx.obj or [])
-                ctx.fail(f"{args[0]!r} is no sub-command. Did you mean: {shown}")
+                shown = _shown([*_words_before(ctx, args), name, *args[1:]], ctx.obj or [])
+                ctx.fail(f"{args[0]!r} is not a sub-command. Did you mean: {shown}")
             _dashes_missing(ctx, args)
         return super().resolve_command(ctx, args)
 
 
-def _before(ctx: typer.Context, args: list[str]) -> list[str]:
-    """Return the words before `args`, which are the last ones before "--"."""
+def _words_before(ctx: typer.Context, args: list[str]) -> list[str]:
+    """Return the words of the command line before `args`."""
     words: list[str] = ctx.meta[__name__]
     return words[: len(words) - len(args)]
 
 
 def _shown(words: list[str], command: list[str]) -> str:
-    """Return a command line with "--" in it; of the command no options, which may be secrets."""
+    """Return a command line to show: without the command's options, which may be secrets."""
     plain = [*itertools.takewhile(lambda word: word[:1] != "-" and "=" not in word, command)]
     shown = shlex.join([PROGRAM, *words, *(["--", *plain] if command else [])])
     return printable(shown) + " ..." * (plain != command)
 
 
 def _dashes_missing(ctx: typer.Context, args: list[str]) -> NoReturn:
-    """Fail where `args` are the command, or its first words."""
-    corrected = _shown(_before(ctx, args), [*args, *(["--", *ctx.obj] if ctx.obj else [])])
+    """Fail because the words `args` belong to the command."""
+    corrected = _shown(_words_before(ctx, args), [*args, *(["--", *ctx.obj] if ctx.obj else [])])
     ctx.fail(f'"--" is missing before the command. The right form is: {corrected}')
 
 
@@ -125,9 +122,37 @@ def _option(name: str) -> Any:
     return typer.Option(name, metavar=takes or None, help=text)
 
 
+def _format(names: Sequence[str], more: str = "") -> Any:
+    """Return the option --format, which completes to these names."""
+
+    def completed(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return typer.Option(
+        "--format",
+        metavar="FORMAT",
+        autocompletion=completed,
+        help=f"Print in this format: {_listed(names)}.{more}",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 VllmVersion = Annotated[str | None, _option("--vllm-version")]
 MaxCtas = Annotated[str | None, _option("--max-ctas")]
 Sms = Annotated[str | None, _option("--sms")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: docs/json.md lists its keys.")]
+NoWarning = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Exit with 125 if there is a warning, as a launch with --strict does."
+    ),
+]
+NoUnknown = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 also if a server is unknown.")
+]
 
 
 @app.callback(epilog=EPILOG)
@@ -146,121 +171,98 @@ def launch(
 ) -> None:
     """Start vLLM without the hang of expert-parallel load balancing.
 
-    The launcher reads the arguments of CMD, sets NCCL_MAX_CTAS=8 where async EPLB and cooperative
-    MoE kernels could wait for each other, and becomes CMD: the process stays the same.
+    The launcher reads the arguments of CMD. It sets NCCL_MAX_CTAS=8 if async EPLB and cooperative
+    MoE kernels could wait for each other. Then it becomes CMD: the process stays the same.
     """
-    cap = _checked(ctx, vllm_version, max_ctas, sms)
+    options = _values(ctx, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
     if ctx.invoked_subcommand is not None:
         return
     if not ctx.obj:
-        ctx.fail(f"There is no command to start. The right form is: {EXAMPLE}")
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # of what a launch says, a line may be lost
-    run(ctx.obj, strict=strict, quiet=quiet, verbose=verbose, vllm_version=vllm_version, **cap)
+        ctx.fail(f"There is no command to start. The right form is: {PROGRAM} -- vllm serve MODEL")
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a launch may lose a line that it says
+    run(ctx.obj, strict=strict, quiet=quiet, verbose=verbose, **options)
 
 
-def _checked(
-    ctx: typer.Context, vllm_version: str | None, max_ctas: str | None, sms: str | None
-) -> dict[str, Any]:
-    """Return the arguments of `plan` for the cap, or fail where an option's value is wrong."""
+def _values(ctx: typer.Context, **given: str | None) -> dict[str, Any]:
+    """Return options as `plan` takes them, or fail. They may stand before a sub-command's name."""
+    before = ctx.parent.params if ctx.parent else {}
+    values = {name: before.get(name) if value is None else value for name, value in given.items()}
     try:
-        check_version(vllm_version)
-        return cap_options(max_ctas, sms)
+        return with_numbers({name: value for name, value in values.items() if value is not None})
     except ValueError as error:
         ctx.fail(str(error))
 
 
-def _plan(
-    ctx: typer.Context, vllm_version: str | None, max_ctas: str | None, sms: str | None
-) -> Plan:
-    """Return the plan of the command after "--", for a sub-command."""
+def _plan(ctx: typer.Context, **given: str | None) -> Plan:
+    """Return the plan for the command after "--" of a sub-command."""
     if ctx.args:
         _dashes_missing(ctx, ctx.args)
     if not ctx.obj:
         form = f"{ctx.command_path} -- vllm serve MODEL"
-        ctx.fail(f"There is no command after it. The right form is: {form}")
-    options = ctx.parent.params if ctx.parent else {}
-    version = vllm_version or options.get("vllm_version")
-    cap = _checked(ctx, version, max_ctas or options.get("max_ctas"), sms or options.get("sms"))
-    return plan(ctx.obj, os.environ, vllm_version=version, **cap)
+        ctx.fail(f"There is no command to look at. The right form is: {form}")
+    return plan(ctx.obj, os.environ, **_values(ctx, **given))
 
 
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}"
+def _before(ctx: typer.Context, name: str) -> bool:
+    """Whether a flag stands before the name of the sub-command."""
+    return bool(ctx.parent and ctx.parent.params.get(name))
 
 
-def _strict(ctx: typer.Context, *, strict: bool) -> bool:
-    """Whether --strict is given, to the sub-command or before its name."""
-    return strict or bool(ctx.parent and ctx.parent.params.get("strict"))
-
-
-# Of a command without "--" the options are left alone, for the corrected one.
-_OF_A_COMMAND: dict[str, Any] = {
+# Typer does not read the options of a command without "--": the right form shows its words.
+_TAKES_COMMAND: dict[str, Any] = {
     "options_metavar": "[OPTIONS] -- CMD [ARGUMENTS]...",
     "context_settings": {"allow_extra_args": True, "allow_interspersed_args": False},
 }
 
 
-@app.command(**_OF_A_COMMAND)
+@app.command(**_TAKES_COMMAND)
 def explain(
     ctx: typer.Context,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+    as_json: Json = False,
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
-    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
+    strict: NoWarning = False,
 ) -> None:
     """Show what would be set for CMD, and why.
 
-    It lists each setting that counts, and where its value comes from. It starts nothing, and exits
+    It lists each setting that counts, and where its value comes from. It starts nothing. It exits
     with 0 whatever the answer is, unless --strict is given.
     """
     from eplb_launch.deepep import cap
     from eplb_launch.render import explain as report
 
-    decided = cap.explain(_plan(ctx, vllm_version, max_ctas, sms))
+    decided = _plan(ctx, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
+    decided = cap.explain(decided)
     found = assess(decided)
     if as_json:
         typer.echo(terminal.json_text(report.as_dict(decided, found)))
     else:
         report.show(decided, found)
-    if _strict(ctx, strict=strict) and found.warnings:
+    if found.warnings and (strict or _before(ctx, "strict")):
         raise typer.Exit(LAUNCHER_FAILED)
 
 
-def _one_of(names: Sequence[str]) -> Any:
-    """Return how an option completes to one of the names."""
-    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
-
-
-@app.command(**_OF_A_COMMAND)
+@app.command(**_TAKES_COMMAND)
 def env(
     ctx: typer.Context,
     *,
-    format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            autocompletion=_one_of([*FORMATS]),
-            help=f"Print it for this reader: {_listed(FORMATS)}.",
-        ),
-    ] = "shell",
+    format_: Annotated[str, _format([*FORMATS])] = "shell",
     vllm_version: VllmVersion = None,
     max_ctas: MaxCtas = None,
     sms: Sms = None,
-    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
+    strict: NoWarning = False,
 ) -> None:
     """Print the variables to set for CMD.
 
-    This is for places where the launcher cannot stand in front of CMD. It starts nothing. Where
-    nothing is needed, it prints nothing, or the empty value of the format.
+    Use it where the launcher cannot stand in front of CMD. It starts nothing. If nothing is needed,
+    it prints nothing, or the empty value of the format.
     """
     if format_ not in FORMATS:
-        ctx.fail(f"--format is one of {_listed(FORMATS)}, not {format_!r}")
-    decided = _plan(ctx, vllm_version, max_ctas, sms)
-    refused = _strict(ctx, strict=strict) and decided.warnings
+        ctx.fail(f"--format must be one of {_listed([*FORMATS])}, not {format_!r}")
+    decided = _plan(ctx, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
+    refused = decided.warnings and (strict or _before(ctx, "strict"))
     for warning in assess(decided).warnings:
         kind = "not printed (--strict)" if refused else "warning"
         say(f"{kind}: {warning.message}; {warning.remedy}")
@@ -270,8 +272,8 @@ def env(
 
 
 PS_EPILOG = """
-Exit status: 0 if no server is exposed, 1 if one is (with --strict also if one is unknown), 2 for a
-usage error, 125 if the launcher itself fails. --watch ends with 0.
+Exit status: 0 if no server is exposed; 1 if one is (with --strict, also if one is unknown); 2 for a
+usage error; 125 if ps itself fails. With --watch it is 0.
 """
 
 
@@ -280,25 +282,20 @@ def ps(
     ctx: typer.Context,
     pids: Annotated[list[str] | None, typer.Argument(metavar="PID", hidden=True)] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+    as_json: Json = False,
     processes: Annotated[
-        bool, typer.Option("--all", help="Show also the processes of each server.")
+        bool, typer.Option("--all", help="Also show the processes of each server.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
-    ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Show the table again and again, until Ctrl-C.")
-    ] = False,
+    strict: NoUnknown = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh the table until Ctrl-C.")] = False,
     interval: Annotated[
-        str,
-        typer.Option(metavar="SECONDS", help="With --watch, wait so long between two tables."),
+        str, typer.Option(metavar="SECONDS", help="The time between two tables of --watch.")
     ] = "2",
 ) -> None:
     """Show the vLLM servers that run here, and whether they can hang.
 
-    With process ids, it shows only the servers that these are or belong to. It changes nothing.
-    Servers of other users are unknown, unless you are root.
+    With process ids, it shows only the servers that these processes are or belong to. It changes
+    nothing. Servers of other users are unknown, unless you are root.
     """
     if ctx.obj:
         ctx.fail('ps takes no command: nothing can be given after "--"')
@@ -307,22 +304,17 @@ def ps(
     numbers = []
     for pid in pids or ():
         if not (pid.isascii() and pid.isdigit() and 0 < len(pid) < 10 and int(pid)):
-            ctx.fail(f"{pid!r} is no process id. Without one, ps shows all servers: {PROGRAM} ps")
+            ctx.fail(f"{pid!r} is not a process id. To see all servers: {PROGRAM} ps")
         numbers.append(int(pid))
     every = _seconds(interval)
     if every is None:
-        ctx.fail(f"--interval is a number of seconds from 0.1 to 86400, not {interval!r}")
+        ctx.fail(f"--interval must be a number of seconds from 0.1 to 86400, not {interval!r}")
     from eplb_launch.ps.command import run as run_ps
 
-    strict = _strict(ctx, strict=strict)
+    strict = strict or _before(ctx, "strict")
+    pause = every if watch else None
     raise typer.Exit(
-        run_ps(
-            numbers,
-            as_json=as_json,
-            processes=processes,
-            strict=strict,
-            interval=every if watch else None,
-        )
+        run_ps(numbers, as_json=as_json, processes=processes, strict=strict, interval=pause)
     )
 
 
@@ -335,10 +327,11 @@ def _seconds(text: str) -> float | None:
 
 
 CHECK_EPILOG = """
-Check reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles,
-shell scripts, and all else that has an entry point of vLLM in it. Exit status: 0 if all is ok, 1 if
-a server is exposed (with --strict also if one is unknown), else 125 if a file could not be read, 2
-for a usage error.
+It reads Kubernetes YAML of any kind, compose files, systemd and Quadlet units, Dockerfiles, shell
+scripts, and every other file that has an entry point of vLLM in it.
+
+Exit status: 0 if no server is exposed; 1 if one is (with --strict, also if one is unknown); else
+125 if a file could not be read; 2 for a usage error.
 """
 STYLES = ("text", "json", "github", "sarif")
 
@@ -348,25 +341,17 @@ def check(
     ctx: typer.Context,
     paths: Annotated[list[str] | None, typer.Argument(metavar="PATH", hidden=True)] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Do the same as --format json.")] = False,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            autocompletion=_one_of(STYLES),
-            help=f"Print it for this reader: {_listed(STYLES)}. It is text if not given.",
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 also where a server is unknown.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    format_: Annotated[str | None, _format(STYLES, " The default is text.")] = None,
+    strict: NoUnknown = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", help="List also lines that have an entry point and no server."),
+        typer.Option(
+            "--verbose", help="Also list the lines that have an entry point but start no server."
+        ),
     ] = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Read what the files name also outside of PATH.")
+        bool, typer.Option("--follow", help="Read the files that they name, even outside of PATH.")
     ] = False,
     vllm_version: Annotated[
         str | None,
@@ -378,8 +363,8 @@ def check(
 ) -> None:
     """Review the servers that deployment files start.
 
-    Each PATH is a file or a folder, or - for stdin. Check starts nothing, and does not look at
-    what is installed here: the tag of an image says which vLLM it is, or --vllm-version.
+    Each PATH is a file, a folder, or - for stdin. It starts nothing, and does not look at what is
+    installed here. The vLLM release is what the tag of an image says, or --vllm-version.
     """
     if ctx.obj:
         ctx.fail('check takes no command: nothing can be given after "--"')
@@ -392,34 +377,25 @@ def check(
         ctx.fail("--json and another --format cannot be given together")
     style = "json" if as_json else format_ or "text"
     if style not in STYLES:
-        ctx.fail(f"--format is one of {_listed(STYLES)}, not {style!r}")
-    options = ctx.parent.params if ctx.parent else {}
-    version = vllm_version or options.get("vllm_version")
-    _checked(ctx, version, None, None)
+        ctx.fail(f"--format must be one of {_listed(STYLES)}, not {style!r}")
+    version = _values(ctx, vllm_version=vllm_version).get("vllm_version")
+    strict, verbose = strict or _before(ctx, "strict"), verbose or _before(ctx, "verbose")
     from eplb_launch.check.command import run as run_check
 
-    strict = strict or bool(options.get("strict"))
-    verbose = verbose or bool(options.get("verbose"))
-    raise typer.Exit(
-        run_check(
-            paths,
-            style=style,
-            strict=strict,
-            vllm_version=version,
-            verbose=verbose,
-            follow=follow,
-        )
+    status = run_check(
+        paths, style=style, strict=strict, vllm_version=version, verbose=verbose, follow=follow
     )
+    raise typer.Exit(status)
 
 
 def main(argv: list[str]) -> None:
-    """Run the app on a command line; what follows the first "--" is the command."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as it ends other programs
+    """Run the app on a command line. The command follows the first "--"."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it like other programs
     command: list[str] = []
     if "--" in argv:
         index = argv.index("--")
         argv, command = argv[:index], argv[index + 1 :]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no "→" is no reason to fail
+            stream.reconfigure(errors="replace")  # the terminal may have no "→"
     app(args=argv, prog_name=PROGRAM, obj=command)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
-    # The server, whether it is vLLM that starts no engine, and the scripts that were not read.
+    # The server; whether the command is vLLM but starts no engine; the scripts that were not read.
     Look: TypeAlias = tuple[Server | None, bool, Sequence[str]]
 
 # Sub-commands of `vllm` that start an engine. Read from vllm/entrypoints/cli of 0.12 to 0.33.
@@ -28,8 +28,8 @@ ENGINES = frozenset(
         "bench throughput",
     )
 )
-# Modules to run with `python -m`. Those with a `__main__` block in 0.12 to 0.33, except
-# launchers.render.entry, which starts no engine.
+# Modules that `python -m` runs and that start an engine: vLLM's with a `__main__` block, 0.12 to
+# 0.33 (launchers.render.entry starts no engine), and other projects' that wrap it.
 MODULES = frozenset(
     (
         "vllm.entrypoints.api_server",  # up to 0.24
@@ -39,7 +39,7 @@ MODULES = frozenset(
         "vllm.entrypoints.launchers.run_batch",  # 0.29
         "vllm.entrypoints.openai.api_server",
         "vllm.entrypoints.openai.run_batch",
-        "vllm.snapshot.server",  # 0.31: engine arguments stand after its own "--"
+        "vllm.snapshot.server",  # 0.31; its engine arguments follow its own "--"
         "dynamo.vllm.main",
         "dynamo.vllm",  # ai-dynamo/dynamo components/src/dynamo/vllm
         "huggingfaceserver",  # kserve/kserve python/huggingfaceserver
@@ -52,25 +52,25 @@ COMMANDS = {
     "vllm_omni.entrypoints.cli.main": "vllm-omni",
 }
 VLLM = ("vllm", "vllm-omni")
-# Modules of `vllm bench sweep` that start servers, from commands that they are given.
+# Modules of `vllm bench sweep`: they start servers from the commands in their options.
 SWEEPS = tuple(
     f"vllm.benchmarks.sweep.{name}" for name in ("serve", "serve_sla", "serve_workload", "startup")
 )
-# Options that an entry point has, and `vllm serve` has not: vllm/benchmarks of 0.12 to 0.33.
+# Options of an entry point that `vllm serve` lacks: vllm/benchmarks of 0.12 to 0.33.
 OWN_OPTIONS = {"vllm bench latency": ("--n",), "vllm bench throughput": ("--n",)}
-HINTS = ("vllm", "huggingfaceserver")  # without one of these in it, a command starts no engine
-# Sub-commands that start none, of the same releases.
+HINTS = ("vllm", "huggingfaceserver")  # every command that starts an engine contains one of these
+# Sub-commands of `vllm` that start no engine, in the same releases.
 IDLE = frozenset(("bench", "chat", "collect-env", "complete", "download-kernels", "launch"))
 # Options that no other program is likely to have. vllm/engine/arg_utils.py of 0.12 to 0.33.
 OF_EPLB = ("--enable-eplb", "--eplb-config", "--all2all-backend")
 MARKS = (*OF_EPLB, "--data-parallel-size", "-dp")
-# What an entry point is: its name, and the index of its first argument; 0: it starts no engine.
-NOTHING = ("", 0)  # vLLM: `vllm bench serve`
-OTHER = ("other", 0)  # a program that is known to start no vLLM: `python -m sglang.launch_server`
+# An entry point is its name and the index of its first argument. These two start no vLLM engine:
+NO_ENGINE = ("", 0)  # vLLM, as in `vllm bench serve`
+NOT_VLLM = ("other", 0)  # another engine, as in `python -m sglang.launch_server`
 
 
-def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | None:
-    """Return what a command starts if its first word says so; None: `command.look` has to look."""
+def find_by_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | None:
+    """Return what a command starts, if its first word says it; None: use `command.look`."""
     if not command:
         return None, False, ()
     found = entry_at(command, 0)
@@ -78,7 +78,7 @@ def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | N
         return None
     entry, start = found
     if not start:
-        return None, found == NOTHING, ()
+        return None, found == NO_ENGINE, ()
     positions = range(start, len(command))
     return Server(entry, tuple(command[start:]), positions, environ, command[0]), False, ()
 
@@ -86,7 +86,7 @@ def look_at_name(command: Sequence[str], environ: Mapping[str, str]) -> Look | N
 def entry_at(words: Sequence[str], index: int) -> tuple[str, int] | None:
     """Return the entry point that `words[index]` is and the index of its first argument.
 
-    NOTHING or OTHER if it starts no engine; None if it is another program.
+    NO_ENGINE or NOT_VLLM if it starts no engine; None if it is no known program.
     """
     name = words[index].rpartition("/")[2]
     if name in VLLM:
@@ -101,9 +101,10 @@ def entry_at(words: Sequence[str], index: int) -> tuple[str, int] | None:
 
 
 def python_target(words: Sequence[str], index: int) -> tuple[str, int]:
-    """Return the module that the interpreter at `index` runs and the index of its arguments.
+    """Return the module that the interpreter at `index` runs, and the index of its arguments.
 
-    For a script the module is "" and the index is the script's; the end where it runs neither.
+    For a script, the module is "" and the index is the script's. If it runs neither, the index is
+    the end.
     """
     end = len(words)
     i = index + 1
@@ -128,7 +129,7 @@ def python_target(words: Sequence[str], index: int) -> tuple[str, int]:
 
 
 def module_entry(words: Sequence[str], module: str, start: int) -> tuple[str, int] | None:
-    """Return the entry point that `python -m module` is, its arguments being `words[start:]`."""
+    """Return the entry point that `python -m module` is, with the arguments `words[start:]`."""
     if module in MODULES:
         if module == "vllm.snapshot.server" and "--" in words[start:]:
             start = words.index("--", start) + 1
@@ -136,13 +137,13 @@ def module_entry(words: Sequence[str], module: str, start: int) -> tuple[str, in
     if module in COMMANDS:
         return _subcommand(words, start, COMMANDS[module])
     if module.startswith("vllm."):
-        return None if module in SWEEPS else NOTHING
-    # dynamo.sglang and sglang have an --enable-eplb of their own.
-    return OTHER if module.startswith(("dynamo.", "sglang")) else None
+        return None if module in SWEEPS else NO_ENGINE
+    # dynamo.sglang and sglang have their own --enable-eplb.
+    return NOT_VLLM if module.startswith(("dynamo.", "sglang")) else None
 
 
 def script_entry(words: Sequence[str], index: int) -> tuple[str, int] | None:
-    """As module_entry, for a file: `/opt/venv/bin/vllm`, `vllm/entrypoints/grpc_server.py`."""
+    """Return the entry point that a Python file is: bin/vllm, vllm/entrypoints/grpc_server.py."""
     script = words[index]
     name = script.rpartition("/")[2]
     if name in VLLM:
@@ -154,8 +155,8 @@ def script_entry(words: Sequence[str], index: int) -> tuple[str, int] | None:
 
 
 def _subcommand(words: Sequence[str], index: int, name: str) -> tuple[str, int] | None:
-    """Return the entry point of the command `name` with its sub-command at `index`."""
-    if "".join(words[index : index + 1]) == "--omni":  # hands over to vllm-omni
+    """Return the entry point of the program `name` with its sub-command at `index`."""
+    if "".join(words[index : index + 1]) == "--omni":  # starts vllm-omni
         index += 1
     first, second = (*words[index : index + 2], "", "")[:2]
     if first in ENGINES:
@@ -164,5 +165,5 @@ def _subcommand(words: Sequence[str], index: int, name: str) -> tuple[str, int] 
         return f"{name} {first} {second}", index + 2
     if UNKNOWN in first:
         return "", index + 1
-    # Takes a whole serve command as a string, which is for the table of prefixes to find.
-    return None if (first, second) == ("bench", "sweep") else NOTHING
+    # A sweep has a whole serve command in an option; the table of wrappers finds that.
+    return None if (first, second) == ("bench", "sweep") else NO_ENGINE

@@ -1,7 +1,7 @@
-"""The files that a plan looks at, through one small interface that is handed to it.
+"""The files that a plan reads, behind one small interface.
 
-`DISK` is what this process sees: the launcher and `explain`. `Given` are files that somebody
-holds in memory: `check`. `ps` looks with the eyes of the process that it looks at: `view`.
+A launch and `explain` read the `DISK`. `check` has its files `InMemory`. `ps` sees what the server
+sees: `ps.view`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 _KIND = 0o170000
 _REGULAR = 0o100000
 _FOLDER = 0o040000
-_EXECUTE = 0o111
-_PASSWD = 64 * 1024  # bytes that are read of it
+_PASSWD = 64 * 1024  # the most bytes to read of /etc/passwd
 
 
 class NotRegularError(OSError):
-    """There is something that is no regular file: a pipe, a device, a directory."""
+    """The path is not a regular file, but a pipe, a device or a directory."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.EINVAL, "not a regular file", path)
@@ -34,13 +33,13 @@ def is_regular(mode: int) -> bool:
 
 
 class Files:
-    """The disk, as this process sees it. Whatever cannot be looked at is an OSError."""
+    """The disk as this process sees it. OSError says that a path cannot be read."""
 
-    all_there = True  # False: a file that is not here may still be where the command runs
+    all_there = True  # False: a file that is missing here may exist where the command runs
 
     def read(self, path: str, most: int) -> bytes:
         """Return the content of a regular file, or its first `most` bytes."""
-        # Not blocking: to open a pipe would wait for its writer, and to read it would empty it.
+        # Without O_NONBLOCK, opening a pipe would wait for its writer.
         descriptor = _system(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not is_regular(os.fstat(descriptor).st_mode):
@@ -58,17 +57,17 @@ class Files:
         return found
 
     def real(self, path: str) -> str:
-        """Return a path without symbolic links; as it is where it leads nowhere."""
+        """Return a path with its symbolic links resolved, as far as they lead."""
         return os.path.realpath(path)
 
     def user(self) -> int | None:
-        """Return the user who looks, by number; None: not known."""
+        """Return the user id of the server; None: not known."""
         return os.getuid()
 
     def home(self) -> str | None:
-        """Return the home of the user who looks, by /etc/passwd; None: not known.
+        """Return the home of that user in /etc/passwd; None: not known.
 
-        Not getpwuid(3), which may ask servers: NCCL does that itself, but later and not twice.
+        NCCL calls getpwuid(3) itself later. Here that could wait for a directory service.
         """
         user = self.user()
         try:
@@ -94,20 +93,20 @@ class Files:
             return False
 
     def runs(self, path: str) -> bool:
-        """Whether a path leads to a file that can be executed."""
+        """Whether a path is a file that can be executed."""
         return self.is_file(path) and os.access(path, os.X_OK)
 
 
 DISK = Files()
 
 
-class Given(Files):
-    """Files by their absolute paths, and no others: not those of this machine."""
+class InMemory(Files):
+    """Files with their texts, by absolute path. Nothing of this machine is among them."""
 
     all_there = False
 
     def __init__(self, texts: Mapping[str, str], user: int | None = None) -> None:
-        """Take the files and their texts, and who it is that looks, if that is known."""
+        """Take the texts by path, and the user id of the server, if it is known."""
         self.texts = {self.real(path): text for path, text in texts.items()}
         self._user = user
 
@@ -118,7 +117,7 @@ class Given(Files):
         return self.texts[self.real(path)][:most].encode("utf-8", "surrogatepass")[:most]
 
     def names(self, path: str) -> list[str]:
-        """Return what the paths of the files have below this one."""
+        """Return the names in a folder, by the paths of the files."""
         self.stat(path)
         above = self.real(path).rstrip("/") + "/"
         below = [name[len(above) :] for name in self.texts if name.startswith(above)]
@@ -134,20 +133,20 @@ class Given(Files):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     def real(self, path: str) -> str:
-        """Return a path without "..": there are no links."""
+        """Return a path without "..". There are no links."""
         return os.path.normpath(f"/{path}").replace("//", "/")
 
     def user(self) -> int | None:
         return self._user
 
     def runs(self, path: str) -> bool:
-        """Nothing says of a file that it can be executed."""
+        """Return False: nothing says that a file can be executed."""
         del path
         return False
 
 
 def read_all(descriptor: int, most: int) -> bytes:
-    """Return what there is to read, at most so many bytes."""
+    """Return the rest of a file, at most so many bytes."""
     content = b""
     while len(content) < most and (piece := os.read(descriptor, most - len(content))):
         content += piece
@@ -159,8 +158,8 @@ def _status(mode: int) -> os.stat_result:
 
 
 def _system(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the system; a name that no file can have is an error like any other."""
+    """Call a system function; OSError also for a path that contains a NUL byte."""
     try:
         return function(*arguments)
-    except ValueError:  # a NUL byte
+    except ValueError:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None

@@ -1,9 +1,8 @@
-"""Decide, say so, and become the command. Whatever goes wrong here, the command starts.
+"""Decide, say so, and become the command. The command starts even if the launcher fails.
 
-CPython changes three things of a process before our first line runs: it ignores SIGPIPE and
-SIGXFSZ, it catches SIGINT, and in the C locale it sets `LC_CTYPE` (PEP 538). All are undone here.
-What was ignored by our parent in the first place cannot be told apart any more for SIGPIPE and
-SIGXFSZ; both are handed on at their default.
+CPython changes a process before our first line runs: it ignores SIGPIPE and SIGXFSZ, it catches
+SIGINT, and in the C locale it sets `LC_CTYPE` (PEP 538). This module undoes all of it. It cannot
+tell whether our parent ignored SIGPIPE or SIGXFSZ, so the command gets both at their default.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal, NoReturn, TextIO
 
-# Set to SIG_IGN by CPython at its start.
+# CPython ignores these from its start.
 IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)
 # Exit statuses of env(1).
 LAUNCHER_FAILED = 125
@@ -32,16 +31,16 @@ NOT_FOUND = 127
 
 PATH_MAX = 4096  # linux/limits.h
 PIPE_BUF = 4096  # linux/limits.h: pipe(7)
-# Of st_mode, without importing stat: linux/stat.h.
+# Bits of st_mode (linux/stat.h): importing `stat` takes time.
 S_IFMT, S_IFIFO, S_IFCHR, S_IFREG = 0o170000, 0o010000, 0o020000, 0o100000
 AT_EXECFN = 31  # linux/auxvec.h
-# execvp(3) without a PATH (glibc's confstr(_CS_PATH)).
+# Where execvp(3) looks without a PATH (glibc's confstr(_CS_PATH)).
 DEFAULT_PATH = b"/bin:/usr/bin"
-# Errors that make execvp(3) go on to the next directory of PATH.
+# After these errors execvp(3) tries the next directory of PATH.
 NEXT_DIRECTORY = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT)
 )
-# What PEP 538 sets LC_CTYPE to (CPython, Python/pylifecycle.c, _TARGET_LOCALES).
+# PEP 538 sets LC_CTYPE to one of these (CPython, Python/pylifecycle.c, _TARGET_LOCALES).
 COERCED_LC_CTYPE = frozenset((b"C.UTF-8", b"C.utf8", b"UTF-8"))
 
 
@@ -55,16 +54,16 @@ def run(
     max_ctas: int | Literal["fit"] = CAP,
     sms: int | None = None,
 ) -> NoReturn:
-    """Start `command` in this process, with what its plan sets on top of the environment.
+    """Replace this process with `command`, and set what its plan says on top of the environment.
 
-    Says on stderr what was set, and each warning, in one line each; with `verbose` also why nothing
-    was set, with `quiet` nothing. With `strict`, a warning or an error of the launcher keeps the
-    command from starting: exit status 125. `vllm_version`, `max_ctas` and `sms` are those of
-    `plan`, and ValueError says what is wrong with one.
+    It says on stderr what it sets, and each warning, in one line each. With `verbose` it also says
+    why it sets nothing; with `quiet` it says nothing. With `strict`, a warning or an error of the
+    launcher prevents the start: exit status 125. `plan` explains `vllm_version`, `max_ctas` and
+    `sms`; ValueError says what is wrong with one of them.
     """
     check_cap(max_ctas, sms)
     check_version(vllm_version)
-    gc.disable()  # exec takes all of it in a few milliseconds
+    gc.disable()  # exec frees everything in a few milliseconds
     environment: dict[str, str] = {}
     lines: list[str] = []
     trouble: list[str] = []
@@ -74,7 +73,7 @@ def run(
         decided = plan(command, os.environ, vllm_version=vllm_version, max_ctas=max_ctas, sms=sms)
         environment = decided.environment
         unfit = "".join(f"; {note.message}: --max-ctas fit" for note in decided.unfit)
-        # Where it is overwritten, the warning says what the server gets.
+        # If the variable is overwritten, the warning says what the server gets.
         if "variable-overwritten" not in [warning.code for warning in decided.warnings]:
             lines = [
                 f"set {name}={value}: {decided.reason}{unfit}"
@@ -85,13 +84,13 @@ def run(
         trouble += [f"{warning.message}; {warning.remedy}" for warning in decided.warnings]
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - a module that shadows ours may even exit
+    except BaseException as error:  # noqa: BLE001 - a module that shadows another may even exit
         environment = {}
         trouble = [f"internal error, nothing set: {place(error)}"]
     if strict and trouble:
         for line in trouble:
             say(f"not started (--strict): {line}")
-        os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
+        os._exit(LAUNCHER_FAILED)  # a flush at exit could fail and change the status
     if not quiet:
         for line in lines:
             say(line)
@@ -101,15 +100,15 @@ def run(
 
 
 def fail(error: Exception) -> NoReturn:
-    """End a sub-command that failed: 125 and one line, for what the system says in its words."""
+    """Exit with 125 after an error of a sub-command, and say it in one line."""
     system = isinstance(error, OSError) and error.strerror  # stdout is full or closed
-    if "_EPLB_LAUNCH_COMPLETE" not in os.environ:  # else somebody is typing there
+    if "_EPLB_LAUNCH_COMPLETE" not in os.environ:  # it would land in the line that a user types
         say(system or f"internal error: {place(error)}")
-    os._exit(LAUNCHER_FAILED)  # whatever is still to be flushed must not change the status
+    os._exit(LAUNCHER_FAILED)  # a flush at exit could fail and change the status
 
 
 def place(error: BaseException) -> str:
-    """Return what was raised and where. Not its message, which could hold a secret."""
+    """Return the type of an error and where it was raised. Its message may contain a secret."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -120,23 +119,23 @@ def place(error: BaseException) -> str:
 
 
 def say(line: str) -> None:
-    """Write one line to stderr with our name in front; nothing where it is closed, or full."""
+    """Write one line to stderr, after our name. If stderr is closed or full, the line is lost."""
     try:
         text = f"eplb-launch: {printable(line)}\n"
-        # None where descriptor 2 was closed: it may be some other file by now.
+        # It is None if descriptor 2 was closed, which may be another file now.
         if sys.stderr is not None:
             _write(sys.stderr, text)
-    except Exception:  # noqa: BLE001, S110 - also what a module named `select` may raise
-        pass  # a line that cannot be written is no reason not to start the server
+    except Exception:  # noqa: BLE001, S110 - the server starts even if the line cannot be written
+        pass
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write a line, or lose it: never wait for who reads there.
+    """Write a line without waiting for a reader; a line that does not fit is lost.
 
-    The flag that keeps a write from waiting belongs to the open file, which the command inherits
-    and others may share, and is not ours to change. A pipe can be opened once more, with a flag of
-    our own; it takes so many bytes whole or not at all. A terminal or a socket cannot: whether it
-    has room is asked for before, and only another writer at the same moment could take that.
+    O_NONBLOCK would belong to the open file, which the command inherits and others share, so it
+    must not change. A pipe can be opened again with a flag of its own; it takes PIPE_BUF bytes
+    whole or not at all. A terminal or a socket is asked first whether it has room; another writer
+    could take that only in the same moment.
     """
     try:
         descriptor = stream.fileno()
@@ -159,8 +158,7 @@ def _write(stream: TextIO, text: str) -> None:
             finally:
                 os.close(own)
             return
-    waits = kind != S_IFREG and (kind != S_IFCHR or os.isatty(descriptor))  # /dev/null does not
-    if waits:
+    if kind != S_IFREG and (kind != S_IFCHR or os.isatty(descriptor)):  # /dev/null never waits
         from select import select
 
         if not select([], [descriptor], [], 0)[1]:
@@ -169,40 +167,38 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def become(command: Sequence[str | bytes], environment: Mapping[str, str]) -> NoReturn:
-    """Replace this process with `command`, with `environment` set on top of the inherited one.
+    """Replace this process with `command`, and set `environment` on top of the inherited one.
 
-    Looks `command[0]` up in PATH as execvp(3) and env(1) do. Where the command cannot be started,
-    says so in one line on stderr and exits: 127 if it was not found, 126 if it was found but could
-    not be executed.
+    It looks for `command[0]` in PATH as execvp(3) and env(1) do. If the command cannot start, it
+    says so in one line on stderr and exits: with 127 if the command is not found, with 126 if it
+    cannot be executed.
 
-    All other threads of the process end, and nothing of Python's exit runs: no `atexit`, no
-    `finally`; only stdout and stderr are flushed. Call it as the last thing, from the main thread.
-    ValueError, with nothing changed, where that is another thread, where there is no command, or
-    where a word holds a NUL byte.
+    All other threads end, and Python does not clean up: no `atexit`, no `finally`. Only stdout and
+    stderr are flushed. Call it last, from the main thread. ValueError, with nothing changed, if it
+    runs in another thread, the command is empty, or a word contains a NUL byte.
     """
     argv = _as_bytes(command)
     if not argv or b"\0" in b"".join(argv):
-        raise ValueError("not a command: " + ("a NUL byte in it" if argv else "empty"))
+        raise ValueError(f"the command {'contains a NUL byte' if argv else 'is empty'}")
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105
-            stream.flush()  # exec drops what Python has buffered
+            stream.flush()  # exec discards Python's buffers
         except (AttributeError, OSError, ValueError):
             pass  # closed
-    restore_interpreter_changes()
+    _undo_changes_of_python()
     for name, value in environment.items():
         os.putenv(name, value)
     path = environment.get("PATH")
     try:
         _exec(argv, os.environb.get(b"PATH") if path is None else os.fsencode(path))
     except OSError as error:
-        for number in IGNORED_BY_PYTHON:  # again: a closed stderr must not change the status
+        for number in IGNORED_BY_PYTHON:  # a closed stderr must not change the status
             _signal.signal(number, _signal.SIG_IGN)
         say(f"{os.fsdecode(argv[0])!r}: {error.strerror}")
         os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
 
 
-def restore_interpreter_changes() -> None:
-    """Undo what CPython did to this process at its start."""
+def _undo_changes_of_python() -> None:
     for number in IGNORED_BY_PYTHON:
         if _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
@@ -215,9 +211,8 @@ def restore_interpreter_changes() -> None:
 def _as_bytes(command: Sequence[str | bytes]) -> list[bytes]:
     """Return the words as exec takes them.
 
-    In a multibyte locale other than UTF-8 (zh_CN.GB18030, ja_JP.eucJP) Python's codec cannot give
-    back all that the C library decoded at our start. The words of our own command line are taken
-    from the kernel there.
+    In a multibyte locale other than UTF-8 (zh_CN.GB18030, ja_JP.eucJP), Python's codec cannot
+    encode every word that the C library decoded at our start. There the words come from the kernel.
     """
     count = len(command)
     if sys.getfilesystemencoding() != "utf-8" and sys.orig_argv[-count:] == list(command):
@@ -228,10 +223,10 @@ def _as_bytes(command: Sequence[str | bytes]) -> list[bytes]:
 
 
 def _restore_lc_ctype() -> None:
-    """Put `LC_CTYPE` back as the kernel handed it to us."""
+    """Set `LC_CTYPE` to its value at our start."""
     words, initial = _as_exec_gave_it()
     if not words:
-        return  # who set it cannot be told
+        return  # Python or our parent may have set it
     for entry in initial:
         if entry.startswith(b"LC_CTYPE="):
             os.putenv(b"LC_CTYPE", entry[len(b"LC_CTYPE=") :])
@@ -240,10 +235,10 @@ def _restore_lc_ctype() -> None:
 
 
 def _as_exec_gave_it() -> tuple[list[bytes], list[bytes]]:
-    """Return our words and our environment as they were at our start; two times nothing if unknown.
+    """Return our words and our environment as they were at our start; two empty lists if unknown.
 
-    Where /proc is not mounted, they are still where exec(2) put them, whatever has been set since:
-    one after the other, and behind them the name of the file that AT_EXECFN points to.
+    Without /proc, they are where exec(2) put them in memory: the words, then the environment, then
+    the file name that AT_EXECFN points to.
     """
     try:
         return _entries(_read("/proc/self/cmdline")), _entries(_read("/proc/self/environ"))
@@ -257,7 +252,7 @@ def _as_exec_gave_it() -> tuple[list[bytes], list[bytes]]:
         end = libc.getauxval(ctypes.c_ulong(AT_EXECFN))
         start = ctypes.c_void_p.in_dll(libc, "program_invocation_name").value
         found = _entries(ctypes.string_at(start, end - start)) if start and end > start else []
-    except Exception:  # noqa: BLE001 - a Python or a C library without them
+    except Exception:  # noqa: BLE001 - this Python or C library lacks them
         return [], []
     count = len(sys.orig_argv)
     return found[:count], found[count:]
@@ -268,10 +263,10 @@ def _entries(block: bytes) -> list[bytes]:
 
 
 def _exec(argv: list[bytes], search_path: bytes | None) -> NoReturn:
-    """execvp(3), with its search rules and its fallback to sh; OSError where it fails.
+    """Do what execvp(3) does, with its search and its fallback to sh; OSError if it fails.
 
-    No environment is passed: exec then takes the C library's `environ`, which keeps the order,
-    duplicates and entries without "=" that `os.environ` loses.
+    exec gets no environment, so it takes the C library's `environ`. That keeps the order, the
+    duplicates and the entries without "=" that `os.environ` loses.
     """
     name = argv[0]
     if not name:
@@ -287,7 +282,7 @@ def _exec(argv: list[bytes], search_path: bytes | None) -> NoReturn:
         except OSError as error:
             if error.errno not in NEXT_DIRECTORY:
                 raise
-            if failure.errno != errno.EACCES:  # which is reported even if found before the last
+            if failure.errno != errno.EACCES:  # EACCES wins over later errors
                 failure = error
     raise failure
 
@@ -300,7 +295,7 @@ def _exec_file(path: bytes, argv: list[bytes]) -> NoReturn:
             raise OSError(errno.ENOENT, "the interpreter that it names is missing") from None
         if error.errno != errno.ENOEXEC:
             raise
-    # A script without "#!", as execvp(3) starts it.
+    # A script without "#!": execvp(3) starts it like this.
     os.execv(b"/bin/sh", [b"/bin/sh", path, *argv[1:]])  # noqa: S606
 
 

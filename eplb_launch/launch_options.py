@@ -1,6 +1,7 @@
-"""The launcher's own options and names, once: for a launch, for Typer, for commands that hold it.
+"""The launcher's names and options, in one place.
 
-`bin/eplb-launch` looks for `--strict` by itself: for where nothing of this can be loaded.
+The start, the Typer app and the readers of commands use them. Only `bin/eplb-launch` looks for
+`--strict` itself, in case the package cannot be loaded.
 """
 
 from __future__ import annotations
@@ -12,33 +13,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-NAMES = ("eplb-launch", "eplb_launch")  # as a program, and as a module
+NAMES = ("eplb-launch", "eplb_launch")  # of the program and of the module
 SINGLE_FILE = "eplb-launch.pyz"
 SUB_COMMANDS = ("explain", "env", "ps", "check")
-# What may stand before "--": an option, what it takes ("": nothing), and its help.
+# The options before "--": what each takes ("" for a flag), and its help.
 OPTIONS: Mapping[str, tuple[str, str]] = {
-    "--strict": ("", "Where there is a warning, do not start CMD, and exit with 125."),
+    "--strict": ("", "If there is a warning, do not start CMD: exit with 125."),
     "--quiet": ("", "Print neither what is set nor warnings."),
-    "--verbose": ("", "Print also why nothing was set."),
+    "--verbose": ("", "Also print why nothing was set."),
     "--vllm-version": (
         "X.Y.Z",
-        "Take this as the vLLM release that CMD runs, and do not look at what is installed.",
+        "The vLLM release that CMD runs. Nothing is looked up then.",
     ),
     "--max-ctas": (
         "N|fit",
         (
-            "Set this cap instead of vLLM's 8: 1 to 64 (NCCL rounds up to a power of two), or "
-            "fit, which is the largest power of two up to 8 that fits beside DeepEP's dispatch "
-            "and combine on the GPUs of this machine. To count dispatch, fit reads the "
-            "config.json of a local model; without it, combine alone decides. Where the GPU is "
+            "Set this cap instead of vLLM's 8: a number from 1 to 64 (NCCL rounds up to a power "
+            "of two), or fit. With fit it is the largest power of two up to 8 that fits beside "
+            "DeepEP's dispatch and combine on the GPUs of this machine. fit reads the config.json "
+            "of a local model to know dispatch; without it, combine alone decides. If the GPU is "
             "not known or nothing fits, fit warns and sets 8."
         ),
     ),
     "--sms": (
         "N",
         (
-            "With --max-ctas fit, take this as the number of the GPU's SMs, and do not look at "
-            "the GPU. H100 and H200 have 132, H20 has 78, B200 has 148, GB200 has 152."
+            "The number of SMs of the GPU, for --max-ctas fit. The GPU is not looked up then. "
+            "H100 and H200 have 132, H20 has 78, B200 has 148, GB200 has 152."
         ),
     ),
 }
@@ -46,59 +47,56 @@ MOST_SMS = 1024
 
 
 def read(argv: list[str]) -> dict[str, Any] | None:
-    """Return the options before "--" of a launch; None for all that is not plainly one.
+    """Return the options of a plain launch; None for any other command line.
 
-    A short cut past Typer, which takes ten times as long to import as all the rest, and explains
-    what is wrong with others.
+    Typer reads the others, and says what is wrong with them. Importing it takes ten times as long
+    as everything else that a launch does.
     """
     given: dict[str, Any] = {}
     words = iter(argv)
     for word in words:
         if word == "--":
-            return _checked(given) if next(words, None) is not None else None
+            break
         name, equals, value = word.partition("=")
         if name not in OPTIONS or (equals and not OPTIONS[name][0]):
             return None
-        takes = OPTIONS[name][0]
-        given[name[2:].replace("-", "_")] = (
-            (value if equals else next(words, "")) if takes else True
-        )
-    return None
-
-
-def _checked(given: dict[str, Any]) -> dict[str, Any] | None:
+        if OPTIONS[name][0] and not equals:
+            value = next(words, "")
+        given[name[2:].replace("-", "_")] = value if OPTIONS[name][0] else True
+    if next(words, None) is None:
+        return None  # there is no "--", or no command after it
     try:
-        check_version(given.get("vllm_version"))
-        cap = cap_options(given.pop("max_ctas", None), given.pop("sms", None))
+        return with_numbers(given)
     except ValueError:
         return None
-    return {**given, **cap}
 
 
-def cap_options(max_ctas: str | None, sms: str | None) -> dict[str, Any]:
-    """Return `max_ctas` and `sms` of `plan` from the options of those names; or ValueError."""
-    texts = {"max_ctas": max_ctas, "sms": sms}
-    options: dict[str, Any] = {
-        name: int(text) if text.isascii() and text.isdigit() and len(text) < 9 else text
-        for name, text in texts.items()
-        if text is not None
-    }
-    check_cap(**options)
-    return options
+def with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as `plan` takes them; ValueError if one has a wrong value."""
+    values = {**options}
+    for name in ("max_ctas", "sms"):
+        text = values.get(name, "")
+        if text.isascii() and text.isdigit() and len(text) < 9:
+            values[name] = int(text)
+    check_version(values.get("vllm_version"))
+    check_cap(values.get("max_ctas", CAP), values.get("sms"))
+    return values
 
 
 def check_version(vllm_version: str | None) -> None:
-    """Refuse with ValueError what says no release."""
+    """Raise ValueError if a version names no vLLM release."""
     if vllm_version is not None and minor_release(vllm_version) is None:
-        raise ValueError(f"--vllm-version is a vLLM release such as 0.16.0, not {vllm_version!r}")
+        raise ValueError(
+            f"--vllm-version must be a vLLM release such as 0.16.0, not {vllm_version!r}"
+        )
 
 
 def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
-    """Refuse with ValueError what is no cap, and what is no number of SMs."""
+    """Raise ValueError if a cap or a number of SMs is out of range, or SMs come without "fit"."""
     if max_ctas == "fit":
         if sms is not None and (not isinstance(sms, int) or not 1 <= sms <= MOST_SMS):
-            raise ValueError(f"--sms is a number from 1 to {MOST_SMS}: 132 on an H100")
+            raise ValueError(f"--sms must be a number from 1 to {MOST_SMS}, 132 for an H100")
     elif not isinstance(max_ctas, int) or not 1 <= max_ctas <= MAX_CHANNELS:
-        raise ValueError(f"--max-ctas is a number from 1 to {MAX_CHANNELS}, or fit")
+        raise ValueError(f"--max-ctas must be a number from 1 to {MAX_CHANNELS}, or fit")
     elif sms is not None:
-        raise ValueError("--sms goes with --max-ctas fit")
+        raise ValueError("--sms needs --max-ctas fit")

@@ -1,8 +1,7 @@
-"""Frozen records, and what all that render a plan share.
+"""Frozen records, and what every sub-command needs to show a plan.
 
-A record is what `@dataclass(frozen=True)` gives, without what importing that costs: `dataclasses`
-imports `inspect` and `re`, more than the whole launcher takes. Type checkers see records as frozen
-dataclasses (PEP 681).
+A record replaces `@dataclass(frozen=True)`: importing `dataclasses` (and `inspect`, `re`) would
+take longer than the whole launch. Type checkers see frozen dataclasses (PEP 681).
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ else:
 
 @dataclass_transform(frozen_default=True)
 class Record:
-    """A value with named fields: compared, hashed and shown by them, and never changed.
+    """A value with named fields, which decide equality, hash and repr. It never changes.
 
-    A subclass lists its fields as annotations; a class attribute of the same name is the default.
+    A subclass lists its fields as annotations. A class attribute of the same name is the default.
     """
 
     _fields: tuple[str, ...] = ()
@@ -32,7 +31,7 @@ class Record:
         cls._fields = tuple(cls.__annotations__)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take the fields in their order or by name; TypeError where one is missing or unknown."""
+        """Set the fields, by order or by name; TypeError if one is missing or unknown."""
         name = type(self).__name__
         if len(args) > len(self._fields):
             raise TypeError(f"{name} takes {len(self._fields)} fields, not {len(args)}")
@@ -76,66 +75,46 @@ class Record:
         return f"{type(self).__name__}({shown})"
 
 
-# Stands inside an argument for text that cannot be known without running the command, such as
-# `$((GROUP * 8))`. A real argument never holds a NUL byte.
+# A mark in an argument: here is text that only running the command could tell, such as
+# `$((GROUP * 8))`. A real argument cannot contain a NUL byte.
 UNKNOWN = "\0"
-# The same as the value of a variable that is one word for sure, and no option: a number, a host.
+# The unknown value of a variable that is certainly one word and no option: a number, a host name.
 ONE_WORD = "\0\1"
 
 
-class Argument(Record):
-    """One argument of the server, and where it stands."""
-
-    text: str  # with UNKNOWN for each part that cannot be known
-    position: int  # index in the command; for a word of a shell string, the index of that string
-
-    def __init__(self, text: str, position: int) -> None:
-        """As a Record does, but a command can have very many arguments."""
-        values = self.__dict__
-        values["text"] = text
-        values["position"] = position
-
-
 class Wrapper(Record):
-    """A program that stands between the launcher and the server, such as `numactl`."""
+    """A program that starts the server for the launcher, such as `numactl`."""
 
     name: str  # basename, or "sh" for a shell string
-    words: tuple[str, ...]  # its own words: the name, its options and operands
-    position: int  # index of its first word in the command
-    drops: bool = False  # NCCL_MAX_CTAS does not get through it
+    words: tuple[str, ...]  # its own words: its name, options and operands
+    position: int  # the index of its first word in the command
+    drops: bool = False  # it does not pass NCCL_MAX_CTAS on
     sets: bool = False  # it sets NCCL_MAX_CTAS itself
     user: bool = False  # it runs the command as another user
-    python: str = ""  # how its Python environment is told: command.wrappers.FACTS
-    option: str = ""  # of its own, that makes it hand {name} on, or sets it to {value}
+    python: str = ""  # how to find its Python environment: command.wrappers.FACTS
+    option: str = ""  # its option that passes {name} on, or sets it to {value}
 
 
 class Server(Record):
     """The vLLM server in a command."""
 
     entry: str  # "vllm serve", "vllm.entrypoints.openai.api_server", "dynamo.vllm"; "" for none
-    words: tuple[str, ...]  # what follows the sub-command or the module name
-    positions: Sequence[int]  # where each of them stands in the command
-    environ: Mapping[str, str]  # what the server will get, prefixes applied; may hold UNKNOWN
+    words: tuple[str, ...]  # its arguments, after the sub-command or the module name
+    positions: Sequence[int]  # the index in the command of each argument; see `place`
+    environ: Mapping[str, str]  # what the server gets, after all wrappers; may contain UNKNOWN
     program: str  # the word that is executed: "vllm", "/opt/venv/bin/vllm", "python3.12"
-    prefixes: tuple[Wrapper, ...] = ()
-    directory: str | None = None  # where a prefix changes to; None: stays where it is
-    complete: bool = True  # False: an expansion that cannot be known may add arguments
-    elsewhere: str = ""  # the prefix that leaves this host or container ("docker", "ssh"), if any
-    sourced: tuple[str, ...] = ()  # files, "$(command)"s that a shell runs first: they may set more
-    others: tuple[Server, ...] = ()  # further servers that the same shell string starts
-    place: int = 0  # of the words that say what it is: a position; for a script a shell.state.Place
-    unknown: tuple[str, ...] = ()  # what of the shell's its words are that cannot be known: "$ARGS"
-    # Whether it gets NCCL_MAX_CTAS as that is set before the command; None: what a script does
-    # depends on the value.
-    hands_on: bool | None = True
-    script: str = ""  # the file that it is in, if it is in one
-    release: str = ""  # of vLLM, where the command asks for one: `uvx vllm@0.16.0`
-    written: tuple[tuple[str, str], ...] = ()  # files that its script has written, with their texts
-
-    @property
-    def arguments(self) -> tuple[Argument, ...]:
-        """What follows the sub-command or the module name. Not a field: there can be 100,000."""
-        return tuple(map(Argument, self.words, self.positions))
+    wrappers: tuple[Wrapper, ...] = ()
+    directory: str | None = None  # a wrapper changes to it; None: no wrapper does
+    complete: bool = True  # False: an unknown expansion may add arguments
+    elsewhere: str = ""  # the wrapper that leaves this host or container: "docker", "ssh"
+    sourced: tuple[str, ...] = ()  # files and "$(command)"s that a shell runs first: may set more
+    others: tuple[Server, ...] = ()  # further servers that the same shell string or script starts
+    place: int = 0  # of its entry point: an index in the command, or in a script shell.state.Place
+    unknown: tuple[str, ...] = ()  # the parts of its words that are not known: "$ARGS"
+    hands_on: bool | None = True  # it gets our NCCL_MAX_CTAS; None: a script depends on the value
+    script: str = ""  # the script file that starts it, if one does
+    release: str = ""  # the vLLM release that the command asks for: `uvx vllm@0.16.0`
+    written: tuple[tuple[str, str], ...] = ()  # files that its script writes first, with their text
 
 
 def is_python(word: str) -> bool:
@@ -144,7 +123,7 @@ def is_python(word: str) -> bool:
     return name.startswith("python") and not name[6:].strip("0123456789.dt")
 
 
-MOST_SHOWN = 200  # characters of anything that a command, a process or a file says
+MOST_SHOWN = 200  # characters of any text from a command, a process or a file
 
 
 def cut(text: str) -> str:
@@ -152,9 +131,9 @@ def cut(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a line with everything escaped that who shows it would act on, line ends included.
+    """Return a line that a terminal or a log only shows: control characters are escaped.
 
-    That is a terminal, or the log of a workflow of GitHub, which reads commands in what is printed:
+    GitHub's runner executes commands that it finds in a log:
     https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs.
     """
     if "##[" in text:
@@ -168,24 +147,24 @@ def printable(text: str) -> str:
     )
 
 
-# The code of a note: on the GPUs that are there, the cap fits only while NCCL does not fill it.
+# The code of a note: the cap fits on these GPUs only while NCCL uses less than the cap.
 DOES_NOT_FIT = "cap-does-not-fit"
 
-# Who caps NCCL.
+# Who sets the cap.
 LAUNCHER = "eplb-launch"
-ENVIRONMENT = "environment"  # NCCL_MAX_CTAS is in the environment of the server
-FILE = "conf file"  # one of NCCL's
-VLLM = "vLLM"  # its workers set NCCL_MAX_CTAS themselves
+ENVIRONMENT = "environment"  # NCCL_MAX_CTAS in the environment of the server
+FILE = "conf file"  # nccl.conf, or the file in NCCL_CONF_FILE
+VLLM = "vLLM"  # its workers, by vLLM's own rule
 ANYBODY = (LAUNCHER, ENVIRONMENT, FILE, VLLM)
 
 
 class PlanWarning(Record):
-    """Something that a person should know about a command."""
+    """A warning or a note about a command."""
 
-    code: str  # stable, for programs
+    code: str  # for programs; it never changes
     message: str
     remedy: str
-    source: str = ""  # where that is known from
-    voids: tuple[str, ...] = ()  # whose cap does not hold
-    doubts: tuple[str, ...] = ()  # whose cap may not hold
-    launch_only: bool = False  # it counts only where the launcher, or one of `voids`, sets a cap
+    source: str = ""  # what says so: a document, a source file
+    voids: tuple[str, ...] = ()  # a cap that one of these sets does not hold
+    doubts: tuple[str, ...] = ()  # a cap that one of these sets may not hold
+    launch_only: bool = False  # it counts only if the launcher, or one of `voids`, sets the cap

@@ -1,4 +1,4 @@
-"""A stand-in for vLLM's own function, for programs that start vLLM from Python."""
+"""A replacement of vLLM's own function, for programs that start vLLM from Python."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class EPLBConfig(Protocol):
-        """What is read of vLLM's EPLBConfig."""
+        """The part of vLLM's EPLBConfig that is read."""
 
         @property
         def use_async(self) -> bool: ...
 
     class ParallelConfig(Protocol):
-        """What is read of vLLM's ParallelConfig."""
+        """The part of vLLM's ParallelConfig that is read."""
 
         @property
         def data_parallel_size(self) -> int: ...
@@ -37,13 +37,13 @@ _said = False
 def override_envs_for_eplb(
     parallel_config: ParallelConfig, environ: MutableMapping[str, str] | None = None
 ) -> None:
-    """Set NCCL_MAX_CTAS in `environ` where async EPLB could hang with DeepEP low-latency kernels.
+    """Set NCCL_MAX_CTAS in `environ` if async EPLB could hang with DeepEP low-latency kernels.
 
-    `environ` is `os.environ` where none is given. As vLLM 0.17 to 0.19 do it
-    (`vllm/distributed/eplb/eplb_utils.py`, PR 32860): where `data_parallel_size > 1`,
-    `enable_eplb`, `eplb_config.use_async` and `all2all_backend == "deepep_low_latency"` all hold,
-    a value that is not empty and `str.isdigit()` stays, and anything else becomes "8", with one
-    line on stderr, once per process. Call it before NCCL initialises.
+    It does what vLLM 0.17 to 0.19 do (`vllm/distributed/eplb/eplb_utils.py`, PR 32860), if
+    `data_parallel_size > 1`, `enable_eplb`, `eplb_config.use_async` and
+    `all2all_backend == "deepep_low_latency"` all hold: a value of digits stays, and any other
+    becomes "8". One line on stderr says so, once per process. `environ` is `os.environ` by default.
+    Call it before NCCL initialises.
     """
     global _said  # noqa: PLW0603 - once per process
     if not (
@@ -53,7 +53,7 @@ def override_envs_for_eplb(
         and parallel_config.all2all_backend == "deepep_low_latency"
     ):
         return
-    if environ is None:  # not the default itself, which help() would print
+    if environ is None:  # as a default value, help() would print all of it
         environ = os.environ
     if stays(environ.get(VARIABLE)):
         return

@@ -1,14 +1,14 @@
 """From a command and an environment to a Plan: what to set, why, and what to warn about.
 
-Pure: nothing is printed or executed, `os.environ` and `sys.argv` are not looked at. What is read
--- the file that --config names, which packages are installed -- is read through `files`.
+Pure: it prints and starts nothing, and looks at neither `os.environ` nor `sys.argv`. It reads files
+(the --config file, the names of installed packages) only through `files`.
 """
 
 from __future__ import annotations
 
 import os
 
-from eplb_launch.entrypoints import OWN_OPTIONS, look_at_name
+from eplb_launch.entrypoints import OWN_OPTIONS, find_by_name
 from eplb_launch.files import DISK
 from eplb_launch.launch_options import NAMES, check_cap, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
@@ -19,7 +19,7 @@ from eplb_launch.vllm.releases import (
     UNKNOWN_RELEASE,
     VARIABLE,
     Release,
-    judge,
+    evaluate,
     release_of,
     stays,
 )
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from eplb_launch.vllm.arguments import Given
     from eplb_launch.vllm.releases import RuleResult
 
+    Settings = Mapping[str, Setting]
+
 _GPUS = "/proc/driver/nvidia/gpus"
-# With none of them, and no conf file of NCCL's, nothing in `nccl` has to be asked.
-_TELLING = (
+# Variables that `nccl.checks` looks at, by how their names start.
+_CHECKED = (
     *("NCCL_MAX_", "NCCL_MIN_", "NCCL_CONF_FILE", "NCCL_ENV_PLUGIN"),
     "VLLM_BATCH_INVARIANT",
 )
-
-
 NO_SERVER = PlanWarning(
     "no-server",
     "no vLLM server seen in the command; nothing set",
@@ -52,31 +52,30 @@ NO_SERVER = PlanWarning(
 
 
 def no_server(unread: Sequence[str]) -> PlanWarning:
-    """Return the warning that none was seen, with the scripts that were not read."""
+    """Return the warning that the command has no server, with the scripts that were not read."""
     said = [text if text.isprintable() else ascii(text) for text in unread]
-    message = "; ".join((NO_SERVER.message, *map(cut, said)))
-    return NO_SERVER.replace(message=message)
+    return NO_SERVER.replace(message="; ".join((NO_SERVER.message, *map(cut, said))))
 
 
 class Plan(Record):
-    """What the launcher decides for one command. It runs nothing by itself."""
+    """What the launcher decides for one command. It starts nothing by itself."""
 
     command: tuple[str, ...]
-    server: Server | None  # the vLLM server in the command; None: there is none to be seen
+    server: Server | None  # the vLLM server in the command; None: no server was found
     vllm_version: str | None  # of the release that will run; None: not known
-    vllm_source: str  # how it was found, or why not
-    settings: Mapping[str, Setting]  # by name; empty where there is no server or it is unreadable
-    verdicts: tuple[RuleResult, ...]  # the rules of that release, with their conditions
-    current: str | None  # NCCL_MAX_CTAS as the server would have it; None: unset
+    vllm_source: str  # where the version was found, or why it was not
+    settings: Settings  # by name; empty without a server, or if vLLM refuses its arguments
+    results: tuple[RuleResult, ...]  # of each rule of that release, with its conditions
+    current: str | None  # NCCL_MAX_CTAS that the server gets without us; None: unset
     variables: tuple[tuple[str, str], ...]  # what to set, on top of the environment
     reason: str  # the decision in one sentence
     warnings: tuple[PlanWarning, ...] = ()
-    notes: tuple[PlanWarning, ...] = ()  # for `explain`: nothing to be done about them here
-    given: Mapping[str, Given] = {}  # by setting, those that no rule looks at included
-    ctas: int | None = None  # the most that NCCL may take, so far as is seen; None: not looked at
+    notes: tuple[PlanWarning, ...] = ()  # for `explain`: they need no action
+    given: Mapping[str, Given] = {}  # all options that were read, by setting
+    ctas: int | None = None  # the most that NCCL takes, as far as is known; None: not looked at
     release: Release = UNKNOWN_RELEASE  # the row of `vllm_version`
-    sms: int | None = None  # of the GPU, as given; None: look which one it is
-    beside: tuple[Row, ...] = ()  # how GPUs are shared with DeepEP; for `explain`
+    sms: int | None = None  # of the GPU, if they were given
+    beside: tuple[Row, ...] = ()  # for `explain`: how NCCL and DeepEP share each GPU
 
     @property
     def environment(self) -> dict[str, str]:
@@ -89,13 +88,25 @@ class Plan(Record):
         return tuple(note for note in self.notes if note.code == DOES_NOT_FIT)
 
     @property
-    def verdict(self) -> RuleResult | None:
-        """The rule that decides: one that holds, else one that cannot be ruled out, else None."""
+    def decisive(self) -> RuleResult | None:
+        """The rule that decides: one that holds, else one that may hold, else None."""
         for wanted in (True, None):
-            for verdict in self.verdicts:
-                if verdict.holds is wanted:
-                    return verdict
+            for result in self.results:
+                if result.holds is wanted:
+                    return result
         return None
+
+
+class Request(Record):
+    """What `plan` is asked, besides the command. See there."""
+
+    environ: Mapping[str, str]
+    vllm_version: str | None = None
+    nixl: bool | None = None
+    directory: str | None = None
+    files: Files = DISK
+    max_ctas: int | Literal["fit"] = CAP
+    sms: int | None = None
 
 
 def plan(
@@ -109,14 +120,14 @@ def plan(
     max_ctas: int | Literal["fit"] = CAP,
     sms: int | None = None,
 ) -> Plan:
-    """Decide for `command`, started with `environ`, whether NCCL has to be limited.
+    """Decide whether NCCL needs a limit for `command`, started with `environ`.
 
-    `vllm_version` is the release that will run ("0.16.0"), and `nixl` whether NIXL is installed for
-    it; None: look at what is installed. `directory` is where the command runs, if not here, and
-    `files` are those that it finds there. `max_ctas` is what to set, 1 to 64, or "fit": the most
-    that fits beside DeepEP's kernels, on a GPU with `sms` SMs or on those that are there. Trouble
-    with the command (a --config file that cannot be read, arguments that vLLM refuses) becomes a
-    warning of the plan, not an error.
+    `vllm_version` is the release that will run ("0.16.0"), and `nixl` says whether NIXL is
+    installed for it; None looks at what is installed. The command runs in `directory`, or in the
+    current one, and finds `files` there. `max_ctas` is the cap to set, 1 to 64, or "fit": the
+    largest cap that fits beside DeepEP's kernels, on a GPU with `sms` SMs, or on the GPUs of this
+    machine. If vLLM refuses the arguments, or the --config file cannot be read, the plan has a
+    warning.
     """
     check_cap(max_ctas, sms)
     check_version(vllm_version)
@@ -126,162 +137,124 @@ def plan(
     for number, word in enumerate(words, 1):
         if not isinstance(word, str):
             raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
-    found = look_at_name(words, environ)
+    found = find_by_name(words, environ)
     if found is None:
         from eplb_launch.command import look
 
         found = look(words, environ, files, directory)
     server, idle, unread = found
     if server is None:
-        reason = "no vLLM server seen in the command"
-        if idle:
-            reason = "the vLLM command starts no engine"
-        decided = Plan(words, None, vllm_version, "", {}, (), None, (), reason)
-        decided = decided.replace(release=release_of(vllm_version))
-        return decided if idle and not unread else decided.replace(warnings=(no_server(unread),))
-
-    def decide(server: Server) -> Plan:
-        return plan_for(
-            server,
-            words,
-            environ,
-            vllm_version=vllm_version,
-            nixl=nixl,
-            directory=directory,
-            files=files,
-            max_ctas=max_ctas,
-            sms=sms,
-        )
-
-    decided = decide(server)
-    # A script may start several, or one of several: all of them get the same environment.
-    for other in server.others if decided.verdict is None else ():
-        another = decide(other)
-        if another.verdict is not None:
+        why = "the vLLM command starts no engine" if idle else "no vLLM server seen in the command"
+        warnings = () if idle and not unread else (no_server(unread),)
+        decided = Plan(words, None, vllm_version, "", {}, (), None, (), why, warnings)
+        return decided.replace(release=release_of(vllm_version))
+    request = Request(environ, vllm_version, nixl, directory, files, max_ctas, sms)
+    decided = plan_for(server, words, request)
+    # All servers of a script get the same environment: if any of them can hang, the cap is set.
+    for other in server.others if decided.decisive is None else ():
+        another = plan_for(other, words, request)
+        if another.decisive is not None:
             return another
     return decided
 
 
-def plan_for(
-    server: Server,
-    words: tuple[str, ...],
-    environ: Mapping[str, str],
-    *,
-    vllm_version: str | None = None,
-    nixl: bool | None = None,
-    directory: str | None = None,
-    files: Files = DISK,
-    max_ctas: int | Literal["fit"] = CAP,
-    sms: int | None = None,
-) -> Plan:
+def plan_for(server: Server, words: tuple[str, ...], request: Request) -> Plan:
     """Decide as `plan` does, for one server of a command."""
+    files, directory = request.files, request.directory
     if directory is not None:
         server = server.replace(
             directory=os.path.join(directory, server.directory or ""),
             written=tuple((os.path.join(directory, path), text) for path, text in server.written),
         )
-    version, source, nixl_setting = _installed(
-        server, vllm_version=vllm_version, nixl=nixl, files=files
-    )
+    version, source, nixl = _installed(server, request)
     release = release_of(version)
     current = server.environ.get(VARIABLE)
-    decided = Plan(
-        words, server, version, source, {}, (), current, (), "", release=release, sms=sms
-    )
-    # What a script has written may be changed out of sight: it shows only that a server may hang.
+    decided = Plan(words, server, version, source, {}, (), current, (), "")
+    decided = decided.replace(release=release, sms=request.sms)
+    # A file that a script has written may change unseen: it can only show that a server may hang.
     unread = server.replace(written=tuple((path, UNKNOWN) for path, _ in server.written))
     ways = (server, unread) if server.written else (server,)
     for way in ways:
         try:
-            found, given = settings_of(way, release, version, nixl_setting, files)
+            settings, given = settings_of(way, release, version, nixl, files)
         except RefusedError as error:
             if way is not ways[-1]:
                 continue
             warning = PlanWarning(error.code, str(error), error.remedy)
             return decided.replace(reason=str(error), warnings=(warning,))
-        verdicts = judge(release, found)
-        if any(verdict.holds for verdict in verdicts):
+        results = evaluate(release, settings)
+        if any(result.holds for result in results):
             break
-    decided = decided.replace(settings=found, verdicts=verdicts, given=given)
-    verdict = decided.verdict
-    if verdict is None:
-        return decided.replace(reason=_why_not(verdicts, found, version))
-    reason = _why(verdict, found, version, server)
-    cap, trouble = _cap(decided, max_ctas, files)
-    decided = decided.replace(variables=((VARIABLE, str(cap)),), reason=reason, warnings=trouble)
+    decided = decided.replace(settings=settings, results=results, given=given)
+    result = decided.decisive
+    if result is None:
+        return decided.replace(reason=_why_not(decided))
+    cap = request.max_ctas
+    if cap == "fit":
+        from eplb_launch.deepep.cap import fit
+
+        cap, trouble = fit(decided, files)
+        decided = decided.replace(warnings=trouble)
+    reason = _why(result, decided, server)
     if stays(current):
-        decided = decided.replace(variables=(), reason=f"{VARIABLE} is set already ({reason})")
-    if _nothing_in_the_way(decided, server, cap, files):
-        decided = decided.replace(ctas=cap)
+        decided = decided.replace(reason=f"{VARIABLE} is set already ({reason})")
     else:
+        decided = decided.replace(reason=reason, variables=((VARIABLE, str(cap)),))
+    if _needs_checks(decided, server, cap, files):
         from eplb_launch.nccl.checks import advise
 
-        decided = advise(decided, environ, cap=cap, files=files, directory=directory)
-    if not sms and not files.exists(_GPUS):  # it would not be known which GPU it is
+        decided = advise(decided, request.environ, cap=cap, files=files, directory=directory)
+    else:
+        decided = decided.replace(ctas=cap)
+    if not request.sms and not files.exists(_GPUS):  # nothing says which GPU it is
         return decided
     from eplb_launch.deepep import cap as fitting
 
     return fitting.advise(decided, files)
 
 
-def _nothing_in_the_way(decided: Plan, server: Server, cap: int, files: Files) -> bool:
-    """Whether there is nothing that `checks` would have to look at: it costs start-up time."""
+def _needs_checks(decided: Plan, server: Server, cap: int, files: Files) -> bool:
+    """Whether `nccl.checks` has something to look at; importing it would slow down each start."""
     if cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
-        return False
-    if not _harmless(server):
-        return False
-    if any(name.startswith(_TELLING) for name in server.environ):
-        return False
+        return True
+    if server.elsewhere or not server.hands_on:
+        return True
+    if any(one.drops or one.sets or one.user or one.name in NAMES for one in server.wrappers):
+        return True
+    if any(name.startswith(_CHECKED) for name in server.environ):
+        return True
     homes = {server.environ.get("HOME"), files.home()}
-    return not any(
+    return any(
         files.exists(place + name)
         for place in ("/etc/", *(f"{home}/." for home in homes if home))
         for name in ("nccl.conf", "rccl.conf")
     )
 
 
-def _harmless(server: Server) -> bool:
-    """Whether what stands before a server leaves the variable alone, and starts it here as us."""
-    told = any(w.drops or w.sets or w.user or w.name in NAMES for w in server.prefixes)
-    return bool(server.hands_on and not (told or server.elsewhere))
-
-
-def _cap(
-    decided: Plan, max_ctas: int | Literal["fit"], files: Files
-) -> tuple[int, tuple[PlanWarning, ...]]:
-    """Return the most CTAs that there may be, and what is wrong where it cannot be told."""
-    if max_ctas != "fit":
-        return max_ctas, ()
-    from eplb_launch.deepep.cap import fit
-
-    return fit(decided, files)
-
-
-def _installed(
-    server: Server, *, vllm_version: str | None, nixl: bool | None, files: Files
-) -> tuple[str | None, str, Setting]:
-    """Return the release that will run, how it was found, and the setting "nixl"."""
-    if vllm_version is not None and nixl is not None:
+def _installed(server: Server, request: Request) -> tuple[str | None, str, Setting]:
+    """Return the release that will run, where that was found, and the setting "nixl"."""
+    version, nixl = request.vllm_version, request.nixl
+    if version is not None and nixl is not None:
         found = Installed(None, "", None)
     elif server.release:
         found = Installed(server.release, "the package that the command asks for", None)
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
     else:
-        found = _look_up(server, files)
+        found = _look_up(server, request.files)
     setting = Setting("nixl", nixl, "given")
     if nixl is None:
         source = found.nixl_source or found.source
         setting = Setting("nixl", found.nixl, source, known=found.nixl is not None)
-    if vllm_version is not None:
-        return vllm_version, "given", setting
-    # The name of a folder says it, and may say anything.
+    if version is not None:
+        return version, "given", setting
+    # The name of a folder says the version, and may be very long.
     return found.version and cut(found.version), found.source, setting
 
 
 def _look_up(server: Server, files: Files) -> Installed:
     environ = server.environ
-    if server.prefixes:
+    if server.wrappers:
         from eplb_launch.command.python_env import NotKnownError, path_of
 
         try:
@@ -293,14 +266,10 @@ def _look_up(server: Server, files: Files) -> Installed:
     return look_up(server.program, environ, server.directory, files)
 
 
-def _in_a_script(server: Server) -> bool:
-    return bool(server.script) or any(prefix.name == "sh" for prefix in server.prefixes)
-
-
 def settings_of(
     server: Server, release: Release, version: str | None, nixl: Setting, files: Files
 ) -> tuple[dict[str, Setting], Mapping[str, Given]]:
-    """Return the settings of a server by name, and all that it is given; or RefusedError."""
+    """Return the settings of a server by name, and the options that were read; or RefusedError."""
 
     def load_config(name: str) -> Mapping[object, Any] | None:
         if UNKNOWN in name or server.elsewhere:
@@ -310,45 +279,42 @@ def settings_of(
         path = os.path.join(server.directory or "", name)
         text = dict(server.written).get(os.path.normpath(path))
         if text is not None:
-            from eplb_launch.files import Given
+            from eplb_launch.files import InMemory
 
-            return None if UNKNOWN in text else load("/written", Given({"/written": text}))
-        if files.all_there and _in_a_script(server) and not files.exists(path):
-            return None  # which may write it first
+            return None if UNKNOWN in text else load("/written", InMemory({"/written": text}))
+        in_a_script = server.script or any(one.name == "sh" for one in server.wrappers)
+        if files.all_there and in_a_script and not files.exists(path):
+            return None  # the script may write it first
         return load(path, files)
 
     reading = read(server, release, load_config, OWN_OPTIONS.get(server.entry, ()))
     default = f"default of vLLM {version}" if version else "default"
-    found = resolve(reading, release, server.environ, nixl=nixl, default=default)
-    return found, reading.given
+    settings = resolve(reading, release, server.environ, nixl=nixl, default=default)
+    return settings, reading.given
 
 
-def _why(
-    verdict: RuleResult, found: Mapping[str, Setting], version: str | None, server: Server
-) -> str:
-    size = found["data_parallel_size"]
+def _why(result: RuleResult, decided: Plan, server: Server) -> str:
+    size, version = decided.settings["data_parallel_size"], decided.vllm_version
     shown = f"={size.value}" if size.known else " not known"
     release = f"vLLM {version}" if version else "vLLM release not known"
-    unknown = [condition.text for condition in verdict.conditions if condition.holds is None]
+    unknown = [condition.text for condition in result.conditions if condition.holds is None]
     doubt = f"; cannot be ruled out: {', '.join(unknown)}" if unknown else ""
     if not unknown and not server.complete:
         words = ", ".join(server.unknown[:3]) or "some words"
         doubt = f"; {words} not known, and a later word could undo it"
-    return f"{verdict.rule.hazard} (data_parallel_size{shown}, {release}){doubt}"
+    return f"{result.rule.hazard} (data_parallel_size{shown}, {release}){doubt}"
 
 
-def _why_not(
-    verdicts: tuple[RuleResult, ...], found: Mapping[str, Setting], version: str | None
-) -> str:
-    if not verdicts:
-        return f"vLLM {version} has no async EPLB"
-    reasons: dict[str, list[str]] = {}  # the rules by what each lacks
-    for verdict in verdicts:
-        missing = next(c for c in verdict.conditions if c.holds is False)
-        setting = found[missing.setting]
+def _why_not(decided: Plan) -> str:
+    if not decided.results:
+        return f"vLLM {decided.vllm_version} has no async EPLB"
+    hazards: dict[str, list[str]] = {}  # by the condition that does not hold
+    for result in decided.results:
+        missing = next(c for c in result.conditions if c.holds is False)
+        setting = decided.settings[missing.setting]
         value = f"{setting.name}={setting.shown}, {cut(setting.source)}"
         why = f"{missing.text} does not hold ({value})"
-        reasons.setdefault(why, []).append(verdict.rule.hazard)
-    if len(reasons) == 1:
-        return next(iter(reasons))
-    return "; ".join(f"no {' or '.join(rules)}: {why}" for why, rules in reasons.items())
+        hazards.setdefault(why, []).append(result.rule.hazard)
+    if len(hazards) == 1:
+        return next(iter(hazards))
+    return "; ".join(f"no {' or '.join(names)}: {why}" for why, names in hazards.items())

@@ -1,4 +1,4 @@
-"""What stdout is, and how text gets there."""
+"""Stdout: whether it is a terminal, and how to write to it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as JSON: nothing but ASCII, and no half of a surrogate pair in it."""
+    """Return a value as JSON in ASCII, in which GitHub's runner finds no command."""
     import json
 
     return json.dumps(_unicode(value), indent=2).replace("##[", "#\\u0023[")
 
 
 def _unicode(value: Any) -> Any:
-    """Return a value without the bytes that are no UTF-8, of which Python makes surrogates."""
+    """Return a value with surrogates escaped. Python makes them from bytes that are not UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -27,14 +27,14 @@ def _unicode(value: Any) -> Any:
 
 
 def print_text(text: str, end: str = "\n") -> None:
-    """Print to stdout; OSError where it cannot be written."""
+    """Print to stdout, unless it is closed; OSError if it cannot be written."""
     if sys.stdout is None:
-        return  # closed
+        return
     print(text, end=end, flush=True)  # noqa: T201
 
 
 def width() -> int | None:
-    """Return the width of the terminal; None where stdout is none."""
+    """Return the width of the terminal; None if stdout is not a terminal."""
     import shutil
 
     terminal = sys.stdout is not None and sys.stdout.isatty()
@@ -42,6 +42,6 @@ def width() -> int | None:
 
 
 def colour() -> bool:
-    """Return whether the output may have colour: no-color.org."""
+    """Whether the output may have colour: see no-color.org."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
     return sys.stdout is not None and sys.stdout.isatty() and not plain

@@ -215,7 +215,7 @@ def test_a_broken_installation_is_one_line_and_the_command_runs_unchanged(
 FORM = "The right form is: eplb-launch"
 NONE = f"There is no command to start. {FORM} -- vllm serve MODEL"
 MISSING = f'"--" is missing before the command. {FORM}'
-NO_RELEASE = "--vllm-version is a vLLM release such as 0.16.0, not "
+NO_RELEASE = "--vllm-version must be a vLLM release such as 0.16.0, not "
 NO_COMMAND = 'takes no command: nothing can be given after "--"'
 NO_PATHS = "There is nothing to check. Name files or folders: eplb-launch check deploy/"
 # What is typed, and all that is said of it.
@@ -245,19 +245,19 @@ USAGE = {
     "no -- after env": (["env", "X=s3cr3t", "vllm"], f"{MISSING} env -- ..."),
     "explain and no command": (
         ["explain"],
-        f"There is no command after it. {FORM} explain -- vllm serve MODEL",
+        f"There is no command to look at. {FORM} explain -- vllm serve MODEL",
     ),
     "env and no command": (
         ["env", "--"],
-        f"There is no command after it. {FORM} env -- vllm serve MODEL",
+        f"There is no command to look at. {FORM} env -- vllm serve MODEL",
     ),
     "nearly explain": (
         ["explian", "--", "vllm", "serve", "m", "--api-key", "s3cr3t"],
-        "'explian' is no sub-command. Did you mean: eplb-launch explain -- vllm serve m ...",
+        "'explian' is not a sub-command. Did you mean: eplb-launch explain -- vllm serve m ...",
     ),
     "nearly check": (
         ["--strict", "chek", "x"],
-        "'chek' is no sub-command. Did you mean: eplb-launch --strict check x",
+        "'chek' is not a sub-command. Did you mean: eplb-launch --strict check x",
     ),
     "a wrong release": (["--vllm-version", "new", "--", "true"], f"{NO_RELEASE}'new'"),
     "an empty release": (["--vllm-version=", "--", "true"], f"{NO_RELEASE}''"),
@@ -272,7 +272,7 @@ USAGE = {
     "a wrong release before check": (["--vllm-version", "new", "check", "."], f"{NO_RELEASE}'new'"),
     "ps of a name": (
         ["ps", "abc"],
-        "'abc' is no process id. Without one, ps shows all servers: eplb-launch ps",
+        "'abc' is not a process id. To see all servers: eplb-launch ps",
     ),
     "ps of a command": (["ps", "--", "vllm"], f"ps {NO_COMMAND}"),
     "no paths": (
@@ -282,11 +282,11 @@ USAGE = {
     "check of a command": (["check", ".", "--", "vllm"], f"check {NO_COMMAND}"),
     "a style that is none": (
         ["check", "--format", "xml", "."],
-        "--format is one of text, json, github or sarif, not 'xml'",
+        "--format must be one of text, json, github or sarif, not 'xml'",
     ),
     "a format that is none": (
         ["env", "--format", "xml", "--", "true"],
-        f"--format is one of {', '.join([*FORMATS][:-1])} or slurm, not 'xml'",
+        f"--format must be one of {', '.join([*FORMATS][:-1])} or slurm, not 'xml'",
     ),
 }
 
@@ -298,7 +298,7 @@ def typed(words: list[str]) -> Result:
 
 
 @pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
-def test_usage_errors(words: list[str], message: str) -> None:
+def test_a_usage_error_says_what_to_type(words: list[str], message: str) -> None:
     done = typed(words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.endswith(f" {message}\n")
@@ -322,7 +322,7 @@ def test_usage_errors_that_click_finds(words: list[str]) -> None:
     assert option[:2] in done.stderr
 
 
-def test_a_usage_error_of_the_command_itself() -> None:
+def test_a_command_without_dashes_is_shown_with_them() -> None:
     done = start("vllm", "serve", "m")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith(f" {MISSING} -- vllm serve m\n")
@@ -332,7 +332,7 @@ PAGES: dict[str, list[str]] = {"the launcher": [], **{name: [name] for name in S
 
 
 @pytest.mark.parametrize("words", PAGES.values(), ids=PAGES)
-def test_a_page_of_help(words: list[str]) -> None:
+def test_each_page_of_help_fits_80_columns_and_has_a_short_option(words: list[str]) -> None:
     done = typed([*words, "--help"])
     assert (done.exit_code, done.stderr) == (0, "")
     assert typed([*words, "-h"]).stdout == done.stdout
@@ -357,7 +357,7 @@ def test_the_help_of_each_option_is_a_sentence(words: list[str]) -> None:
         assert text.endswith(".")
 
 
-def test_help_and_version() -> None:
+def test_help_and_version_are_printed() -> None:
     done = start("--help")
     assert (done.returncode, done.stderr) == (0, "")
     for option in ("--strict", "--quiet", "--verbose", "--vllm-version", "--version", "--help"):
@@ -477,44 +477,46 @@ FORMS = [
     ["--verbose"],
     ["--vllm-version", "0.16.0"],
     ["--vllm-version=0.17.1+cu129"],
+    ["--max-ctas", "4"],
 ]
 
 
-def test_the_short_cut_reads_the_options_as_the_app_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_launch_reads_its_options_as_typer_does(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, object] = {}
     monkeypatch.setattr(
         cli, "run", lambda command, **options: seen.update(options, command=command)
     )
-    unset = {"strict": False, "quiet": False, "verbose": False, "vllm_version": None}
-    for forms in itertools.product(FORMS, repeat=3):
+    unset = {"strict": False, "quiet": False, "verbose": False}
+    for forms in itertools.product(FORMS, repeat=2):
         words = [word for form in forms for word in form]
         options = launch_options.read([*words, "--", "true"])
         assert options is not None
         seen.clear()
         result = CliRunner().invoke(cli.app, words, obj=["true"])
         assert result.exit_code == 0, result.output
-        known = {name: value for name, value in seen.items() if name in unset}
-        assert known == {**unset, **options}
-        assert seen["command"] == ["true"]
+        assert seen == {**unset, **options, "command": ["true"]}
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["--strict"],
-        ["--strict", "--"],
-        ["--vllm-version"],
-        ["--vllm-version", "--", "true"],
-        ["--vllm-version=x", "--", "true"],
-        ["--help", "--", "true"],
-        ["--version", "--", "true"],
-        ["--stric", "--", "true"],
-        ["explain", "--", "true"],
-        ["true"],
-        [],
+        pytest.param(words.split(), id=words or "nothing")
+        for words in (
+            "--strict",
+            "--strict --",
+            "--vllm-version",
+            "--vllm-version -- true",
+            "--vllm-version=x -- true",
+            "--help -- true",
+            "--version -- true",
+            "--stric -- true",
+            "explain -- true",
+            "true",
+            "",
+        )
     ],
 )
-def test_the_short_cut_leaves_all_else_to_the_app(words: list[str]) -> None:
+def test_typer_reads_every_other_command_line(words: list[str]) -> None:
     assert launch_options.read(words) is None
 
 

@@ -150,7 +150,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("shell", "typed", "expected"), ROWS, ids=[f"{shell}: {typed}" for shell, typed, _ in ROWS]
 )
-def test_a_tab(
+def test_a_tab_completes_in_each_real_shell(
     tmp_path: Path, scripts: dict[str, str], shell: str, typed: str, expected: str | None
 ) -> None:
     if shell not in scripts:

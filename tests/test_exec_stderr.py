@@ -132,7 +132,7 @@ def test_with_room_the_line_arrives_and_no_flag_changes(
 
 
 @pytest.mark.parametrize("ends", [pytest.param(pipe, id="pipe")], indirect=True)
-def test_many_launchers_with_one_page_left_between_them(
+def test_of_many_launchers_with_one_page_left_none_waits(
     start: Starter, ends: tuple[int, int], environ: dict[str, str]
 ) -> None:
     """Whether there is room, and taking it, has to be one step."""

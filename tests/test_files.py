@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eplb_launch.files import DISK, Files, Given, NotRegularError
+from eplb_launch.files import DISK, Files, InMemory, NotRegularError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ TEXTS = {"a/b/one": "1\n", "a/two": "zwei ä\n", "run": "#!/bin/sh\n"}
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
     """Return TEXTS below tmp_path in both forms."""
     if request.param == "given":
-        return Given({f"{tmp_path}/{name}": text for name, text in TEXTS.items()})
+        return InMemory({f"{tmp_path}/{name}": text for name, text in TEXTS.items()})
     for name, text in TEXTS.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +76,11 @@ def test_a_pipe_is_neither_read_nor_waited_for(tmp_path: Path, kind: str) -> Non
 
 
 def test_a_given_file_has_no_links_and_no_mode(tmp_path: Path) -> None:
-    given = Given({"/a/../b/x": "1", "c": "2"})
+    given = InMemory({"/a/../b/x": "1", "c": "2"})
     assert given.names("/") == ["b", "c"]
     assert given.names("b") == ["x"]
     assert given.user() is None
-    assert Given({}).names("/") == []
+    assert InMemory({}).names("/") == []
     (tmp_path / "x").write_text("")
     (tmp_path / "x").chmod(0o755)
     assert DISK.runs(str(tmp_path / "x"))

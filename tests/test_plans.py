@@ -24,7 +24,7 @@ EXPOSED = [
 ]
 
 
-def test_the_plan_of_an_exposed_server() -> None:
+def test_an_exposed_server_gets_the_cap() -> None:
     decided = plan(EXPOSED, {"NCCL_MAX_CTAS": "x"}, vllm_version="0.16.0")
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
     assert decided.command == tuple(EXPOSED)
@@ -34,10 +34,10 @@ def test_the_plan_of_an_exposed_server() -> None:
     assert decided.reason == (
         "async EPLB with DeepEP low-latency (data_parallel_size=8, vLLM 0.16.0)"
     )
-    verdict = decided.verdict
-    assert verdict is not None
-    assert verdict.holds is True
-    assert [(c.text, c.holds, c.setting) for c in verdict.conditions] == [
+    result = decided.decisive
+    assert result is not None
+    assert result.holds is True
+    assert [(c.text, c.holds, c.setting) for c in result.conditions] == [
         ("data_parallel_size > 1", True, "data_parallel_size"),
         ("enable_eplb", True, "enable_eplb"),
         ("eplb_config.use_async", True, "use_async"),
@@ -76,7 +76,7 @@ def test_why_nothing_is_set(change: list[str], reason: str) -> None:
     decided = plan([*EXPOSED, *change], {}, vllm_version="0.16.0")
     assert decided.environment == {}
     assert decided.reason == reason
-    assert decided.verdict is None
+    assert decided.decisive is None
 
 
 def test_what_all_rules_lack_is_said_once() -> None:
@@ -107,7 +107,7 @@ def test_words_that_are_not_known_could_undo_what_is_known(more: str, said: str)
     assert decided.reason.partition(")")[2] == said
 
 
-def test_a_release_without_the_hazard() -> None:
+def test_a_release_without_async_eplb_needs_nothing() -> None:
     decided = plan(EXPOSED, {}, vllm_version="0.11.2")
     assert (decided.environment, decided.reason) == ({}, "vLLM 0.11.2 has no async EPLB")
 
@@ -119,7 +119,7 @@ def test_a_value_that_stays() -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["true"], ["python3", "train.py"], [""], ["./start.sh"]])
-def test_no_server(command: list[str]) -> None:
+def test_a_command_without_a_server_is_a_warning(command: list[str]) -> None:
     decided = plan(command, {})
     assert decided.server is None
     assert decided.environment == {}
@@ -131,7 +131,7 @@ def test_no_server(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["vllm"], ["vllm", "bench", "serve"], ["nice", "vllm", "-v"]])
-def test_vllm_without_an_engine(command: list[str]) -> None:
+def test_a_vllm_command_without_an_engine_needs_nothing(command: list[str]) -> None:
     decided = plan(command, {})
     assert decided.server is None
     assert decided.environment == {}
@@ -159,16 +159,16 @@ def test_what_cannot_be_ruled_out_is_limited(arguments: str, doubt: str) -> None
     decided = plan(["bash", "-c", script], {}, vllm_version="0.16.0")
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
     assert decided.reason.endswith(f"; cannot be ruled out: {doubt}")
-    verdict = decided.verdict
-    assert verdict is not None
-    assert verdict.holds is None
+    result = decided.decisive
+    assert result is not None
+    assert result.holds is None
 
 
 def test_unknown_and_false_is_false() -> None:
     script = "exec vllm serve m -dp $((N * 8)) -ep --all2all-backend deepep_low_latency"
     decided = plan(["bash", "-c", script], {}, vllm_version="0.16.0")
     assert decided.environment == {}
-    assert decided.verdict is None
+    assert decided.decisive is None
 
 
 def test_arguments_that_cannot_be_seen_may_say_anything() -> None:
@@ -333,7 +333,7 @@ KERNELS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("words", "backend"), KERNELS.values(), ids=KERNELS)
-def test_the_moe_backend(words: list[str], backend: str) -> None:
+def test_the_moe_backend_is_read_in_each_spelling(words: list[str], backend: str) -> None:
     decided = plan(["vllm", "serve", "m", *words], {}, vllm_version="0.23.0")
     assert decided.settings["moe_backend"].value == backend
 

@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, assess
+from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.check import images, launcher, scripts, sources
 from eplb_launch.check.fixes import ways
 from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
-from eplb_launch.check.tasks import File, Task, Word, environment, hides, words_at
+from eplb_launch.check.tasks import File, Task, Word, environment, may_set_cap, words_at
 from eplb_launch.check.templating import placeholders
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.syntax import Place
@@ -71,7 +71,7 @@ def _findings(task: Task, vllm_version: str | None, plans: Plans) -> list[Findin
             worst[key] = finding
     asks = _asks(task)
     found = sorted(worst.values(), key=lambda finding: finding.line)
-    return [finding.replace(asks=asks) for finding in found]
+    return [finding.replace(asks_for_eplb=asks) for finding in found]
 
 
 def _asks(task: Task) -> bool:
@@ -149,7 +149,7 @@ class _Servers:
         self.version = vllm_version or task.version[0]
         self.plans = plans
         # Nobody keeps settings in a Secret.
-        self.environ = environment(task.variables.known, unread=hides(task.variables.unread))
+        self.environ = environment(task.variables.known, unread=may_set_cap(task.variables.unread))
 
     def findings(self) -> Iterator[Finding]:
         """Yield the findings; a line may have several."""
@@ -197,7 +197,7 @@ class _Servers:
         changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
         servers = self.plans.servers(changed, self.environ)
         plan = self.plan(servers[0], changed) if servers else None
-        if plan is None or (plan.verdict is not None and plan.verdict.holds is None):
+        if plan is None or (plan.decisive is not None and plan.decisive.holds is None):
             follows = scripts.on_a_line(command) in scripts.on_a_line(after)
             return str(CAP) if follows else None
         return plan.environment.get(VARIABLE, "")
@@ -263,7 +263,7 @@ class _Servers:
         """
         run = images.run_of(server)
         version = None if run is None or self.version else images.version(run.image)[0]
-        told = launcher.options(server.prefixes) or {}
+        told = launcher.options(server.wrappers) or {}
         if self.version is None and version is None:
             version = told.get("vllm_version")
         cap = told.get("max_ctas")
@@ -291,23 +291,23 @@ class _Servers:
 
     def assessed(self, plan: Plan, server: Server, unread: Sequence[str]) -> Assessment:
         """Return the assessment of a server; `unread`: what sets more, and could not be read."""
-        wrapped, idle = launcher.is_there(server.prefixes), self.is_idle(plan, server)
+        wrapped, idle = launcher.is_there(server.wrappers), self.is_idle(plan, server)
         absent = launcher.missing(self.task, server)
         warnings = (absent,) if absent is not None else ()
-        if wrapped and launcher.options(server.prefixes) is None:
+        if wrapped and launcher.options(server.wrappers) is None:
             reason = "eplb-launch refuses its options, and starts nothing"
-            if launcher.lacks_dashes(server.prefixes):
+            if launcher.lacks_dashes(server.wrappers):
                 reason = 'eplb-launch starts nothing without "--" before its command'
             return Assessment(EXPOSED, "launcher-misused", reason, warnings=warnings)
-        found = assess(
-            plan,
+        seen = Seen(
             launched=wrapped and not idle,
             files=self.plans.files,
-            unread=hides(unread),
+            unread=may_set_cap(unread),
             value_unread=UNREADABLE in (plan.current or "") and self.is_set(),
             # The environment of a container is that of its Ray, but of no other container's.
             ray_capped=not self.task.uncapped_peers,
         )
+        found = assess(plan, seen)
         if found.cause == "config-not-read":
             reason = (
                 "its --config file is not among the files that are checked, or is not valid YAML"
@@ -328,7 +328,7 @@ class _Servers:
 
     def is_idle(self, plan: Plan, server: Server) -> bool:
         """Whether the launcher is told of a release for which it sets nothing."""
-        told = (launcher.options(server.prefixes) or {}).get("vllm_version")
+        told = (launcher.options(server.wrappers) or {}).get("vllm_version")
         if told is None or told == plan.vllm_version:
             return False
         there = self.plan(server, plan.command, told)

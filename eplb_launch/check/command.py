@@ -60,7 +60,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
 
 def _mentions(reader: Reader, found: Sequence[Finding]) -> Iterator[Mention]:
     """Yield the lines with an entry point that belong to no server, with the reason for each."""
-    servers = {(one.file, line) for one in found for line in one.covers}
+    servers = {(one.file, line) for one in found for line in one.covered_lines}
     repeated = {
         (file, line)
         for kind in reader.kinds

@@ -1,7 +1,8 @@
-"""What an image starts, by its Dockerfile. docs.docker.com/reference/dockerfile."""
+"""What a Dockerfile starts. docs.docker.com/reference/dockerfile."""
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import posixpath
@@ -21,16 +22,14 @@ from eplb_launch.vllm.releases import CAP, VARIABLE
 PLACE = Place(
     "in the image",
     f"ENV {VARIABLE}={CAP}",
-    own=("let the image start it with eplb-launch", "ENTRYPOINT {}"),
+    own=("start the server in the image with eplb-launch", "ENTRYPOINT {}"),
     image=True,
 )
-# A stage begins with all variables of the one that it is made from.
 _MAX_STAGES = 200
-_MAX_VARIABLES = 5_000
+_MAX_VARIABLES = 5_000  # each stage copies those of its base
 _MAX_COPIES = 1_000
-_MAX_UP = 5  # folders that may be the context of a build
-_MAX_WORDS = 100  # that may name a file in a folder
-# Files with these names are no programs: scripts and settings.
+_MAX_UP = 5  # how many folders above the Dockerfile may be the build context
+_MAX_WORDS = 100  # words that may name a file in a folder
 _NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
 _INSTALLS = re.compile(r"(?<![\w/.-])vllm(?:\[[\w,-]+\])?==\s*v?([^\s\"';&|\\]+)")
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
@@ -49,13 +48,13 @@ class Dockerfile(Kind):
 
     @classmethod
     def is_named(cls, path: str) -> bool:
-        """Whether it is `Dockerfile`, `Dockerfile.vllm` or `vllm.dockerfile`."""
+        """Whether the name is like `Dockerfile`, `Dockerfile.vllm` or `vllm.dockerfile`."""
         name = os.path.basename(path).lower()
         return name.startswith(("dockerfile", "containerfile")) or super().is_named(path)
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
-        """Whether it begins with an instruction FROM or ARG."""
+        """Whether the first instruction is FROM or ARG."""
         return first.split(" ", maxsplit=1)[0].upper() in ("FROM", "ARG")
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
@@ -69,12 +68,12 @@ class Dockerfile(Kind):
 
 
 def tasks(source: Source) -> Iterator[Task]:
-    """Yield what the stages of a Dockerfile start: each may be the target of a build.
+    """Yield the command of each stage: any stage may be the target of a build.
 
-    A stage without an ENTRYPOINT or a CMD is left out: the entry point of vLLM's image starts no
-    server without arguments.
+    A stage without ENTRYPOINT and CMD starts no server: the entry point of vLLM's image needs
+    arguments.
     """
-    for number, stage in enumerate(_stages(source, {})):
+    for number, stage in enumerate(_Build(source, {}).stages):
         words = (*stage.entrypoint, *stage.command)
         if stage.has_command and words:
             yield Task(
@@ -95,82 +94,81 @@ def tasks(source: Source) -> Iterator[Task]:
 
 
 def final(source: Source, target: str = "", given: Mapping[str, str] | None = None) -> Stage | None:
-    """Return the stage that a build ends with, or the one named `target`.
-
-    `given` are the values that the build has for ARG.
-    """
-    found = list(_stages(source, given or {}))
-    if target.isdecimal() and int(target) < len(found):
-        return found[int(target)]
-    named = [stage for stage in found if target and stage.name == target.lower()]
-    return (named or found)[-1] if found else None
+    """Return the target stage of a build, else the last one. `given`: the build's ARG values."""
+    stages = _Build(source, given or {}).stages
+    if target.isdecimal() and int(target) < len(stages):
+        return stages[int(target)]
+    named = [stage for stage in stages if target and stage.name == target.lower()]
+    return (named or stages)[-1] if stages else None
 
 
 class _Build:
-    """What all stages of a build have in common."""
+    """A build of a Dockerfile."""
 
     def __init__(self, source: Source, given: Mapping[str, str]) -> None:
         self.source = source
         self.given = given
-        self.defaults: dict[str, str] = {}  # of ARG before the first FROM
-        self.read: dict[str, Source | None] = {}  # what COPY names, each file once
-        # What COPY names is below one of these: the folder of the Dockerfile, or one above it.
+        self.defaults: dict[str, str] = {}  # of the ARGs before the first FROM
+        self.copied: dict[str, Source | None] = {}
         folder = source.directory or "."
         self.contexts = [os.path.join(folder, *[".."] * up) for up in range(_MAX_UP)]
+        self.stages: list[Stage] = []
+        for line, name, rest in instructions(source.text):
+            if name == "FROM":
+                self.begin(line, [word for word in rest.split() if not word.startswith("--")])
+            elif self.stages:
+                self.stages[-1].take(line, name, rest)
+            elif name == "ARG":
+                for key, default, _ in pairs(rest, self.defaults):
+                    self.defaults[key] = given.get(key, UNKNOWN if default is None else default)
 
-
-def _stages(source: Source, given: Mapping[str, str]) -> list[Stage]:
-    stages: list[Stage] = []
-    build = _Build(source, given)
-    for line, name, rest in instructions(source.text):
-        if name == "FROM":
-            if len(stages) >= _MAX_STAGES:
-                raise TooMuch(line, f"more than {_MAX_STAGES} stages")
-            words = [w for w in rest.split() if not w.startswith("--")]
-            image = expand(words[0], build.defaults, DOCKERFILE) if words else ""
-            alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
-            base = (stage for stage in reversed(stages) if image and stage.name == image.lower())
-            stages.append(Stage(build, image, next(base, None), alias, line))
-        elif stages:
-            stages[-1].take(line, name, rest)
-        elif name == "ARG":
-            for key, default, _ in pairs(rest, build.defaults):
-                build.defaults[key] = given.get(key, UNKNOWN if default is None else default)
-    return stages
+    def begin(self, line: int, words: Sequence[str]) -> None:
+        if len(self.stages) >= _MAX_STAGES:
+            raise TooMuch(line, f"more than {_MAX_STAGES} stages")
+        image = expand(words[0], self.defaults, DOCKERFILE) if words else ""
+        alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
+        named = (one for one in reversed(self.stages) if image and one.name == image.lower())
+        base = next(named, None)
+        self.stages.append(base.derived(alias, line) if base else Stage(self, image, alias, line))
 
 
 class Stage:
-    """An image as a stage of a Dockerfile builds it."""
+    """A stage of a Dockerfile: the image that it builds."""
 
-    def __init__(self, build: _Build, image: str, base: Stage | None, name: str, line: int) -> None:
-        """Begin with an image, or with the stage that has its name."""
-        entry = words_at(images.entry_point(image), build.source, 0)
+    def __init__(self, build: _Build, image: str, name: str, line: int) -> None:
         self.build = build
         self.name = name
         self.line = line
-        self.image: str = base.image if base else image  # the image that is not a stage
-        self.variables: Variables = Variables(base.variables if base else None)
+        self.image = image  # the first base image
+        self.variables = Variables()
         self.arguments: dict[str, str] = {}
-        self.entrypoint: tuple[Word, ...] = base.entrypoint if base else entry
-        self.command: tuple[Word, ...] = base.command if base else ()
-        self.directory: str = base.directory if base else "/vllm-workspace" if entry else "/"
-        self.files: dict[str, File] = dict(base.files) if base else {}
-        self.folders: dict[str, Sequence[str]] = dict(base.folders) if base else {}
+        self.entrypoint = words_at(images.entry_point(image), build.source, 0)
+        self.command: tuple[Word, ...] = ()
+        self.directory = "/vllm-workspace" if self.entrypoint else "/"
+        self.files: dict[str, File] = {}
+        self.folders: dict[str, Sequence[str]] = {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
-        self.has_command: bool = (
-            base is not None and base.has_command
-        )  # it has an ENTRYPOINT or a CMD
-        self.adds: bool = base is not None and base.adds  # a step may bring programs
-        self.installs: str = base.installs if base else ""  # the release of vLLM
-        self.has_cmd = False  # a CMD of its own
+        self.has_command = False  # a stage has an ENTRYPOINT or a CMD
+        self.has_cmd = False  # this stage has a CMD
+        self.adds = False  # a step may bring programs
+        self.installs = ""  # the release of vLLM
+
+    def derived(self, name: str, line: int) -> Stage:
+        """Return a new stage with this one as its base."""
+        stage = copy.copy(self)
+        stage.name, stage.line = name, line
+        stage.variables = Variables(self.variables)
+        stage.arguments = {}
+        stage.files, stage.folders = dict(self.files), dict(self.folders)
+        stage.has_cmd = False
+        return stage
 
     def take(self, line: int, name: str, rest: str) -> None:
-        """Take an instruction."""
         known = ChainMap(self.variables.known, self.arguments)
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)
             self.has_command = True
-            if not self.has_cmd:  # that of the base image is dropped
+            if not self.has_cmd:  # ENTRYPOINT removes the CMD of the base
                 self.command = ()
         elif name == "CMD":
             self.command = self.words(line, rest)
@@ -198,7 +196,7 @@ class Stage:
             self.installs = "".join(releases[-1:]) or self.installs
 
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
-        """Return the words of ENTRYPOINT or CMD."""
+        """Return the words of an ENTRYPOINT or a CMD."""
         words = exec_form(rest)
         if words is not None:
             return words_at(words, self.build.source, line)
@@ -207,20 +205,20 @@ class Stage:
         return tuple(Word(text, self.build.source, line, end, block=True) for text in shell)
 
     def copy(self, words: Sequence[str], known: Mapping[str, str]) -> None:
-        """Note the files and folders that are copied from the context of the build."""
+        """Note the files and folders that COPY takes from the build context."""
         *names, to = [word for word in words if not word.startswith("--")] or [""]
         staged = any(word.startswith("--from") for word in words)
         self.adds = self.adds or staged or not all(name.endswith(_NO_PROGRAMS) for name in names)
         to = expand(to, known, DOCKERFILE)
-        read = self.build.read
+        copied = self.build.copied
         for name in () if staged else (expand(name, known, DOCKERFILE) for name in names):
             if UNKNOWN in name:
                 continue
             places = [os.path.normpath(f"{folder}/{name}") for folder in self.build.contexts]
             path = next(filter(os.path.exists, places), places[0])
-            if path not in read and len(read) < _MAX_COPIES:
-                read[path] = self.build.source.near(path, "", guessed=path != places[0])
-            found = read.get(path)
+            if path not in copied and len(copied) < _MAX_COPIES:
+                copied[path] = self.build.source.near(path, "", guessed=path != places[0])
+            found = copied.get(path)
             if found is None:
                 self.folders[posixpath.normpath(posixpath.join(self.directory, to))] = places
             else:
@@ -233,15 +231,15 @@ class Stage:
 def files_below(
     folders: Mapping[str, Sequence[str]], words: Sequence[Word], directory: str, source: Source
 ) -> dict[str, File]:
-    """Return the files that words name below folders, by their paths there.
+    """Return the files in `folders` that words name, by their paths in the container.
 
-    `folders` has for each path there the paths that it may have here.
+    `folders` maps a path in the container to paths that it may have here.
     """
     found: dict[str, File] = {}
     for word in words[:_MAX_WORDS]:
         path = posixpath.normpath(posixpath.join(directory, word.text))
-        for there, places in folders.items():
-            below = path.removeprefix(there.rstrip("/") + "/")
+        for folder, places in folders.items():
+            below = path.removeprefix(folder.rstrip("/") + "/")
             for place in places if below != path else ():
                 file = source.near(f"{place}/{below}", "", guessed=True)
                 if file is not None:
@@ -251,10 +249,9 @@ def files_below(
 
 
 def instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield each instruction: its line, its name, and the rest.
+    """Yield the line, the name and the arguments of each instruction.
 
-    A rest with several lines keeps them, each with a backslash at its end: a shell reads them the
-    same way, and the lines can be counted.
+    Lines that are joined keep a backslash and a newline between them, as a shell expects it.
     """
     lines = enumerate(text.split("\n"), 1)
     escape = _ESCAPE.match(text)
@@ -267,7 +264,7 @@ def instructions(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def exec_form(rest: str) -> list[str] | None:
-    """Return the words of the exec form; None if it is the shell form."""
+    """Return the words of the exec form, `["a", "b"]`; None if it is the shell form."""
     if not rest.startswith("["):
         return None
     try:
@@ -280,9 +277,9 @@ def exec_form(rest: str) -> list[str] | None:
 def pairs(
     rest: str, known: Mapping[str, str], *, old: bool = False
 ) -> Iterator[tuple[str, str | None, int]]:
-    """Yield what ENV and ARG name: `A=1 B="x y"`, or the `old` form of ENV, `A the rest`.
+    """Yield the name, the value (or None) and the line (from 0) of each pair of ENV or ARG.
 
-    Each with its value, None if it has none, and its line, counted from 0.
+    `old`: it may have the old form of ENV, `NAME the rest`.
     """
     name, _, value = rest.partition(" ")
     if old and value and "=" not in name:

@@ -1,9 +1,8 @@
-"""Servers that YAML starts from fields of its own, whatever it is for.
+"""Servers that fields of YAML start, whatever tool the file is for.
 
-Nothing here is a list of tools. Jobs of SkyPilot, workflows of GitHub, values of charts and objects
-of operators differ in what they call their fields, not in what stands in them: a script, a command,
-options of vLLM, or no more than that vLLM is the engine. What a container starts is not looked at
-here: `kubernetes` and `compose` know more of it.
+No tool is listed here. Jobs of SkyPilot, workflows of GitHub, values of charts and objects of
+operators have different names for their fields, but the same content: a script, a command, options
+of vLLM, or only the name of the engine. `kubernetes` and `compose` read the containers.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
 
-from eplb_launch.check import images, shell_files
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import images, shell_files, yaml_tree
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
-from eplb_launch.check.sources import OF_A_COMMAND, OF_A_WORD, TOO_MUCH, YAML, Source
+from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.state import ANY_WORDS
@@ -29,40 +26,29 @@ from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
-# The nodes that are somebody else's, by their id: whether they start something.
-Others: TypeAlias = Mapping[int, bool]
-
-
-# Most take variables as a container does. What they start cannot be wrapped from there.
+# Most operators take variables as a container does. The launcher cannot wrap what they start.
 OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
 COMMAND = Place("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
-# Names of fields, in lower case and without "_" and "-".
-_ENVIRONMENTS = frozenset(
-    ("env", "envs", "envvars", "environment", "environmentvariables", "extraenv", "variables")
+# These match names of fields in lower case, without "_" and "-".
+_ENVIRONMENTS = re.compile(r"envs?|envvars|environment|environmentvariables|extraenv|variables")
+_SCRIPTS = re.compile(
+    r"afterscript|bash|beforescript|cmd|commands?|customcommand|entrypoint|inline|inlinescript|run"
+    r"|scripts?|setup|shell|source|startcommand|startupscript|userdata"
 )
-_SCRIPTS = frozenset(
-    (
-        *("afterscript", "bash", "beforescript", "cmd", "command", "commands", "customcommand"),
-        *("entrypoint", "inline", "inlinescript", "run", "script", "scripts", "setup", "shell"),
-        *("source", "startcommand", "startupscript", "userdata"),
-    )
+_ENGINES = re.compile(
+    r"backend|backendframework|engine|enginetype|framework|inferenceengine|runtime|runtimeengine"
+    r"|servingengine|type"
 )
-# Texts for people, probes, and schemas.
-_NOT_LOOKED_AT = re.compile(
+# These fields hold texts for people, probes or schemas.
+_SKIPPED = re.compile(
     r"^(?:annotations|comments?|description|doc|documentation|examples?|help|message|name|notes"
     r"|prompt|readme|summary|title|healthcheck|prestop|openapiv3schema|(?:pattern)?properties)$"
     r"|probe$"
 )
-_ENGINES = frozenset(
-    (
-        *("backend", "backendframework", "engine", "enginetype", "framework", "inferenceengine"),
-        *("runtime", "runtimeengine", "servingengine", "type"),
-    )
-)
-# These have options of the same names.
+# The options of these engines have names that vLLM uses too.
 _OTHER_ENGINES = ("sglang", "trtllm", "tensorrt")
-# Groups of objects that start no server from fields of their own: they route, watch or scale one.
+# Objects of these groups start no server from their own fields: they route, watch or scale one.
 _NO_OPERATORS = ("k8s.io", "istio.io", "coreos.com", "keda.sh", "openshift.io")
 _IMAGES = (
     *(("image",), ("image_id",), ("resources", "image_id"), ("container",), ("docker_image",)),
@@ -70,20 +56,20 @@ _IMAGES = (
 )
 _MAX_NODES = 200_000
 _MAX_WORDS = 2_000
-_OF_A_DOCUMENT = 300  # in a text: what it takes to begin one
-_DEEP = 3  # texts of YAML inside texts of YAML
-_SHOWN = 5  # keys of a path
-# A line that begins with an option goes on with the command: who reads the field splits at blanks.
+_DOCUMENT_COST = 300
+_MAX_NESTED = 3  # texts of YAML inside texts of YAML
+_SHOWN_KEYS = 5
+# The program that reads a script field splits it at blanks: an option on a new line is an argument.
 _OPTION_LINE = re.compile(r"(?<!\\)(?=\n[ \t]*--?[A-Za-z])")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OPTIONS = re.compile(r"(?:^|\s)--(?:enable-eplb|eplb-config|all2all-backend)\b")
-_SELECTS = re.compile(r"[sS]elector$")
-_ENV = re.compile(r"environment$|_env$")
+_SELECTOR = re.compile(r"[sS]elector$")
+_ENVIRONMENT_SUFFIX = re.compile(r"environment$|_env$")
 
 
 class Fields(Kind):
-    """A document of YAML that is of no other kind, and has fields that start a server."""
+    """A document of YAML that no other kind takes, with fields that start a server."""
 
     title = "YAML that starts vLLM"
     form = YAML
@@ -94,38 +80,35 @@ class Fields(Kind):
         self.found: list[Task] = []
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
-        """Take a document, if a server may come of it."""
+        """Take a document if its fields start something."""
         if document is None or document.kind == TEXT or not any(hint in text for hint in HINTS):
             return False
-        before = len(self.found)
-        for task in tasks(source, document, {}):
-            if not source.spend(OF_A_WORD * len(task.variables.known)):
-                break
-            self.found.append(task)
-        return len(self.found) > before
+        found = list(tasks(source, document, {}))
+        self.found += found
+        return bool(found)
 
     def leftover(self) -> Iterator[Task]:
         yield from self.found
 
 
-class _At(Record):
-    """A node, and what is around it."""
+class _Field(Record):
+    """A node of a document, and where it stands."""
 
     node: Node
     path: tuple[str, ...] = ()
-    above: tuple[Node, ...] = ()  # all maps above, the innermost first
+    above: tuple[Node, ...] = ()  # the maps around it, the innermost first
 
     @property
     def key(self) -> str:
-        """The last key of the path, plain."""
+        """The last key of the path."""
         return _plain(self.path[-1]) if self.path else ""
 
-    def below(self, node: Node, key: str = "") -> _At:
-        path = (*self.path, key) if key else self.path
-        return _At(node, path, (self.node, *self.above) if self.node.kind == MAP else self.above)
+    def child(self, node: Node, *key: str) -> _Field:
+        above = (self.node, *self.above) if self.node.kind == MAP else self.above
+        return _Field(node, (*self.path, *key), above)
 
     def is_vllm(self) -> bool:
-        """Whether vLLM is the engine here: the nearest map that names an engine counts."""
+        """Whether vLLM is the engine here: the nearest map or key that names an engine decides."""
         for node, key in itertools.zip_longest(self.above, reversed(self.path), fillvalue=None):
             named = {_engine(key or ""), _engine_of(node) if node is not None else None}
             if named != {None}:
@@ -133,30 +116,36 @@ class _At(Record):
         return False
 
 
-def tasks(source: Source, document: Node, others: Others) -> Iterator[Task]:
-    """Yield what the fields of a document start, as far as there may be room for it."""
-    most = source.room // OF_A_COMMAND + 1
-    for number, task in enumerate(_Reader(source, document, others).tasks()):
-        if number == most:
+def tasks(source: Source, document: Node, containers: Mapping[int, bool]) -> Iterator[Task]:
+    """Yield what the fields of a document start, within the budget of its file.
+
+    `containers`, by the ids of their nodes, are skipped. The value says whether one has a command.
+    """
+    most = source.budget // COMMAND_COST
+    for number, task in enumerate(_Search(source, document, containers).tasks()):
+        if number > most:
             source.say(TOO_MUCH)
+        if number > most or not source.spend(WORD_COST * len(task.variables.known)):
             return
         yield task
 
 
-class _Reader:
-    def __init__(self, source: Source, document: Node, others: Others) -> None:
+class _Search:
+    """The search of one document for fields that start a server."""
+
+    def __init__(self, source: Source, document: Node, containers: Mapping[int, bool]) -> None:
         self.source = source
         self.document = document
-        self.others = others
-        self.started = 0  # by others
+        self.containers = containers
+        self.commands = 0  # of containers
         self.seen: set[int] = set()
-        self.inner: list[Node] = []  # kept, so that no other node gets the id of one
+        self.inner: list[Node] = []  # documents inside texts: kept, so that no id is used twice
         kind, name = document.string("kind"), document.string("metadata", "name")
         group = document.string("apiVersion").rpartition("/")[0]
         self.title = f"{kind}/{name or '?'}" if kind and group else ""
         spec = document.get("spec")
-        selects = spec is not None and any(_SELECTS.search(key) for key in spec.entries())
-        # A route or a policy names the engine of pods that other objects start.
+        # An object with a selector, such as a route, names the engine of pods that others start.
+        selects = spec is not None and any(_SELECTOR.search(key) for key in spec.entries())
         self.operator = "." in group and not group.endswith(_NO_OPERATORS) and not selects
 
     @functools.cached_property
@@ -168,105 +157,102 @@ class _Reader:
         return images.brings(self.source.text)
 
     def tasks(self) -> Iterator[Task]:
-        at = _At(self.document)
+        field = _Field(self.document)
         kind = self.document.string("kind").lower()
         if self.operator and "vllm" in kind and self.document.at("spec", "model") is not None:
-            yield from self.or_engine(at, self.document.line, [at])
+            yield from self.of_engine(field, self.document.line, [field])
         else:
-            yield from self.walk([at])
+            yield from self.walk([field])
 
-    def or_engine(self, at: _At, line: int, todo: list[_At], depth: int = 0) -> Iterator[Task]:
-        """Yield what a node with vLLM as its engine starts: a server, also if no field says how.
-
-        `line` is where the engine is named.
-        """
-        before, found = self.started, False
+    def of_engine(
+        self, field: _Field, line: int, todo: list[_Field], depth: int = 0
+    ) -> Iterator[Task]:
+        """Yield what a map starts that names vLLM at `line`: one server at least."""
+        before, found = self.commands, False
         for task in self.walk(todo, depth):
             found = True
             yield task
-        if not found and self.started == before:
+        if not found and self.commands == before:
             why = "vLLM is its engine, and no field that is read here says how it is started"
-            text = "\n".join(self.lines[at.node.line - 1 : at.node.end])
-            yield self.task(at, OPERATOR, line, ()).replace(unreadable=why, about=text)
+            text = "\n".join(self.lines[field.node.line - 1 : field.node.end])
+            yield self.task(field, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
-    def walk(self, todo: list[_At], depth: int = 0) -> Iterator[Task]:
-        """Yield what is started below the nodes to do, the last of them first."""
+    def walk(self, todo: list[_Field], depth: int = 0) -> Iterator[Task]:
+        """Yield what is started in some fields and below them, the last field first."""
         while todo and len(self.seen) < _MAX_NODES:
-            at = todo.pop()
-            if id(at.node) in self.seen or len(at.above) > nodes.DEPTH:
+            field = todo.pop()
+            node = field.node
+            if id(node) in self.seen or len(field.above) > yaml_tree.DEPTH:
                 continue
-            self.seen.add(id(at.node))
-            if id(at.node) in self.others:
-                self.started += self.others[id(at.node)]
-                continue
-            if at.node.kind == TEXT:
-                yield from self.text(at, depth)
-            elif at.node.kind == LIST:
-                task = self.command(at)
+            self.seen.add(id(node))
+            if id(node) in self.containers:
+                self.commands += self.containers[id(node)]
+            elif node.kind == TEXT:
+                yield from self.text(field, depth)
+            elif node.kind == LIST:
+                task = self.command(field)
                 if task is not None:
                     yield task
                 else:
-                    todo += [at.below(item) for item in reversed(at.node.items)]
-            elif options := self.settings(at):
-                yield self.options(at, options[0].line, options)
+                    todo += [field.child(item) for item in reversed(node.items)]
+            elif options := self.settings(field):
+                yield self.options(field, options[0].line, options)
+            elif line := self.engine_line(node):
+                yield from self.of_engine(field, line, self.children(field), depth)
             else:
-                inside = self.inside(at)
-                line = self.engine(at.node)
-                if line:
-                    yield from self.or_engine(at, line, inside, depth)
-                else:
-                    todo += inside
+                todo += self.children(field)
 
-    def inside(self, at: _At) -> list[_At]:
-        """Return what is to be looked at in a map, the last first."""
-        own = () if at.above or not self.title else ("metadata", "status")
-        entries = reversed(at.node.entries().items())
+    def children(self, field: _Field) -> list[_Field]:
+        """Return the fields of a map that are searched, the last first."""
+        skipped = ("metadata", "status") if self.title and not field.above else ()
         return [
-            at.below(value, key)
-            for key, value in entries
-            if not _NOT_LOOKED_AT.search(_plain(key))
-            and key not in own
-            and not _is_environment(key)
+            field.child(value, key)
+            for key, value in reversed(field.node.entries().items())
+            if key not in skipped and not _SKIPPED.search(_plain(key)) and not _is_environment(key)
         ]
 
-    def engine(self, node: Node) -> int:
-        """Return the line where a map says that vLLM is its engine; 0 if it does not."""
+    def engine_line(self, node: Node) -> int:
+        """Return the line where a map says that vLLM is its engine; 0 if it does not say so."""
         for key, value in node.pairs:
             name = _plain(key.text)
-            named = self.operator and name in _ENGINES and value.text.lower().startswith("vllm")
-            if named or (name == "vllmconfig" and value.kind == MAP):
+            named = _ENGINES.fullmatch(name) and value.text.lower().startswith("vllm")
+            if (self.operator and named) or (name == "vllmconfig" and value.kind == MAP):
                 return key.line
         return 0
 
-    def text(self, at: _At, depth: int) -> Iterator[Task]:
-        """Yield what a text starts: a script, options, or YAML that has such fields."""
-        text = at.node.text
-        if "```" in text:  # a document
+    def text(self, field: _Field, depth: int) -> Iterator[Task]:
+        """Yield what a text starts: a script, YAML with such fields, or options."""
+        text = field.node.text
+        if "```" in text:  # Markdown
             return
-        if at.key in _SCRIPTS and "vllm" in text:
-            yield self.script(at, word(at.node, self.source))
-        elif "\n" in text and any(hint in text for hint in HINTS):
-            found = list(self.yaml(at, depth))
-            if not found and ENTRY_POINT.search(text):
-                found = [self.script(at, word(at.node, self.source))]
-            yield from found
-        elif ENTRY_POINT.search(text):
-            yield self.script(at, word(at.node, self.source))
-        elif _OPTIONS.search(text) and at.is_vllm():
-            yield self.option_text(at)
+        found = False
+        is_script = bool(_SCRIPTS.fullmatch(field.key)) and "vllm" in text
+        if not is_script and "\n" in text and any(hint in text for hint in HINTS):
+            for task in self.yaml(field, depth):
+                found = True
+                yield task
+        if found:
+            return
+        given = word(field.node, self.source)
+        if is_script or ENTRY_POINT.search(text):
+            yield self.script(field, given)
+        elif _OPTIONS.search(text) and field.is_vllm():
+            command = given.replace(text=f'vllm serve model "$@" {text}')
+            yield self.script(field, command).replace(place=OPERATOR)
 
-    def yaml(self, at: _At, depth: int) -> Iterator[Task]:
-        """Yield what YAML in a text starts: values of a chart in an object of Argo CD or Flux."""
-        if depth >= _DEEP or ":" not in at.node.text or not self.source.spend(_OF_A_DOCUMENT):
+    def yaml(self, field: _Field, depth: int) -> Iterator[Task]:
+        """Yield what YAML in a text starts: Argo CD and Flux have values of charts in texts."""
+        text = field.node.text
+        if depth >= _MAX_NESTED or ":" not in text or not self.source.spend(_DOCUMENT_COST):
             return
-        for _, document in nodes.documents(at.node.text, at.node.line):
-            if not isinstance(document, nodes.Problem) and document.kind == MAP:
+        for _, document in yaml_tree.documents(text, field.node.line):
+            if not isinstance(document, yaml_tree.Problem) and document.kind == MAP:
                 self.inner.append(document)
-                yield from self.walk([at.replace(node=document)], depth + 1)
+                yield from self.walk([field.replace(node=document)], depth + 1)
 
-    def command(self, at: _At) -> Task | None:
-        """Return what a list starts that is a command, a script line by line, or options."""
-        items = at.node.items[:_MAX_WORDS]
+    def command(self, field: _Field) -> Task | None:
+        """Return what a list of texts starts: a command, the lines of a script, or options."""
+        items = field.node.items[:_MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
         texts = [item.text for item in items]
@@ -275,70 +261,66 @@ class _Reader:
             first = texts[0].rpartition("/")[2]
             listed = not any(map(ENTRY_POINT.search, texts)) and "\n" not in "".join(texts)
             if listed or first in SHELLS or first in WRAPPERS:
-                return self.task(at, COMMAND, words[0].line, tuple(words))
-            return self.script(at, _lines(items, self.source))
+                return self.task(field, COMMAND, words[0].line, tuple(words))
+            return self.script(field, _lines(items, self.source))
         marked = [w for w in words if w.text.partition("=")[0].partition(".")[0] in MARKS]
-        if (marked or at.key == "extraargs") and at.is_vllm():
-            return self.options(at, (marked or words)[0].line, words)
+        if (marked or field.key == "extraargs") and field.is_vllm():
+            return self.options(field, (marked or words)[0].line, words)
         return None
 
-    def script(self, at: _At, text: Word) -> Task:
-        """Return the task of a script; what it gets as parameters is not known."""
-        before = words_at(("bash", "-c"), self.source, text.line)
-        text = text.replace(text=_OPTION_LINE.sub(r"\\", text.text))
-        words = (*before, text, *words_at(("bash", ANY_WORDS), self.source, text.line))
-        return self.task(at, shell_files.PLACE, text.line, words)
-
-    def options(self, at: _At, line: int, given: Sequence[Word]) -> Task:
-        """Return the server that gets these options, and others that are not known."""
-        before = words_at(("vllm", "serve", "model", UNKNOWN), self.source, line)
-        return self.task(at, OPERATOR, line, (*before, *given))
-
-    def option_text(self, at: _At) -> Task:
-        """Return the server that is given the options in a text."""
-        given = word(at.node, self.source)
-        return self.script(at, given.replace(text=f'vllm serve model "$@" {given.text}')).replace(
-            place=OPERATOR
+    def script(self, field: _Field, text: Word) -> Task:
+        """Return the task of a script. Its parameters are not known."""
+        text = text.replace(text=_OPTION_LINE.sub(r" \\", text.text))
+        shell, parameters = (
+            words_at(given, self.source, text.line)
+            for given in (("bash", "-c"), ("bash", ANY_WORDS))
         )
+        return self.task(field, shell_files.PLACE, text.line, (*shell, text, *parameters))
 
-    def settings(self, at: _At) -> list[Word]:
-        """Return the words of the options that a map of vLLM's has: `enable-eplb: true`."""
-        entries = at.node.entries()
+    def options(self, field: _Field, line: int, given: Sequence[Word]) -> Task:
+        """Return the server that gets these options. It may get more, which are not known."""
+        before = words_at(("vllm", "serve", "model", UNKNOWN), self.source, line)
+        return self.task(field, OPERATOR, line, (*before, *given))
+
+    def settings(self, field: _Field) -> list[Word]:
+        """Return the options of vLLM that a map has as keys: `enable-eplb: true`."""
+        entries = field.node.entries()
         names = {key: f"--{_CAMEL.sub('-', key).lower().replace('_', '-')}" for key in entries}
-        if not at.path or not any(name in MARKS for name in names.values()) or not at.is_vllm():
+        if (
+            not field.path
+            or not any(name in MARKS for name in names.values())
+            or not field.is_vllm()
+        ):
             return []
-        found: list[Word] = []
-        for key, value in entries.items():
-            if names[key] in OPTIONS:
-                found += _option(names[key], value, self.source)
-        return found
+        return [
+            word
+            for key, value in entries.items()
+            if names[key] in OPTIONS
+            for word in _option(names[key], value, self.source)
+        ]
 
-    def task(self, at: _At, place: Place, line: int, words: tuple[Word, ...]) -> Task:
-        """Return the task of a field, with the image and the environment that stand around it."""
-        image = _image(at)
-        variables = _environment(at, self.source)
+    def task(self, field: _Field, place: Place, line: int, words: tuple[Word, ...]) -> Task:
+        """Return the task of a field, with the image and the variables around it."""
+        variables = _variables(field, self.source)
         if place is not shell_files.PLACE:
-            words = tuple(w.replace(text=_templated(w.text, variables)) for w in words)
+            words = tuple(w.replace(text=_without_variables(w.text, variables)) for w in words)
         return Task(
             place,
-            " ".join(part for part in (self.title, ".".join(at.path[-_SHOWN:])) if part),
+            " ".join(filter(None, (self.title, ".".join(field.path[-_SHOWN_KEYS:])))),
             self.source,
             line,
             words,
             variables,
-            image=image,
+            image=_image(field),
             adds=self.adds,
         )
 
 
-def _templated(text: str, variables: Variables) -> str:
-    """Return a word with its variables as UNKNOWN: whoever reads the field puts in their values."""
-
-    def value(match: re.Match[str]) -> str:
-        variables.missing[f"${match[1]}"] = None
-        return UNKNOWN
-
-    return _VARIABLE.sub(value, text)
+def _without_variables(text: str, variables: Variables) -> str:
+    """Return a word with UNKNOWN for each variable: the program that reads the field sets it."""
+    names = (match[1] for match in _VARIABLE.finditer(text))
+    variables.missing.update((f"${name}", None) for name in names)
+    return _VARIABLE.sub(UNKNOWN, text)
 
 
 def _plain(key: str) -> str:
@@ -346,7 +328,7 @@ def _plain(key: str) -> str:
 
 
 def _lines(items: Sequence[Node], source: Source) -> Word:
-    """Return a script that is a list of lines, each on the line that it has in the file."""
+    """Return a list of lines as a script, in which each line stands where it is in the file."""
     first = items[0].line
     text = items[0].text
     for item in items[1:]:
@@ -355,91 +337,87 @@ def _lines(items: Sequence[Node], source: Source) -> Word:
 
 
 def _option(name: str, value: Node, source: Source) -> Iterator[Word]:
-    """Yield the words of an option as a map has it; an empty value is a switch."""
-    flag = OPTIONS[name][1] is True
+    """Yield the words of an option that is a key of a map."""
+    is_flag = OPTIONS[name][1] is True
     text = json.dumps(_json(value)) if value.kind != TEXT else value.text
-    if flag and text.lower() in ("false", "no", "off", "0"):
+    if is_flag and text.lower() in ("false", "no", "off", "0"):
         name = f"--no-{name[2:]}"
     yield Word(name, source, value.line)
-    if not flag:
+    if not is_flag:
         yield word(value, source, text)
 
 
 def _json(node: Node) -> object:
-    """Return what a node is as a value of JSON; none is as deep as a document may be."""
     if node.kind == MAP:
         return {key: _json(value) for key, value in node.entries().items()}
     if node.kind == LIST:
         return [_json(item) for item in node.items]
-    if node.plain:
-        try:
-            return json.loads(node.text.lower())
-        except ValueError:
-            pass
-    return node.text
+    try:
+        return json.loads(node.text.lower()) if node.plain else node.text
+    except ValueError:
+        return node.text
 
 
-def _image(at: _At) -> str:
+def _image(field: _Field) -> str:
     """Return the image that the nearest map names; "" for none."""
-    for node in at.above:
-        for path in _IMAGES:
-            found = node.at(*path)
-            if found is not None and found.kind == TEXT and found.text:
+    for node in field.above:
+        for found in (*(node.at(*path) for path in _IMAGES), node):
+            if found is None:
+                continue
+            if found.text:
                 return found.text.removeprefix("docker:")
-            if found is not None and found.kind == MAP:
-                name = found.string("repository") or found.string("name")
-                tag = found.string("tag")
-                if name:
-                    return f"{name}:{tag}" if tag else name
-        if node.string("repository") and node.string("tag"):
-            return f"{node.string('repository')}:{node.string('tag')}"
+            name, tag = found.string("repository"), found.string("tag")
+            if found is not node:
+                name = name or found.string("name")
+            if name and (tag or found is not node):
+                return f"{name}:{tag}" if tag else name
     return ""
 
 
 def _is_environment(key: str) -> bool:
-    return _plain(key) in _ENVIRONMENTS or bool(_ENV.search(key))
+    return bool(_ENVIRONMENTS.fullmatch(_plain(key)) or _ENVIRONMENT_SUFFIX.search(key))
 
 
-def _environment(at: _At, source: Source) -> Variables:
-    """Return the variables that the maps around a field set; the innermost counts."""
+def _variables(field: _Field, source: Source) -> Variables:
+    """Return the variables that the maps around a field set. The innermost map wins."""
     found = Variables()
-    for node in reversed(at.above):
+    for node in reversed(field.above):
         for key, value in _environments(node):
-            if _plain(key) in _ENVIRONMENTS or _ENV.sub("", key).rstrip("_") in at.path:
+            owner = _ENVIRONMENT_SUFFIX.sub("", key).rstrip("_")
+            if _ENVIRONMENTS.fullmatch(_plain(key)) or owner in field.path:
                 _set(found, value, source)
     return found
 
 
-@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+@functools.lru_cache(maxsize=yaml_tree.DEPTH)  # each field below the map asks again
 def _environments(node: Node) -> list[tuple[str, Node]]:
-    """Return the keys of a map that stand for variables, with their values."""
+    """Return the entries of a map that hold variables."""
     return [(key, value) for key, value in node.entries().items() if _is_environment(key)]
 
 
 def _engine(text: str) -> bool | None:
-    """Return whether a text names vLLM: False where it names another engine; None: neither."""
+    """Whether a text names vLLM; False where it names another engine, None where it names none."""
     text = text.lower()
     if any(other in text for other in _OTHER_ENGINES):
         return False
     return "vllm" in text or None
 
 
-@functools.lru_cache(maxsize=nodes.DEPTH)  # for each field below it
+@functools.lru_cache(maxsize=yaml_tree.DEPTH)  # each field below the map asks again
 def _engine_of(node: Node) -> bool | None:
     return _engine(" ".join(f"{key} {value.text}" for key, value in node.entries().items()))
 
 
 def _set(found: Variables, node: Node, source: Source) -> None:
-    """Set what is a map of variables, or a list of NAME=VALUE or of names and values."""
+    """Set the variables of a map, or of a list of NAME=VALUE or of maps with `name` and `value`."""
     for name, value in node.entries().items():
         text = value.text if value.kind == TEXT else UNKNOWN
         found.set(name, text, source, value.line, f'{name}: "{CAP}"')
     for item in node.items[:_MAX_WORDS]:
         name, equals, text = item.text.partition("=")
-        given = item.get("value")
         if equals:
             found.set(name, text, source, item.line, f"{name}={CAP}")
-        elif item.string("name"):
-            known = given.text if given is not None and given.kind == TEXT else UNKNOWN
-            line = given.line if given is not None else item.line
-            found.set(item.string("name"), known, source, line, f"value: '{CAP}'")
+        elif name := item.string("name"):
+            given = item.get("value") or item
+            known = given.text if given is not item and given.kind == TEXT else UNKNOWN
+            found.set(name, known, source, given.line, f"value: '{CAP}'")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from eplb_launch.assessment import Assessment
 from eplb_launch.check import images, launcher
 from eplb_launch.check.model import OK_STATES, Fix
-from eplb_launch.check.tasks import Limit, Task
+from eplb_launch.check.tasks import CapLine, Task
 from eplb_launch.entrypoints import VLLM
 from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.plans import Plan
@@ -37,7 +37,7 @@ def ways(task: Task, server: Server, plan: Plan, found: Assessment) -> tuple[Fix
     if found.cause in _WRONG_VALUES:
         change = _change(task, plan.current) if plan.current is not None else None
         return (change,) if change is not None else ()
-    refused = found.cause == "launcher-misused" and not launcher.lacks_dashes(server.prefixes)
+    refused = found.cause == "launcher-misused" and not launcher.lacks_dashes(server.wrappers)
     if found.state in OK_STATES or found.cause not in _FIXABLE or refused:
         return ()
     fixes = _wrap_or_set(task, server, plan.current)
@@ -64,7 +64,7 @@ def _variable_first(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
 def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, ...]:
     """Return both ways: to wrap the command, and to set the variable, which is `current` there."""
     program = _program(server)
-    if launcher.lacks_dashes(server.prefixes):
+    if launcher.lacks_dashes(server.wrappers):
         return (_dashes(task, server, program),)
     run = images.run_of(server)
     if run is not None:
@@ -79,7 +79,7 @@ def _wrap_or_set(task: Task, server: Server, current: str | None) -> tuple[Fix, 
     variable = _change(task, current)
     if (
         variable is None
-        and task.variables.limit is None
+        and task.variables.cap_line is None
         and (current is None or task.place.last_wins)
     ):
         variable = _variable(task)
@@ -97,28 +97,30 @@ def _dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
 
 def in_shell(task: Task, server: Server) -> bool:
     """Whether the words before a server are those of a line, and not of a list."""
-    shell = any(prefix.name == "sh" for prefix in server.prefixes)
+    shell = any(wrapper.name == "sh" for wrapper in server.wrappers)
     return shell or task.as_text or task.place.line
 
 
 def _change(task: Task, current: str | None) -> Fix | None:
     """Return the change of the line that the value is from; None where it is not known."""
     place = (
-        task.variables.limit if task.variables.known.get(VARIABLE) == current else _in_words(task)
+        task.variables.cap_line
+        if task.variables.known.get(VARIABLE) == current
+        else _in_words(task)
     )
     if place is None:
         return None
     return Fix(f"change what {place.source.path}:{place.line} says of {VARIABLE}", place.text)
 
 
-def _in_words(task: Task) -> Limit | None:
+def _in_words(task: Task) -> CapLine | None:
     """Return the one place in a command, or in its script, that sets the variable."""
     found = [(word, match) for word in task.words for match in _ASSIGNED.finditer(word.text)]
     if len(found) != 1:
         return None
     [(word, match)] = found
     line = word.line + word.text.count("\n", 0, match.start()) * word.block
-    return Limit(word.source, line, f"{VARIABLE}={CAP}")
+    return CapLine(word.source, line, f"{VARIABLE}={CAP}")
 
 
 def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
@@ -134,7 +136,7 @@ def _wrapped(task: Task, server: Server, program: Sequence[str]) -> Fix:
     if task.own_entry:
         how, form = task.place.own
         return Fix(how + note, form.format(listed))
-    if task.only_arguments or not task.place.begins or server.prefixes:
+    if task.only_arguments or not task.place.begins or server.wrappers:
         shown = " ".join(program)
         return Fix(f"put these words before {shown!r}{note}", two)
     begun = task.place.begins.format(f"{listed[:-1]}, …]")
@@ -167,7 +169,7 @@ def _of_run(run: images.Run, server: Server, program: str) -> Iterator[Fix]:
     yield Fix(f"give {run.engine} this option, before the image", f"-e {VARIABLE}={CAP}")
     if program:
         image = run.image or "IMAGE"
-        words = (word for prefix in server.prefixes for word in prefix.words)
+        words = (word for wrapper in server.wrappers for word in wrapper.words)
         if not server.entry or any(word.startswith("--entrypoint") for word in words):
             wrapped = f"--entrypoint eplb-launch {image} -- {program} …"
         else:

@@ -1,4 +1,4 @@
-"""Images: what a name says of vLLM's release and entry point; `docker run` in a script."""
+"""Images: the release and the entry point that a name implies; `docker run` commands."""
 
 from __future__ import annotations
 
@@ -11,38 +11,34 @@ from eplb_launch.vllm.releases import minor_release, release_of
 
 ENGINES = frozenset(name for name in WRAPPERS if "image" in row_of(name))
 _STARTS = ("create", "run")
-# The last parts of repositories whose tag is vLLM's version: those of docker/Dockerfile* of vLLM,
-# and of others who build under the same name.
+# Repositories whose tag is vLLM's version: docker/Dockerfile* of vLLM, and others like it.
 _NAMES = """
     vllm vllm-cpu vllm-cpu-env vllm-cpu-release-repo vllm-nonroot vllm-openai vllm-openai-cpu
     vllm-openai-nonroot vllm-openai-rocm vllm-openai-xpu vllm-sagemaker
 """
-_BY_TAG = frozenset(_NAMES.split())
-# All releases of vLLM are 0.N; another number counts the images of their publisher.
+_TAGGED_BY_VERSION = frozenset(_NAMES.split())
+_OWN_VERSIONS = "lmcache"  # it publishes images under vLLM's names, with versions of its own
+# All releases of vLLM are 0.N: another number is the publisher's.
 _TAG = re.compile(r"v?(0\.\d+(?:\.\d+)?(?:(?:rc|\.?dev|\.?post)\d+)*)(?:$|[-_+.])")
 _NAMED = re.compile(r"(?:^|[-_.])vllm[-_]?v?(0\.\d+(?:\.\d+)?)")  # rocm7.0.0_vllm_0.11.1_2025
-
-# These publish images under vLLM's names, with versions of their own.
-_OTHERS = ("lmcache",)
-
-# Images with vLLM, as they are published: none has this launcher.
+# Images as their publishers build them: they do not contain eplb-launch.
 _PUBLISHED = re.compile(
     r"^(?:(?:docker\.io|index\.docker\.io|public\.ecr\.aws/q9t5s3a7)/)?vllm/vllm-|^ghcr\.io/llm-d/"
     r"|^nvcr\.io/nvidia/(?:ai-dynamo/)?vllm|^lmcache/vllm-|^quay\.io/vllm/|^rocm/vllm"
 )
-# Folders that may be on PATH, or have modules of Python.
+# Folders that may be on PATH or contain Python modules.
 _PROGRAMS = re.compile(
     r"^/(?:$|opt\b|usr\b|bin\b|app\b|home\b|root/\.local|workspace)|eplb|venv|bin$"
 )
-# A step that installs the launcher, or may install it.
+# A step that may install eplb-launch.
 _BRINGS = re.compile(r"\b(?:install|add|sync|cp|curl|wget)\b")
 _LAUNCHER = re.compile(r"eplb|requirements|\s-r\b|\s\.(?:\s|$)")
-# Proxies, sidecars and other engines: their options may have the names of vLLM's.
+# Proxies, sidecars and other engines: some of their options have the names of vLLM's options.
 _OTHER = re.compile(r"sglang|trtllm|tensorrt|router|routing|sidecar|proxy|gateway|scheduler|-epp\b")
 
 
 def brings(text: str) -> bool:
-    """Whether a step in a text installs the launcher, or may."""
+    """Whether a step in a text may install eplb-launch."""
     if "--from" in text:
         return True
     lines = text.replace("\\\n", " ").split("\n")
@@ -51,44 +47,43 @@ def brings(text: str) -> bool:
 
 
 def split(image: str) -> tuple[str, str]:
-    """Return the last part of an image's repository and its tag; "" where there is none."""
-    rest = image.partition("@")[0].rpartition("/")[2]
-    name, _, tag = rest.partition(":")
+    """Return the name and the tag of an image, without its registry and digest."""
+    name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
     return name, tag
 
 
 def version(image: str) -> tuple[str | None, str]:
-    """Return vLLM's version that an image's name says, None if it says none, and why."""
+    """Return the vLLM version that an image's name gives, or None, and the source of the answer."""
     name, tag = split(image)
     if not image:
-        return None, "no image says it"
-    if tag:
-        own = not any(publisher in image.lower() for publisher in _OTHERS)
-        match = _TAG.match(tag) if own and name in _BY_TAG else None
-        match = match or (_NAMED.search(tag) if "vllm" in tag else None)
-        if match and minor_release(match[1]) is not None:
-            return match[1], f"the tag of the image, {tag}"
-    return None, "the image's name does not say it"
+        return None, "no image names it"
+    trusted = name in _TAGGED_BY_VERSION and _OWN_VERSIONS not in image.lower()
+    match = (_TAG.match(tag) if trusted else None) or (
+        _NAMED.search(tag) if "vllm" in tag else None
+    )
+    if match and minor_release(match[1]) is not None:
+        return match[1], f"the tag of the image, {tag}"
+    return None, "the image's name does not give it"
 
 
 def is_vllm(image: str) -> bool:
-    """Whether an image has vLLM in it, by its name."""
+    """Whether the name of an image says that vLLM is in it."""
     return "vllm" in split(image)[0]
 
 
 def is_bare(image: str, mounts: Iterable[str]) -> bool:
-    """Whether an image is as it was published, and no mount can bring a program."""
+    """Whether an image is as it was published, and no mount may bring a program."""
     published = _PUBLISHED.search(image) is not None
     return published and not any(_PROGRAMS.search(path) for path in mounts)
 
 
 def is_other(image: str) -> bool:
-    """Whether an image has another program than vLLM, by its name."""
+    """Whether the name of an image says that another program is in it."""
     return not is_vllm(image) and _OTHER.search(split(image)[0]) is not None
 
 
 def entry_point(image: str) -> tuple[str, ...]:
-    """Return the ENTRYPOINT of an image of vLLM's own, () if it is not known or there is none."""
+    """Return the ENTRYPOINT of one of vLLM's own images; () if it has none or is another image."""
     name, _ = split(image)
     if name not in ("vllm-openai", "vllm-openai-cpu", "vllm-openai-xpu", "vllm-openai-rocm"):
         return ()
@@ -98,32 +93,32 @@ def entry_point(image: str) -> tuple[str, ...]:
 
 
 class Run(Record):
-    """A `docker run`, or the same of another engine."""
+    """A `docker run` command, or that of another engine."""
 
     engine: str
-    image: str  # "" if it cannot be known
-    unread: tuple[str, ...]  # files of variables
+    image: str  # "" if it is not known
+    unread: tuple[str, ...]  # the --env-file files
     bare: bool = False  # the image is as it was published, and no mount may bring a program
 
     @property
     def entry(self) -> str:
-        """What the image starts by itself: "vllm serve"; "" if that is not known."""
+        """The program that the image starts, such as "vllm serve"; "" if it is not known."""
         words = entry_point(self.image)
         return words[-1] if "-m" in words else " ".join(words)
 
 
 def run_of(server: Server) -> Run | None:
-    """Return the `docker run` that a server is started with, None if there is none."""
-    for prefix in reversed(server.prefixes):
-        if prefix.name in ENGINES and any(word in _STARTS for word in prefix.words[:8]):
-            image = prefix.words[-1]  # the options end with it
-            service = any("compose" in word for word in prefix.words[:2])  # that is no image
-            known = "" if service or UNKNOWN in image else image
+    """Return the `docker run` command that starts a server; None if there is none."""
+    for wrapper in reversed(server.wrappers):
+        if wrapper.name in ENGINES and any(word in _STARTS for word in wrapper.words[:8]):
+            image = wrapper.words[-1]  # it follows the options
+            is_service = any("compose" in word for word in wrapper.words[:2])
+            known = "" if is_service or UNKNOWN in image else image
             # `-v HOST:PATH`, `--mount type=bind,..,target=PATH`
-            mounts = _values(prefix.words, "-v", "--volume", "--mount")
+            mounts = _values(wrapper.words, "-v", "--volume", "--mount")
             places = [place for mount in mounts for place in re.split("[:,=]", mount)]
-            files = tuple(f"{file} (--env-file)" for file in _values(prefix.words, "--env-file"))
-            return Run(prefix.name, known, files, is_bare(known, places))
+            files = tuple(f"{file} (--env-file)" for file in _values(wrapper.words, "--env-file"))
+            return Run(wrapper.name, known, files, is_bare(known, places))
     return None
 
 

@@ -21,32 +21,32 @@ _SYSTEM = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"
 _LAUNCHERS = (*NAMES, SINGLE_FILE)
 
 
-def is_there(prefixes: Sequence[Wrapper]) -> bool:
+def is_there(wrappers: Sequence[Wrapper]) -> bool:
     """Whether the launcher is among what stands before a server."""
-    return any(map(_is_launcher, prefixes))
+    return any(map(_is_launcher, wrappers))
 
 
-def lacks_dashes(prefixes: Sequence[Wrapper]) -> bool:
+def lacks_dashes(wrappers: Sequence[Wrapper]) -> bool:
     """Whether the launcher is there, without the "--" that it needs before its command."""
-    return any(_is_launcher(prefix) and "--" not in prefix.words for prefix in prefixes)
+    return any(_is_launcher(wrapper) and "--" not in wrapper.words for wrapper in wrappers)
 
 
-def options(prefixes: Sequence[Wrapper]) -> dict[str, Any] | None:
+def options(wrappers: Sequence[Wrapper]) -> dict[str, Any] | None:
     """Return the options that the launcher is given; None where it refuses them."""
     found: dict[str, Any] | None = {}
-    for prefix in filter(_is_launcher, prefixes):
-        names = [word.rpartition("/")[2] for word in prefix.words]
+    for wrapper in filter(_is_launcher, wrappers):
+        names = [word.rpartition("/")[2] for word in wrapper.words]
         start = next(i for i, name in enumerate(names) if name in _LAUNCHERS) + 1
-        if not any(UNKNOWN in word for word in prefix.words[start:]):
-            found = read([*prefix.words[start:], "command"])
+        if not any(UNKNOWN in word for word in wrapper.words[start:]):
+            found = read([*wrapper.words[start:], "command"])
     return found
 
 
-def _is_launcher(prefix: Wrapper) -> bool:
-    if prefix.name in images.ENGINES:
-        return False  # what it starts in the container is a prefix of its own
-    return prefix.name in _LAUNCHERS or any(
-        word.rpartition("/")[2] in _LAUNCHERS for word in prefix.words[:4]
+def _is_launcher(wrapper: Wrapper) -> bool:
+    if wrapper.name in images.ENGINES:
+        return False  # what it starts in the container is a wrapper of its own
+    return wrapper.name in _LAUNCHERS or any(
+        word.rpartition("/")[2] in _LAUNCHERS for word in wrapper.words[:4]
     )
 
 
@@ -76,9 +76,9 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
     and without a step that installs one.
     """
     run = images.run_of(server)
-    names = [prefix.name for prefix in server.prefixes]
+    names = [wrapper.name for wrapper in server.wrappers]
     inside = 1 + max(at for at, name in enumerate(names) if name == run.engine) if run else 0
-    found = next(filter(_is_launcher, server.prefixes[inside:]), None)
+    found = next(filter(_is_launcher, server.wrappers[inside:]), None)
     if found is None:
         return None
     path = next((word for word in found.words[:4] if NAME in word.replace("_", "-")), NAME)

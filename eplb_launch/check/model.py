@@ -1,4 +1,4 @@
-"""What a review says: servers with their assessment and fixes, and what was not read."""
+"""The results of a review: servers with their assessments and fixes, and what was not read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessm
 from eplb_launch.launch import LAUNCHER_FAILED
 from eplb_launch.model import Record
 
-# The words of `check` for the states of an Assessment, the worst first.
+# The verdict of `check` for each state of an Assessment, the worst first.
 OK = "ok"
 WORDS = {EXPOSED: "exposed", UNKNOWN: "unknown", CAPPED: OK, NOT_NEEDED: OK}
 OK_STATES = (CAPPED, NOT_NEEDED)
 VERDICTS = tuple(dict.fromkeys(WORDS.values()))
 
 _ALONE = "try the command that starts the server: eplb-launch explain -- CMD"
-# What settles an unknown verdict, by its cause.
+# How to settle an unknown verdict, by its cause.
 _SETTLES = {
     "release-not-known": "say which release it is with --vllm-version X.Y.Z",
     "config-not-read": "check that file together with this one",
@@ -32,7 +32,7 @@ _SETTLES = {
 
 class Fix(Record):
     how: str  # what to do with the text
-    text: str
+    text: str  # to paste
 
 
 class Finding(Record):
@@ -45,33 +45,33 @@ class Finding(Record):
     version_source: str = ""
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
-    lines: tuple[int, int] = (0, 0)  # the first and the last line of its words, if they are a list
-    asks: bool = True  # it has a word of EPLB, or of a low-latency backend
+    lines: tuple[int, int] = (0, 0)  # the first and the last line of its words
+    asks_for_eplb: bool = True  # its file names EPLB or a low-latency backend
 
     @property
-    def apart(self) -> bool:
-        """Whether it is unknown, and only what it reads at run time could ask for EPLB."""
-        return self.assessment.state == UNKNOWN and not self.asks
+    def not_asked_for(self) -> bool:
+        """Whether it is unknown, but only what it reads at run time could turn EPLB on."""
+        return self.assessment.state == UNKNOWN and not self.asks_for_eplb
 
     @property
     def verdict(self) -> str:
-        """The assessment in the words of `check`."""
+        """The state of the assessment as `check` names it."""
         return WORDS[self.assessment.state]
 
     @property
-    def covers(self) -> tuple[int, ...]:
-        """The lines that belong to it."""
+    def covered_lines(self) -> tuple[int, ...]:
+        """The lines of its file that belong to it."""
         first, last = self.lines
         return (self.line, *range(first, last + 1))
 
     @property
     def rank(self) -> int:
-        """The place of the verdict: a lower one is worse."""
+        """The rank of the verdict. A lower one is worse."""
         return VERDICTS.index(self.verdict)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What could not be read, and what would settle it, as lines; none if all could."""
+        """Lines that say what could not be read, and how to settle the verdict."""
         found = self.assessment
         unread = (f"could not be read: {', '.join(found.unread)}",) if found.unread else ()
         settles = _SETTLES.get(found.cause) if found.state == UNKNOWN else None
@@ -82,7 +82,7 @@ class Trouble(Record):
     """A file, or a part of one, that could not be read."""
 
     file: str
-    line: int  # 0: no particular one
+    line: int  # 0: the whole file
     message: str
 
 
@@ -95,7 +95,7 @@ class Mention(Record):
 
 
 class Issue(Record):
-    """What a scanner is told: a server that is not ok, or a warning of one."""
+    """A server that is not ok, or a warning about a server, for a code scanner."""
 
     finding: Finding
     rule: str  # EXPOSED, UNKNOWN or "warning"
@@ -105,34 +105,34 @@ class Issue(Record):
 
 
 class Review(Record):
-    """All that was found."""
+    """All results of `check`."""
 
     findings: tuple[Finding, ...]
     troubles: tuple[Trouble, ...]
-    files: int  # how many were read
-    idle: tuple[str, ...] = ()  # files that were named, and start nothing that check reads
+    files: int  # the number of files that were read
+    idle: tuple[str, ...] = ()  # files that were named, but start nothing that check reads
     mentions: tuple[Mention, ...] = ()
-    strict: bool = False  # unknown counts as exposed, and no server is `apart`
+    strict: bool = False  # an unknown server counts as exposed, whether it asks for EPLB or not
 
     @property
     def shown(self) -> tuple[Finding, ...]:
-        """The servers that are findings."""
-        return tuple(one for one in self.findings if self.strict or not one.apart)
+        """The servers that count, each in a line of the report."""
+        return tuple(one for one in self.findings if self.strict or not one.not_asked_for)
 
     @property
-    def apart(self) -> tuple[Finding, ...]:
-        """The servers that are no findings."""
-        return tuple(one for one in self.findings if one.apart and not self.strict)
+    def not_asked_for(self) -> tuple[Finding, ...]:
+        """The servers that do not count, because they do not ask for EPLB."""
+        return tuple(one for one in self.findings if one.not_asked_for and not self.strict)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many servers have which verdict."""
+        """The number of servers with each verdict."""
         verdicts = [finding.verdict for finding in self.shown]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
     @property
     def issues(self) -> Iterator[Issue]:
-        """What a scanner is told, in the order of the servers."""
+        """The results for a code scanner, in the order of the servers."""
         for one in self.shown:
             found = one.assessment
             if found.state not in OK_STATES:
@@ -147,7 +147,7 @@ class Review(Record):
 
     @property
     def status(self) -> int:
-        """The exit status: 1 where something is exposed, 125 where a file was not read."""
+        """The exit status: 1 if a server is exposed, else 125 if a file was not read, else 0."""
         bad = (EXPOSED, UNKNOWN) if self.strict else (EXPOSED,)
         if any(finding.assessment.state in bad for finding in self.findings):
             return 1

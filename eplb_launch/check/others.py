@@ -12,40 +12,33 @@ from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import Task
 from eplb_launch.check.yaml_tree import Node
 from eplb_launch.command.wrappers import READERS
+from eplb_launch.entrypoints import HINTS
 
 OTHER = "other"
-# Documents and programs deploy nothing: their lines are only listed.
-_DOCUMENTS = frozenset(
-    (
-        *(".adoc", ".csv", ".html", ".ipynb", ".jsonl", ".log", ".md", ".mdx", ".org", ".po"),
-        *(".pot", ".rst", ".svg", ".tex", ".txt"),
-    )
+# Names of files that deploy nothing. Their lines with an entry point are only listed.
+_DOCUMENT = re.compile(
+    r".+\.(?:adoc|csv|html|ipynb|jsonl|log|md|mdx|org|pot?|rst|svg|tex|txt)", re.DOTALL
 )
-_PROGRAMS = frozenset(
-    (
-        *(".c", ".cc", ".cpp", ".css", ".cu", ".go", ".h", ".java", ".js", ".jsx", ".kt", ".lua"),
-        *(".patch", ".diff", ".php", ".pl", ".proto", ".py", ".pyi", ".rb", ".rs", ".scala"),
-        *(".swift", ".ts", ".tsx"),
-    )
+_PROGRAM = re.compile(
+    r".+\.(?:c|cc|cpp|css|cu|go|h|java|jsx?|kt|lua|patch|diff|php|pl|proto|pyi?|rb|rs|scala|swift"
+    r"|tsx?)",
+    re.DOTALL,
 )
-# These files deploy something, in languages of their own.
-_SUFFIXES = frozenset(
-    (
-        *(".bat", ".bzl", ".cfg", ".cmd", ".conf", ".csh", ".cue", ".def", ".env", ".fish"),
-        *(".groovy", ".hcl", ".ini", ".j2", ".jinja", ".jinja2", ".jsonnet", ".just", ".libsonnet"),
-        *(".mk", ".nomad", ".nu", ".ps1", ".star", ".tcsh", ".tf", ".tmpl", ".toml", ".tpl"),
-    )
+# Names of files that deploy something, in a language that has no reader here.
+_DEPLOYED = re.compile(
+    r".+\.(?:bat|bzl|cfg|cmd|conf|csh|cue|def|env|fish|groovy|hcl|ini|j2|jinja2?|jsonnet|just"
+    r"|libsonnet|mk|nomad|nu|ps1|star|tcsh|tf|tmpl|toml|tpl)"
+    r"|(?:gnu)?makefile|jenkinsfile|justfile|tiltfile|vagrantfile",
+    re.DOTALL,
 )
-_NAMES = frozenset(
-    ("gnumakefile", "jenkinsfile", "justfile", "makefile", "tiltfile", "vagrantfile")
-)
-_SHOW = READERS - {"alias", "declare", "export", "local", "set", "test", "["}  # these may keep it
+# These programs show their words, and start none of them. (Those left out may keep them for later.)
+_SHOW = READERS - {"alias", "declare", "export", "local", "set", "test", "["}
 _COMMENT = re.compile(r"\s*(?:#|//|;|--\s|/?\*|<!--|\{#|\{\{-?\s*/\*|rem\b)", re.IGNORECASE)
-_MOST = 1000  # characters of a line that are looked at for more than its entry point
-_WORD = re.compile(r"(?:[\w.-]+: ?[|>]?-? ?)?[\"'&|;( ]*([\w./-]+)")
-_HINTS = ("vllm", "huggingfaceserver")
+_MAX_LINE = 1000  # characters of a line that are searched for more than an entry point
+_MAX_CONTINUED = 200  # lines of one command
+_FIRST_WORD = re.compile(r"(?:[\w.-]+: ?[|>]?-? ?)?[\"'&|;( ]*([\w./-]+)")
 _INTERPRETER = re.compile(r"#!.*\b(?:node|perl|python[\d.]*|ruby)\b")
-_WRITTEN = re.compile(
+_WRITES = re.compile(
     r"""\b(?:echo|printf)\s+(?:-\w+\s+)?(?P<quote>["'])(?P<text>.*)(?P=quote)\s*>>?\s*(?![&\s])(?!/dev/)"""
 )
 _HELP = re.compile(r"\s(?:--help(?:=\S+)?|-h|--version|-v)(?![\w-])")
@@ -59,19 +52,20 @@ class Other(Kind):
 
     @classmethod
     def is_named(cls, path: str) -> bool:
-        """Whether its name says that no other reader is to try it."""
+        """Whether its name says that no other kind may take it."""
         name = os.path.basename(path).lower()
-        return name in _NAMES or os.path.splitext(name)[1] in _SUFFIXES or bool(not_deployed(name))
+        return any(names.fullmatch(name) for names in (_DEPLOYED, _DOCUMENT, _PROGRAM))
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
-        """Take it, if there is an entry point in it."""
+        """Take a file if there is an entry point in it."""
         del document
-        if ENTRY_POINT.search(text):
+        found = ENTRY_POINT.search(text) is not None
+        if found:
             self.sources.append(source)
-        return bool(self.sources) and self.sources[-1] is source
+        return found
 
     def leftover(self) -> Iterator[Task]:
-        """Yield each line with an entry point; those of documents and programs only if named."""
+        """Yield each line with an entry point, of documents and programs only if they are named."""
         for source in self.sources:
             if not source.named and not_deployed(source.path, source.text):
                 continue
@@ -82,40 +76,39 @@ class Other(Kind):
                 text = lines[number - 1]
                 if why_no_server(text):
                     continue
-                for following in lines[number : number + 200]:
+                for following in lines[number : number + _MAX_CONTINUED]:
                     if not text.endswith("\\"):
                         break
                     text += f"\n{following}"
-                yield _guessed(source, text.lstrip("@-+ \t"), number, why)
+                yield _guess(source, text.lstrip("@-+ \t"), number, why)
 
 
-def _guessed(source: Source, text: str, line: int, why: str) -> Task:
+def _guess(source: Source, text: str, line: int, why: str) -> Task:
     return task(source, text, line, "").replace(guess=why, about=source.text)
 
 
 def written(source: Source, number: int, line: str) -> Iterator[Task]:
-    """Yield the script that a line writes to a file, with what it would start."""
-    match = _WRITTEN.search(line[:_MOST])
+    """Yield the script that a line writes to a file."""
+    match = _WRITES.search(line[:_MAX_LINE])
     if match and ENTRY_POINT.search(match["text"]):
         why = "this line writes a script, and what starts that is not known"
-        yield _guessed(source, match["text"], number, why)
+        yield _guess(source, match["text"], number, why)
 
 
 def not_deployed(path: str, text: str = "") -> str:
-    """Return what a file is, if it deploys nothing: by its name or its `#!`; "" for others."""
-    if _INTERPRETER.match(text):
-        return "a program"
-    suffix = os.path.splitext(path.lower())[1]
-    if suffix in _DOCUMENTS:
+    """Return what a file is that deploys nothing, by its name or its `#!`; "" for other files."""
+    name = os.path.basename(path).lower()
+    if _DOCUMENT.fullmatch(name) and not _INTERPRETER.match(text):
         return "a document"
-    return "a program" if suffix in _PROGRAMS else ""
+    return "a program" if _PROGRAM.fullmatch(name) or _INTERPRETER.match(text) else ""
 
 
 def entries(text: str) -> Iterator[int]:
-    """Yield the lines, counted from 1, each once, at which an entry point begins."""
+    """Yield the lines, counted from 1, at which an entry point begins."""
+    if not any(hint in text for hint in HINTS):  # much faster than the pattern
+        return
     line, at, last = 1, 0, 0
-    hinted = any(hint in text for hint in _HINTS)  # much faster than the pattern
-    for match in ENTRY_POINT.finditer(text) if hinted else ():
+    for match in ENTRY_POINT.finditer(text):
         line += text.count("\n", at, match.start())
         at = match.start()
         if line != last:
@@ -124,15 +117,13 @@ def entries(text: str) -> Iterator[int]:
 
 
 def why_no_server(line: str) -> str:
-    """Return why a line with an entry point starts no server; "" if that is not plain."""
+    """Return why a line with an entry point starts no server; "" where it may start one."""
     if "kubectl.kubernetes.io/last-applied-configuration" in line:
         return "a copy of the object, in an annotation of it"
     if _COMMENT.match(line):
         return "a comment"
-    match = _WORD.match(" ".join(line[:_MOST].split()).lstrip("@- \"'("))
+    match = _FIRST_WORD.match(" ".join(line[:_MAX_LINE].split()).lstrip("@- \"'("))
     first = match[1].rpartition("/")[2] if match else ""
     if first in _SHOW:
         return f"shown or looked for: {first}"
-    if _HELP.search(line):
-        return "only help, or the version"
-    return ""
+    return "only help, or the version" if _HELP.search(line) else ""

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.check.tasks import File, Task
 from eplb_launch.command import look
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 from eplb_launch.model import UNKNOWN, Server
-from eplb_launch.plans import Plan, plan_for
+from eplb_launch.plans import Plan, Request, plan_for
 
 _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
@@ -29,7 +29,7 @@ class Plans:
     """The Plans for the commands of one container after the other."""
 
     def __init__(self) -> None:
-        self.files = Given({})
+        self.files = InMemory({})
         self.directory = "/"
         self.known: dict[object, Plan | None] = {}
         self.found: dict[object, tuple[Server, ...] | None] = {}
@@ -39,7 +39,7 @@ class Plans:
         """Have the files of a task where a Plan will look for them."""
         self.directory = task.directory
         self.done.append(sum(map(len, _texts(task))) // _TEXTS)
-        files = Given(dict(_wanted(task)))
+        files = InMemory(dict(_wanted(task)))
         if files.texts != self.files.texts:
             self.files = files
             self.known.clear()
@@ -71,7 +71,7 @@ class Plans:
     ) -> Plan | None:
         """Return the Plan for one of them; None for a bug of ours."""
         key = (
-            *(server.entry, server.words, server.program, server.prefixes, server.directory),
+            *(server.entry, server.words, server.program, server.wrappers, server.directory),
             server.written,
             *(server.complete, server.elsewhere, server.sourced, server.hands_on),
             *(frozenset(server.environ.items()), frozenset(environ.items())),
@@ -81,15 +81,10 @@ class Plans:
             if len(self.known) >= _MAX_PLANS:
                 self.known.clear()
             try:
-                self.known[key] = plan_for(
-                    server,
-                    tuple(words),
-                    environ,
-                    vllm_version=version,
-                    directory=self.directory,
-                    files=self.files,
-                    max_ctas=cap,
+                request = Request(
+                    environ, version, directory=self.directory, files=self.files, max_ctas=cap
                 )
+                self.known[key] = plan_for(server, tuple(words), request)
             except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.known[key] = None
         return self.known[key]

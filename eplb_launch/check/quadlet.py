@@ -1,4 +1,4 @@
-"""Containers that Podman makes units of systemd of. podman-systemd.unit(5)."""
+"""What a Quadlet unit starts: Podman makes a container of it. podman-systemd.unit(5)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from eplb_launch.vllm.releases import CAP, VARIABLE
 PLACE = Place(
     "in the unit",
     f"[Container]\nEnvironment={VARIABLE}={CAP}",
-    own=("let the container begin with eplb-launch", "Entrypoint={}"),
+    own=("start the container with eplb-launch", "Entrypoint={}"),
     last_wins=True,
 )
-_SETS = ("-e", "--env", "--entrypoint")  # options of podman-run(1) that change what is known here
+_SETS = ("-e", "--env", "--entrypoint")  # options of podman-run(1) that change what starts
 
 
 class Quadlet(units.Units):
@@ -27,7 +27,7 @@ class Quadlet(units.Units):
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:
-        """Whether it has the section of a container."""
+        """Whether the text has a [Container] section."""
         return first.startswith("[") and "[Container]" in text.split("\n")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
@@ -36,7 +36,7 @@ class Quadlet(units.Units):
 
 
 def tasks(unit: Sequence[Source]) -> Iterator[Task]:
-    """Yield what a unit and its drop-ins start: the Entrypoint=, else the image's, and Exec=."""
+    """Yield the command of a unit: Entrypoint=, else the entry point of the image, then Exec=."""
     settings = units.settings(unit, "[Container]")
     image = units.last(settings, "Image")
     variables = units.environment(unit[0], settings)
@@ -48,8 +48,8 @@ def tasks(unit: Sequence[Source]) -> Iterator[Task]:
     args = [
         word
         for one in settings.get("Exec", ())[-1:]
-        for texts in units.commands(one)
-        for word in units.expanded(texts, one, Variables())
+        for words in units.commands(one, Variables())
+        for word in words
     ]
     if not args and not entry:
         return

@@ -47,7 +47,7 @@ def _lines(finding: Finding) -> list[str]:
 def _mentions(review: Review) -> list[str]:
     """Return the servers that do not ask for EPLB, and the lines that are no server."""
     apart = []
-    for one in review.apart:
+    for one in review.not_asked_for:
         said = ": ".join(part for part in (one.name, one.assessment.reason) if part)
         apart.append(f"{one.file}:{one.line}: does not ask for EPLB: {said}")
         apart += [f"    {line}" for line in one.missing]
@@ -57,7 +57,7 @@ def _mentions(review: Review) -> list[str]:
 def _summary(review: Review) -> str:
     counts = review.counts
     total = len(review.shown)
-    apart = len(review.apart)
+    apart = len(review.not_asked_for)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
     parts[0] += " to the EPLB hang"
     if counts[WORDS[UNKNOWN]]:
@@ -103,7 +103,7 @@ def as_dict(review: Review) -> dict[str, Any]:
         "files": review.files,
         "counts": review.counts,
         "servers": [_server(finding) for finding in review.shown],
-        "not_asked_for": [_server(finding) for finding in review.apart],
+        "not_asked_for": [_server(finding) for finding in review.not_asked_for],
         "mentions": [{"file": m.file, "line": m.line, "why": m.why} for m in review.mentions],
         "errors": [
             {"file": t.file, "line": t.line or None, "message": t.message} for t in review.troubles
@@ -118,7 +118,7 @@ def _server(finding: Finding) -> dict[str, Any]:
         "name": finding.name,
         "entry": finding.entry,
         "verdict": finding.verdict,
-        "cause": "not-asked-for" if finding.apart else finding.assessment.cause,
+        "cause": "not-asked-for" if finding.not_asked_for else finding.assessment.cause,
         "reason": finding.assessment.reason,
         "unread": list(finding.assessment.unread),
         "release": {"version": finding.version, "source": finding.version_source},

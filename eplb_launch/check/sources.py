@@ -1,4 +1,4 @@
-"""From paths to texts, within bounds."""
+"""Files of a review, read within bounds."""
 
 from __future__ import annotations
 
@@ -6,47 +6,44 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eplb_launch import entrypoints as command
+from eplb_launch import entrypoints
 from eplb_launch.files import DISK, is_regular
 from eplb_launch.model import Record
 
 # The largest bundles of manifests have some 5 MB.
 MAX_BYTES = 8 * 1024 * 1024
-# What kubectl prints of a large cluster: of a List in JSON, items are read one by one.
+# `kubectl get` prints this much for a large cluster, as JSON.
 MAX_INPUT = 128 * 1024 * 1024
 MAX_TEXT = 1024 * 1024  # of a script, a unit, a Dockerfile
 
 YAML = "YAML"
+HINTS = (*entrypoints.HINTS, "eplb")  # a file without one of these starts no vLLM
 
-# A file without one of these starts no vLLM.
-HINTS = (*command.HINTS, "eplb")
-
-
-# The budget of a file, for each of its characters: it is spent on the characters of the files that
-# it names, on commands and on their words. A file counts as 1 MB at least.
-ROOM = 8
-OF_A_COMMAND = 8_000
-OF_A_WORD = 80
+# Each file has a budget: this much for each of its characters, and for 1 MB at least. Characters of
+# the files that it names, commands and words are charged to it.
+BUDGET = 8
+COMMAND_COST = 8_000
+WORD_COST = 80
 
 OUTSIDE = "is outside of what is checked, and not read: name it as well, or give --follow"
 TOO_MUCH = "more work in it than in any real one: not read on from here"
 
 
 class Reach:
-    """The files that a review may read, and how much is done for each.
+    """The files that a review may read, and how much work is left for each.
 
-    Those are the ones that were given, what is below the folders that were given, and what is
-    beside the files. A link, a ".." or an absolute name that leads elsewhere leads nowhere: who
-    wrote the files that are checked shall not choose what else is read here, and shown.
+    A review may read the files and folders that it was given, and the folders of these files. A
+    link, a ".." or an absolute name must not lead out of them: the author of a checked file could
+    choose what else is read here, and shown.
     """
 
     def __init__(self, paths: Sequence[str] = (), *, follow: bool = False) -> None:
-        """Take the paths that were given; `follow`: whatever their files name may be read."""
+        """Take the given paths. `follow`: the review may read whatever its files name."""
         self.follow = follow
-        self.places: set[str] = set()  # without links: files, and folders with all below them
+        self.places: set[str] = set()  # files and folders, without links
         self.known: dict[tuple[str, str], Source] = {}
         self.left: dict[str, int] = {}
-        self.said: dict[tuple[str, str], None] = {}  # files, and what of them is not read
+        self.said: dict[tuple[str, str], None] = {}  # file, and what of it is not read
         for path in paths:
             if path != "-":
                 self.places.add(os.path.realpath(path))
@@ -54,7 +51,7 @@ class Reach:
                     self.places.add(os.path.realpath(os.path.dirname(path)))
 
     def allows(self, path: str) -> bool:
-        """Whether what a path leads to may be read."""
+        """Whether the file that a path leads to may be read."""
         at = os.path.realpath(path)
         while not self.follow and at not in self.places:
             if at == os.path.dirname(at):
@@ -64,11 +61,13 @@ class Reach:
 
 
 class Source(Record):
-    path: str  # as given, or found below a folder that was given; "<stdin>"
-    kind: str = ""  # the `form` of a kind; "" if its name does not say it
+    """A file and its text."""
+
+    path: str  # as given, or found below a given folder; "<stdin>"
+    kind: str = ""  # the `form` of a kind; "" if the name does not tell it
     text: str = ""
     problem: str = ""  # why it could not be read
-    named: bool = False  # it was asked for itself, not found below a folder
+    named: bool = False  # it was given itself, not found below a folder
     reach: Reach = Reach()
 
     @property
@@ -76,26 +75,26 @@ class Source(Record):
         return os.path.dirname(self.path)
 
     @property
-    def room(self) -> int:
-        """How much may be done for it in all."""
-        return ROOM * max(len(self.text), MAX_TEXT)
+    def budget(self) -> int:
+        """The work that may be done for it in all."""
+        return BUDGET * max(len(self.text), MAX_TEXT)
 
     def spend(self, work: int) -> bool:
-        """Spend so much of the budget; return False, and report it, if the budget is spent."""
+        """Take from the budget. Return False, and report it, where the budget is spent."""
         left = self.reach.left
-        left[self.path] = left.get(self.path, self.room) - work
+        left[self.path] = left.get(self.path, self.budget) - work
         if left[self.path] < 0:
             self.say(TOO_MUCH)
         return left[self.path] >= 0
 
     def say(self, message: str) -> None:
-        """Have it said once that something of this file is not read."""
+        """Report once that a part of this file is not read."""
         self.reach.said[self.path, message] = None
 
     def near(self, path: str, kind: str, *, guessed: bool = False) -> Source | None:
-        """Return a file that this one names; None if there is none, or if it cannot be read.
+        """Return a file that this one names; None if it cannot be read.
 
-        Where it is `guessed`, nobody has named it, and one that may not be read is none.
+        `guessed`: the path is only tried, and no one needs to know that it may not be read.
         """
         reach = self.reach
         if "\0" in path:
@@ -127,24 +126,26 @@ def read(
     reach: Reach,
     only_hinted: bool = False,
 ) -> Source | None:
-    """Return a file; None if it was `seen` before, by this or by another name.
+    """Return a file; None if it was `seen` before, under any name.
 
-    One that cannot be read is returned with its `problem`; `only_hinted`: that it is too large is
-    one only where it mentions vLLM.
+    A file that cannot be read has a `problem`. `only_hinted`: a file that is too large only has one
+    if it mentions vLLM.
     """
     try:
-        # It is looked at before it is opened: opening a device has effects.
-        if not is_regular(DISK.stat(path).st_mode):
+        status = DISK.stat(path)  # before it is opened: to open a device has effects
+        if not is_regular(status.st_mode):
             return Source(path, kind, problem="not a regular file")
-        # Not blocking: a pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            found = os.fstat(descriptor)
-            if seen is not None:
-                if (found.st_dev, found.st_ino) in seen:
-                    return None
-                seen.add((found.st_dev, found.st_ino))
-            return _source(path, kind, file, only_hinted=only_hinted).replace(reach=reach)
+        if seen is not None:
+            if (status.st_dev, status.st_ino) in seen:
+                return None
+            seen.add((status.st_dev, status.st_ino))
+        most = MAX_BYTES if kind in (YAML, "") else MAX_TEXT
+        if status.st_size > most:
+            begin = DISK.read(path, MAX_INPUT) if only_hinted else b""
+            told = not only_hinted or any(hint.encode() in begin for hint in HINTS)
+            return Source(path, kind, problem=_too_large(most) if told else "")
+        content = DISK.read(path, most + 1)
+        return _source(path, kind, content, most).replace(reach=reach)
     except OSError as error:
         return Source(path, kind, problem=f"unreadable: {error.strerror}")
 
@@ -154,30 +155,16 @@ def standard_input(reach: Reach) -> Source:
     if sys.stdin is None:
         return Source(path, YAML, problem="unreadable: it is closed")
     try:
-        found = _source(path, "", sys.stdin.buffer, most=MAX_INPUT)
-        return found.replace(reach=reach)
+        content = sys.stdin.buffer.read(MAX_INPUT + 1)
     except OSError as error:
         return Source(path, YAML, problem=f"unreadable: {error.strerror}")
+    most = MAX_INPUT if content.startswith(b"{") else MAX_BYTES
+    return _source(path, "", content, most).replace(reach=reach)
 
 
-def _source(
-    path: str, kind: str, file: object, *, only_hinted: bool = False, most: int = MAX_BYTES
-) -> Source:
-    pieces = bytearray()
-    while len(pieces) <= most:
-        piece = file.read(most + 1 - len(pieces))  # type: ignore[attr-defined]
-        if not piece:
-            break
-        pieces += piece
-    content = bytes(pieces)
-    if kind not in (YAML, ""):
-        most = MAX_TEXT
-    elif not content.startswith(b"{"):
-        most = MAX_BYTES
+def _source(path: str, kind: str, content: bytes, most: int) -> Source:
     if len(content) > most:
-        told = not only_hinted or _hinted(content, file)
-        problem = f"larger than {most >> 20} MB: not read" if told else ""
-        return Source(path, kind, problem=problem)
+        return Source(path, kind, problem=_too_large(most))
     if b"\0" in content:
         return Source(path, kind, problem="binary, not text")
     try:
@@ -187,11 +174,5 @@ def _source(
     return Source(path, kind, text.replace("\r\n", "\n"))
 
 
-def _hinted(content: bytes, file: object) -> bool:
-    """Whether a file that is too large mentions vLLM at all. Reads it in pieces."""
-    while content:
-        if any(hint.encode() in content for hint in HINTS):
-            return True
-        piece = file.read(1 << 20)  # type: ignore[attr-defined]
-        content = content[-32:] + piece if piece else b""
-    return False
+def _too_large(most: int) -> str:
+    return f"larger than {most >> 20} MB: not read"

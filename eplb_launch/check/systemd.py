@@ -1,4 +1,4 @@
-"""What a systemd unit starts, with its drop-ins. systemd.service(5)."""
+"""What a systemd unit starts. systemd.service(5)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Unit(units.Units):
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
-        """Whether it begins with a section of a unit."""
+        """Whether the text begins with a section of a unit."""
         return first in ("[Unit]", "[Service]", "[Install]")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
@@ -37,7 +37,6 @@ class Unit(units.Units):
 
 
 def tasks(unit: Sequence[Source]) -> Iterator[Task]:
-    """Yield what a unit and its drop-ins start."""
     settings = units.settings(unit, "[Service]")
     directory = units.last(settings, "WorkingDirectory").lstrip("-")
     if not directory.startswith("/") or "%" in directory:
@@ -45,9 +44,8 @@ def tasks(unit: Sequence[Source]) -> Iterator[Task]:
     unset = {VARIABLE, f"{VARIABLE}={CAP}"}.intersection(units.words(settings, "UnsetEnvironment"))
     for key in ("ExecStartPre", "ExecStart", "ExecStartPost"):
         for setting in settings.get(key, ()):
-            for texts in units.commands(setting):
-                variables = units.environment(unit[0], settings)
-                words = units.expanded(texts, setting, variables)
+            variables = units.environment(unit[0], settings)
+            for words in units.commands(setting, variables):
                 scripts = (word.text for word in words[:2] if Script.is_named(word.text))
                 files = {path: units.file_of(path, unit[0]) for path in scripts}
                 yield Task(

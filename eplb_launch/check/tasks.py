@@ -1,4 +1,4 @@
-"""What a deployment file starts: a command, its variables and its image, each with its place."""
+"""The command that a deployment file starts, with its variables and its image: a Task."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from eplb_launch.vllm.releases import CAP, VARIABLE, minor_release
 
 VALUES = {VARIABLE: str(CAP)}  # what a fix sets
 
-SECRET = "Secret"  # noqa: S105 - a kind
-# These decide. Like those that NCCL reads, they are unset where no file sets them. All other
-# variables that a script looks up, and no file sets, may come from the image or the node.
+SECRET = "Secret"  # noqa: S105 - a kind of object
+# Variables that decide. Where no file sets them they are taken as unset, like those of NCCL. Any
+# other variable may come from the image or the node.
 _NAMES = """
     BASH_ENV HOME PATH PYTHONPATH PYTHONUSERBASE SLURM_EXPORT_ENV SLURM_JOB_NUM_NODES SLURM_NNODES
     VLLM_ALL2ALL_BACKEND VLLM_BATCH_INVARIANT VLLM_DP_SIZE VLLM_NCCL_SO_PATH
     VLLM_USE_RAY_V2_EXECUTOR_BACKEND
 """
 _DECIDING = frozenset(_NAMES.split())
-# An environment that could not be read may well set these.
+# A place that could not be read may well set these.
 _MAY_BE_SET = ("VLLM_ALL2ALL_BACKEND", "VLLM_DP_SIZE")
 _MISSING: Any = object()
 
 
 class TooMuch(Exception):  # noqa: N818
-    """A file has more of something than any real deployment has."""
+    """A file holds more than any real deployment does."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -36,20 +36,17 @@ class TooMuch(Exception):  # noqa: N818
 
 
 class Environment(dict[str, str]):
-    """An environment of which only a part is known: the rest is UNKNOWN to a script."""
+    """An environment of which a part is known. A script that looks up another variable: UNKNOWN."""
 
     def get(self, name: str, default: Any = _MISSING) -> Any:
-        """Return a value; the default, or UNKNOWN, if the value is not known."""
-        if name in self:
-            return self[name]
-        if default is not _MISSING:
-            return default
-        known = name in _DECIDING or name.startswith(("NCCL_", "RCCL_"))
-        return None if known else UNKNOWN
+        """Return a value. Without a default, it is UNKNOWN where any place could set it."""
+        if name in self or default is not _MISSING:
+            return super().get(name, default)
+        return None if name in _DECIDING or name.startswith(("NCCL_", "RCCL_")) else UNKNOWN
 
 
 def environment(known: Mapping[str, str], *, unread: bool) -> Environment:
-    """Return an environment; `unread`: a place that could not be read sets more."""
+    """Return an environment. `unread`: a place that could not be read may set more."""
     found = Environment(known)
     if unread:
         for name in _MAY_BE_SET:
@@ -58,56 +55,56 @@ def environment(known: Mapping[str, str], *, unread: bool) -> Environment:
 
 
 class Word(Record):
-    """A word of a command, and where it stands."""
+    """A word of a command and its place in a file."""
 
     text: str
     source: Source
-    line: int  # its first line; 0: the image brings it, no file
+    line: int  # its first line; 0: it is in no file, but in the image
     end: int = 0  # its last line
     block: bool = False  # each line of the text is a line of the file
 
 
 class File(Record):
-    """A file that a deployment puts before a command."""
+    """A file that a command finds where it runs."""
 
     text: str
     source: Source
-    line: int = 1  # where it begins in its source
+    line: int = 1  # its first line in the source
 
 
-class Limit(Record):
-    """Where a file sets the variable that limits NCCL."""
+class CapLine(Record):
+    """The line of a file that sets the cap."""
 
     source: Source
     line: int
-    text: str  # what should stand there
+    text: str  # the right text for this line
 
 
 class Variables:
-    """The variables of a command: their values, and where they come from."""
+    """The variables of a command."""
 
     def __init__(self, base: Variables | None = None) -> None:
-        """Begin with the variables of `base`."""
+        """Copy the variables of `base`."""
         self.known: dict[str, str] = dict(base.known) if base else {}
-        self.limit: Limit | None = base.limit if base else None
-        self.unread: list[str] = []  # what sets more variables, and could not be read
-        self.missing: dict[str, None] = {}  # the variables in its words that are not known
+        self.cap_line: CapLine | None = base.cap_line if base else None
+        self.unread: list[str] = []  # places that set variables, and could not be read
+        self.missing: dict[str, None] = {}  # `$NAME` of the command that are not known; ordered
 
     def set(self, name: str, value: str, source: Source, line: int, text: str) -> None:
-        """Set a variable at a line of a file, where `text` would be right for the limit."""
+        """Set a variable that a line of a file sets. `text` on that line would set the cap."""
         self.known[name] = value
         if name == VARIABLE:
-            self.limit = Limit(source, line, text)
+            self.cap_line = CapLine(source, line, text)
 
-    def take(self, name: str, file: File | None, text: str) -> None:
-        """Set a variable to what a file has; None: the file is not known."""
+    def set_from_file(self, name: str, file: File | None, text: str) -> None:
+        """Set a variable to the text of a file; None: that file is not known."""
         if file is None:
             self.known[name] = UNKNOWN
         else:
             self.set(name, file.text, file.source, file.line, text)
 
     def value(self, name: str) -> str:
-        """Return the value of a variable in a word; UNKNOWN, and noted, if it is not known."""
+        """Return the value for a word of the command; note a variable that is not known."""
         found = self.known.get(name, UNKNOWN).replace(ONE_WORD, UNKNOWN)
         if UNKNOWN in found:
             self.missing[f"${name}"] = None
@@ -115,53 +112,53 @@ class Variables:
 
 
 class Place(Record):
-    """How a fix is written where a task stands."""
+    """How a fix is written in a kind of file."""
 
-    where: str  # the variable is set: "in the container"
-    sets: str  # what sets it there
-    begins: str = ""  # how the words of a command are given; "": not shown
-    # How the words are given where the image's own entry point is what starts the server.
+    where: str  # "in the container": a fix sets the variable there
+    sets: str  # the text that sets the variable
+    begins: str = ""  # the text that a command begins with, "command: {}"; "": never shown
+    # What to do, and the text, if the entry point of the image starts the server.
     own: tuple[str, str] = ("", "")
-    line: bool = False  # the words of a command are a line, not a list
-    last_wins: bool = False  # what is added there counts, whatever was set before
-    fragments: bool = False  # options without a program may stand there, half of a command
-    templated: bool = False  # another program replaces `${NAME}` in a word
-    image: bool = False  # it is a step of a build
-    absolute: bool = False  # a program is best named by its path
-    wraps: bool = True  # the launcher can be put before the server there
+    line: bool = False  # a command is a line, not a list of words
+    last_wins: bool = False  # a later setting replaces an earlier one
+    fragments: bool = False  # a text may be half a command: options without a program
+    templated: bool = False  # another program may replace `${NAME}` in a word
+    image: bool = False  # the file builds an image
+    absolute: bool = False  # a program is named by its path
+    wraps: bool = True  # the launcher can be put before the server
 
 
 class Task(Record):
-    """A command that a file starts, with all that the file says of it."""
+    """A command that a file starts, and what the file says about it."""
 
     place: Place
     name: str  # "Deployment/decode container vllm", "service vllm"; "" for a script
     source: Source
-    line: int  # where it begins, for what has no better line
+    line: int  # for a finding without a better line
     words: tuple[Word, ...]
     variables: Variables = Variables()
     directory: str = "/"
     image: str = ""
-    files: Mapping[str, File] = {}  # by their paths in the container
+    files: Mapping[str, File] = {}  # by their paths where the command runs
     notes: tuple[str, ...] = ()
-    unreadable: str = ""  # why there are no words, though it starts a server
-    about: str = ""  # what else of the file belongs to it
-    guess: str = ""  # why it is not known whether its words are what is started
-    unset_by: str = ""  # what unsets the variable, wherever else the file sets it
-    own_entry: bool = False  # the image's entry point is the program: the file names none
+    unreadable: str = ""  # why the words of a server are not known
+    about: str = ""  # other text of the file about this server
+    guess: str = ""  # why the words may not be what is started
+    unset_by: str = ""  # the setting that unsets the variable after all others
+    own_entry: bool = False  # the program is the entry point of the image
     base: str = ""  # the image that this one is built from
-    as_text: bool = False  # the command is one text, to be split
-    only_arguments: bool = False  # the entry point is not known, or is the first word
-    without_defaults: Task | None = None  # the same, with UNKNOWN for each default
-    uncapped_peers: bool = False  # pods that may be its Ray workers do not set the limit
-    mounts: tuple[str, ...] = ()  # the paths at which something is mounted
-    adds: bool = False  # a step of the build may bring programs
-    installs: str = ""  # the release of vLLM that a step of the build installs
-    entry: str = ""  # the line to add to the variables that the file sets
+    as_text: bool = False  # the command is one text, which is split into words
+    only_arguments: bool = False  # the program is not known, or is the first word
+    without_defaults: Task | None = None  # the same task, with UNKNOWN for each default
+    uncapped_peers: bool = False  # other pods of its Ray cluster do not set the cap
+    mounts: tuple[str, ...] = ()  # paths where something is mounted
+    adds: bool = False  # a build step may add programs to the image
+    installs: str = ""  # the release of vLLM that a build step installs
+    entry: str = ""  # a line to add to the variables that the file sets
 
     @property
     def version(self) -> tuple[str | None, str]:
-        """The release of vLLM that a step installs, or that the image says, and why."""
+        """The release of vLLM, and how it is known; None if it is not."""
         if minor_release(self.installs) is not None:
             return self.installs, "a step of the Dockerfile installs it"
         found = images.version(self.image)
@@ -169,37 +166,37 @@ class Task(Record):
 
     @property
     def bare(self) -> bool:
-        """Whether the image is as it was published, and nothing brings a program to it."""
+        """Whether the image is as it was published, and nothing adds a program to it."""
         return not self.adds and images.is_bare(self.base or self.image, self.mounts)
 
 
 def misshapen(words: Mapping[str, Node | None], image: str) -> str:
-    """Return why a command cannot be read: something in it is no text. By the keys of its parts.
+    """Return why a command cannot be read: one of its parts, by their keys, is no text.
 
-    "" if all is well, or if nothing in it says that it has to do with vLLM.
+    "" if all are texts, or if nothing there has to do with vLLM.
     """
     given = {key: node for key, node in words.items() if node is not None}
+    texts = (text for node in given.values() for text in node.texts())
     for key, node in given.items():
         items = node.items if node.kind == LIST else [node]
         if any(item.kind != TEXT for item in items) and (
-            images.is_vllm(image) or any("vllm" in t for n in given.values() for t in n.texts())
+            images.is_vllm(image) or any("vllm" in text for text in texts)
         ):
             return f"a list or a map stands in its {key}, where a text has to"
     return ""
 
 
-def hides(unread: Iterable[str]) -> bool:
-    """Whether what could not be read may set the limit: nobody keeps it in a Secret."""
-    return any(not entry.startswith(f"{SECRET} ") for entry in unread)
+def may_set_cap(unread: Iterable[str]) -> bool:
+    """Whether a place that could not be read may set the cap. A Secret does not."""
+    return any(not place.startswith(f"{SECRET} ") for place in unread)
 
 
 def words_at(texts: Iterable[str], source: Source, line: int, end: int = 0) -> tuple[Word, ...]:
-    """Return words that all stand at one place."""
+    """Return words that stand at the same place."""
     return tuple(Word(text, source, line, end) for text in texts)
 
 
 def word(node: Node, source: Source, text: str | None = None) -> Word:
-    """Return the word that a scalar is; `text` if something has been expanded in it."""
-    return Word(
-        node.text if text is None else text, source, node.line, max(node.end, node.line), node.block
-    )
+    """Return a scalar as a word. `text`: its text after expansion."""
+    text = node.text if text is None else text
+    return Word(text, source, node.line, max(node.end, node.line), node.block)

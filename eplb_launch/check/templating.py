@@ -1,6 +1,6 @@
 """Variables in texts, and files of variables.
 
-Replacing is bounded: `B=$A$A`, `C=$B$B` and so on grows for ever.
+An expanded text has a largest size: `B=$A$A`, `C=$B$B` and so on would grow for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LONGEST = 256 * 1024  # twice what the kernel takes as one argument (MAX_ARG_STR
 
 
 def replace(pattern: re.Pattern[str], value: Callable[[re.Match[str]], str], text: str) -> str:
-    """Return a text with each match replaced; UNKNOWN for one that gets too long."""
+    """Return a text with each match replaced; UNKNOWN where it gets too long."""
     pieces: list[str] = []
     size = end = 0
     for match in pattern.finditer(text):
@@ -37,12 +37,12 @@ def expand(
 ) -> str:
     """Return a text with `$NAME`, `${NAME}`, `${NAME:-default}` and the like replaced.
 
-    A variable that is not known has its default, if that is `assumed`. Without one it is UNKNOWN,
-    because whoever starts it may set it.
+    A variable that is not known is UNKNOWN, because the user who starts the server may set it. If
+    defaults are `assumed`, it has its default.
     """
     if "$" not in text:
         return text
-    open_braces: list[tuple[str, list[str]]] = [("", [])]  # what began it, and what is inside
+    open_braces: list[tuple[str, list[str]]] = [("", [])]  # their beginning and their pieces
     size = at = 0
     for match in syntax.finditer(text):
         found, pieces = match[0], open_braces[-1][1]
@@ -71,7 +71,10 @@ def expand(
 
 
 def _chosen(begin: str, operand: str, known: Mapping[str, str], *, assumed: bool) -> str:
-    """Return the value of `${NAME`, an operator, its operand and `}`; braces alone stay."""
+    """Return the value of `${NAME:-operand}` and the like, of which `begin` is `${NAME:-`.
+
+    Plain braces stay.
+    """
     if begin == "{":
         return f"{{{operand}}}"
     name = begin[2:].rstrip(":-+?")
@@ -86,9 +89,10 @@ def _chosen(begin: str, operand: str, known: Mapping[str, str], *, assumed: bool
 def joined(
     lines: Iterator[tuple[int, str]], skipped: Sequence[str], escape: str = "\\"
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield each line with its number, as its pieces: an `escape` at an end joins the next line.
+    """Yield the number and the pieces of each line: after an `escape` the next line is a piece.
 
-    Lines that begin with one of `skipped` are comments, and join; "" stands for an empty line.
+    Lines that begin with one of `skipped` are comments, also between pieces. "" in it: so are empty
+    lines.
     """
     for number, line in lines:
         pieces = [line.strip()]
@@ -102,7 +106,7 @@ def joined(
         yield number, [piece.removesuffix(escape) for piece in pieces]
 
 
-# A quoted part of a value, then what is not quoted: there, a quote is a character like others.
+# The value has quoted parts, then a plain part, in which a quote is a character like others.
 _LINE = re.compile(
     r"^[ \t]*(export[ \t]+)?([A-Za-z_][\w.-]*)[ \t]*=[ \t]*"
     r"((?:'[^']*'|\"(?:[^\"\\]|\\.)*\")*)((?:\\.|[^\n\\])*)",
@@ -113,16 +117,16 @@ _ESCAPED = re.compile(r"\\(\n[ \t]*|.)", re.DOTALL)
 
 
 def env_lines(source: Source | None, *, compose: bool = False) -> Iterator[tuple[str, str, int]]:
-    """Yield the variables of a file, each with its line, as systemd reads it.
+    """Yield the name, the value and the line of each variable in a file, as systemd reads it.
 
-    `compose`: as docker compose reads it, which knows `export`, comments and variables in a value.
+    `compose`: as docker compose reads it, which knows `export`, comments and variables in values.
     """
     text, line, at = source.text if source else "", 1, 0
     for match in _LINE.finditer(text):
         line += text.count("\n", at, match.start())
         at = match.start()
         export, name, quoted, bare = match.groups()
-        if export and not compose:  # systemd leaves such a line out
+        if export and not compose:  # systemd skips such a line
             continue
         if compose:
             bare = f" {bare}".partition(" #")[0]
@@ -132,7 +136,7 @@ def env_lines(source: Source | None, *, compose: bool = False) -> Iterator[tuple
 
 
 def _unescaped(text: str) -> str:
-    """Return a text without the backslashes before characters and ends of lines."""
+    """Return a text without backslashes, and without the ends of lines that follow one."""
     return _ESCAPED.sub(lambda match: match[1].strip("\n \t"), text)
 
 
@@ -140,15 +144,15 @@ _PLACEHOLDER = re.compile(r"\$(?:\{[A-Za-z_][^{}]*\}|\0)")  # of `${{NAME}}` see
 
 
 def placeholders(text: str) -> str:
-    """Return a text with each `${NAME}` as UNKNOWN.
+    """Return a text with UNKNOWN for each `${NAME}`.
 
-    Kubernetes leaves them alone: envsubst, OpenShift's templates and Flux put something in there.
+    Kubernetes keeps them, but envsubst, OpenShift's templates and Flux replace them.
     """
     return _PLACEHOLDER.sub(UNKNOWN, text)
 
 
 def templates(text: str) -> str:
-    """Return a text with what stands in `{{` and `}}` as UNKNOWN: Helm, Jinja, Go."""
+    """Return a text with UNKNOWN for each `{{ … }}` of Helm, Jinja or Go."""
     pieces: list[str] = []
     at = 0
     while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start)) >= 0:

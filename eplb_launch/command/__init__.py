@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eplb_launch.entrypoints import look_at_name
+from eplb_launch.entrypoints import find_by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def look(
     Of a script, the last program that is neither built into the shell nor known to start nothing.
     Scripts are read through `files`, if there are any. `done` is given how much work it was.
     """
-    found = look_at_name(command, environ)
+    found = find_by_name(command, environ)
     if found is None:
         from eplb_launch.command.find import find
 

@@ -14,9 +14,9 @@ from eplb_launch.entrypoints import (
     HINTS,
     IDLE,
     MARKS,
-    NOTHING,
+    NO_ENGINE,
+    NOT_VLLM,
     OF_EPLB,
-    OTHER,
     SWEEPS,
     VLLM,
     entry_at,
@@ -130,7 +130,7 @@ class Trail:
             return not text or any(mark in words[index] for mark in MARKS)
         if name in VLLM:
             found = entry_at(words, index)
-            if found is None or found == NOTHING:
+            if found is None or found == NO_ENGINE:
                 return False
             # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
             option = before.startswith("-") and before != "--"
@@ -146,7 +146,7 @@ class Trail:
         if index and _is_command(words[index]) and self._look_at_string(index):
             return True
         if name in READERS:
-            found = OTHER
+            found = NOT_VLLM
         elif UNKNOWN in name and words[self.end : self.end + 1] == ["serve"]:
             found = "vllm serve", self.end + 1
         elif UNKNOWN in name or is_python(name):
@@ -288,7 +288,7 @@ class Trail:
 
     def _found(self, found: tuple[str, int], index: int) -> bool:
         """Settle for an entry point whose program is at `index`."""
-        self.context.idle[0] = found == NOTHING
+        self.context.idle[0] = found == NO_ENGINE
         if found[1]:
             self.server = self.context.server(self.words, self.positions, found, self.words[index])
         return True

@@ -28,16 +28,16 @@ def path_of(server: Server, files: Files = DISK) -> str:
     Where there is no runner among its prefixes, that is the PATH of its environment.
     """
     path = server.environ.get("PATH", "")
-    for prefix in reversed(server.prefixes):
-        if prefix.python == "knows":
-            raise NotKnownError(prefix.name)
-        if prefix.python == "project":
-            folder = _project_environment(prefix.words, server.environ, server.directory, files)
+    for wrapper in reversed(server.wrappers):
+        if wrapper.python == "knows":
+            raise NotKnownError(wrapper.name)
+        if wrapper.python == "project":
+            folder = _project_environment(wrapper.words, server.environ, server.directory, files)
             return f"{folder}/bin:{path}" if folder else path
-        if prefix.python == "prefix":
-            folder = _option(prefix.words, ("-p", "--prefix"))
+        if wrapper.python == "prefix":
+            folder = _option(wrapper.words, ("-p", "--prefix"))
             if not folder:
-                raise NotKnownError(prefix.name)
+                raise NotKnownError(wrapper.name)
             return f"{folder}/bin:{path}"
     return path
 

@@ -12,6 +12,7 @@ import os
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.files import NotRegularError, is_regular
 from eplb_launch.model import UNKNOWN
+from eplb_launch.vllm.installed import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ LEVELS = 3  # scripts that start or source each other
 LOOKED_UP = 2_000  # paths to look at for one plan
 NAMED = 4  # scripts that were not read
 _HEAD = 256  # bytes, of which the kernel reads "#!": BINPRM_BUF_SIZE in linux/binfmts.h
-_PATH = "/usr/local/bin:/usr/bin:/bin"
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG)
 
 
@@ -49,7 +49,7 @@ class Scripts:
     def started(self, program: str, directory: str | None, path: str | None) -> tuple[str, ...]:
         """As interpreter, in a directory and with a PATH."""
         folder = os.path.join(self.directory, directory or "")
-        path = "" if "/" in program else _PATH if path is None else path
+        path = "" if "/" in program else DEFAULT_PATH if path is None else path
         key = program, folder, path
         if key not in self.programs:
             found = self._program(program, folder, path.split(":"))
@@ -77,7 +77,7 @@ class Scripts:
         paths = [os.path.join(folder, name)]
         if "/" not in name:
             path = context.environ.get("PATH")
-            places = (_PATH if path is None else path).split(":")
+            places = (DEFAULT_PATH if path is None else path).split(":")
             beside = [os.path.join(folder, at, name) for at in places]
             paths = [*beside, *paths] if sourced else [*paths, *beside]
         try:

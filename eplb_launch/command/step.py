@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eplb_launch.command.context import DEPTH
 from eplb_launch.command.wrappers import BARE, GROUPS, PAIRS, SHELLS, VALUED, WRAPPERS, row_of
-from eplb_launch.entrypoints import NOTHING, VLLM, entry_at
+from eplb_launch.entrypoints import NO_ENGINE, VLLM, entry_at
 from eplb_launch.model import is_python
 
 TYPE_CHECKING = False
@@ -145,7 +145,7 @@ def is_server(words: Sequence[str], index: int) -> bool:
     """Whether a server starts at `index`."""
     if words[index].rpartition("/")[2] not in VLLM:
         return False
-    return entry_at(words, index) not in (None, NOTHING)
+    return entry_at(words, index) not in (None, NO_ENGINE)
 
 
 def is_program(words: Sequence[str], index: int) -> bool:

@@ -1,1 +1,1 @@
-"""The SMs of a GPU: what DeepEP's low-latency kernels take, and the cap that fits beside them."""
+"""The SMs that DeepEP's low-latency kernels take, and the cap that fits beside them."""

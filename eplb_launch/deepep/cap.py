@@ -1,7 +1,7 @@
-"""The cap that fits beside DeepEP's kernels, for a command and the GPUs that it finds.
+"""The cap that fits beside DeepEP's kernels, for a command on the GPUs of its machine.
 
-Brings together what a command says (`Plan`), its experts, the calls that vLLM can make (`grids`)
-and the GPUs (`gpus`). Imported only for a command that can hang.
+It follows from the experts of the model, the calls that vLLM can make (`grids`) and the GPUs
+(`gpus`). Imported only for a command that can hang.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
 
 RULE = "deepep_low_latency"
 _PARTS: dict[float, str] = {2: "half", 4: "a quarter", 8: "an eighth"}
-_MOST_RANGES = 4  # that are written out
+_MAX_RANGES = 4  # that are shown
 
 _MEGA_MOE = PlanWarning(
     "cap-fit-unknown",
-    "how many SMs DeepGEMM's mega MoE takes is not known here, nor which cap fits beside it",
+    "the number of SMs that DeepGEMM's mega MoE takes is not known, so no cap is known to fit",
     f"keep vLLM's {CAP}",
     "vLLM PR 43339",
 )
 
 
-# vllm/config/model.py, get_num_experts; vllm/transformers_utils/config.py from 0.26 or so.
+# vllm/config/model.py, get_num_experts; from about 0.26 vllm/transformers_utils/config.py.
 _KEYS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
-# Where the language model of a multimodal one is (transformers, get_text_config; vLLM's configs).
+# The language model of a multimodal one (transformers, get_text_config; vLLM's configs).
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _MAX_BYTES = 1 << 20  # of a config.json; DeepSeek-V3's has 2 KB
 
 
 class Experts(Record):
-    """The physical experts of a model: all that DeepEP counts, replicas included."""
+    """The physical experts of a model: the routed ones and their replicas."""
 
     count: int | None  # None: not known
-    source: str  # where that is from, or why it is not known
+    source: str  # where the number comes from, or why it is not known
 
 
 class Row(Record):
-    """A GPU, or several with equally many SMs, beside DeepEP."""
+    """What fits on a GPU, or on several with the same number of SMs."""
 
     gpu: str
-    fit: grids.Fit  # the largest cap that fits
-    remedies: tuple[str, ...]  # what makes room where even that one does not fit; none if it does
+    fit: grids.Fit
+    remedies: tuple[str, ...]  # options that make room beside the calls that leave none
 
 
 def _counts(plan: Plan) -> bool:
-    """Whether DeepEP's low-latency kernels are what NCCL has to leave SMs to."""
-    return plan.verdict is not None and plan.verdict.rule.name == RULE
+    """Whether the kernels that need SMs beside NCCL are DeepEP's."""
+    return plan.decisive is not None and plan.decisive.rule.name == RULE
 
 
 def _tokens(plan: Plan) -> grids.Tokens:
@@ -76,61 +76,58 @@ def _gpus(plan: Plan, files: Files) -> Seen:
 
 
 def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
-    """Return the cap of `--max-ctas fit`; vLLM's 8, with a warning, where it is not known.
+    """Return the cap of `--max-ctas fit` for a command that can hang.
 
-    `plan` is of a command that can hang.
+    It is vLLM's 8, with a warning, if the cap that fits is not known.
     """
     if not _counts(plan):
-        return CAP, (_unfit(_MEGA_MOE.message, "give a number"),)
+        return CAP, (_nothing_known(_MEGA_MOE.message, "give a number"),)
     found = _gpus(plan, files)
     if not found.gpus:
         why = f"the GPU is not known: {found.why}"
-        return CAP, (_unfit(why, "give --sms N, or a number"),)
+        return CAP, (_nothing_known(why, "give --sms N, or a number"),)
     experts = physical_experts(plan, files)
     rows = _rows(found.gpus, experts.count, _tokens(plan))
     for row in rows:
         if row.fit.cap is None:
             message = (
                 f"--max-ctas fit: nothing fits on {row.gpu}, so {VARIABLE} is {CAP}: with "
-                f"{experts.count} experts DeepEP's dispatch takes all of {row.fit.sms} SMs"
+                f"{experts.count} experts DeepEP's dispatch takes all {row.fit.sms} SMs"
             )
             remedy = "change --eplb-config.num_redundant_experts"
             return CAP, (PlanWarning("max-ctas-nothing-fits", message, remedy, grids.SOURCE),)
     cap = min(row.fit.cap or CAP for row in rows)
     if experts.count is None:
         message = (
-            f"--max-ctas fit: {VARIABLE} is {cap} by DeepEP's combine alone, its dispatch is not "
-            f"known: {experts.source}"
+            f"--max-ctas fit: {VARIABLE}={cap} fits beside DeepEP's combine, but its dispatch is "
+            f"not known: {experts.source}"
         )
         remedy = "give a number, or the model as a local directory"
         return cap, (PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE),)
     return cap, ()
 
 
-def _unfit(why: str, remedy: str) -> PlanWarning:
+def _nothing_known(why: str, remedy: str) -> PlanWarning:
     message = f"--max-ctas fit finds no value, so {VARIABLE} is {CAP}: {why}"
     return PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE)
 
 
 def advise(plan: Plan, files: Files = DISK) -> Plan:
-    """Return the plan with a note where its cap fits only while NCCL does not fill it.
-
-    Where the GPU is known.
-    """
+    """Return the plan, with a note if its cap does not fit on the GPUs of the machine."""
     found = _gpus(plan, files)
     if not found.gpus or plan.ctas is None or not _counts(plan):
         return plan
     calls = _tokens(plan)
     noted = _noted(plan, _rows(found.gpus, None, calls))
-    if noted is plan:  # combine leaves enough: it is dispatch that decides
+    if noted is plan:  # combine leaves enough SMs, so dispatch decides
         noted = _noted(plan, _rows(found.gpus, physical_experts(plan, files).count, calls))
     return noted
 
 
 def explain(plan: Plan, files: Files = DISK) -> Plan:
-    """Return the plan with rows for `explain`: of the GPUs that are there, else of all known."""
+    """Return the plan with rows for `explain`: for the GPUs of the machine, else for all known."""
     if not _counts(plan):
-        return plan if plan.verdict is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
+        return plan if plan.decisive is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
     found = _gpus(plan, files)
     experts = physical_experts(plan, files)
     calls = _tokens(plan)
@@ -138,12 +135,14 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
     plan = plan.replace(beside=rows) if plan.unfit else _noted(plan, rows).replace(beside=rows)
     unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
     unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []
-    if not found.gpus and not found.why.endswith(NOT_THERE):  # else all GPUs say enough
+    if not found.gpus and not found.why.endswith(
+        NOT_THERE
+    ):  # without a GPU, the rows of all are enough
         unknown.append(f"the GPU: {found.why}")
     if not unknown:
         return plan
-    message = "not known of DeepEP's kernels: " + "; ".join(unknown)
-    remedy = "give the model as a local directory, --vllm-version, --sms where they are missing"
+    message = "not known about DeepEP's kernels: " + "; ".join(unknown)
+    remedy = "give the model as a local directory, --vllm-version or --sms, whichever is missing"
     note = PlanWarning("cap-fit-unknown", message, remedy, grids.SOURCE)
     return plan.replace(notes=(*plan.notes, note))
 
@@ -161,7 +160,7 @@ def _rows(found: Iterable[Gpu], experts: int | None, calls: grids.Tokens) -> tup
 
 
 def _noted(plan: Plan, rows: Iterable[Row]) -> Plan:
-    """Return the plan with a note of the GPUs on which its cap does not fit, if there are any."""
+    """Return the plan, with a note about the GPUs on which its cap does not fit."""
     ctas = plan.ctas or CAP
     parts: dict[int | None, list[str]] = {}
     for row in rows:
@@ -182,19 +181,19 @@ def _noted(plan: Plan, rows: Iterable[Row]) -> Plan:
 
 
 def calls_beside(fit: grids.Fit) -> str:
-    """Return the numbers of tokens beside which the cap does not fit, in words; "" if none."""
+    """Return the calls that leave no room for the cap, in words; "" if there are none."""
     shown = [f"{first}" if first == last else f"{first} to {last}" for first, last in fit.eager]
-    text = ", ".join(shown[:_MOST_RANGES]) + (", …" if len(shown) > _MOST_RANGES else "")
+    text = ", ".join(shown[:_MAX_RANGES]) + (", …" if len(shown) > _MAX_RANGES else "")
     if not fit.padded or not text:
         return text
-    again = ", ".join(map(str, fit.padded[:_MOST_RANGES]))
+    again = ", ".join(map(str, fit.padded[:_MAX_RANGES]))
     return f"{text} ({again} again and again)"
 
 
 def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR0911 - one reason after the other
-    """Return how many experts the command's model has, with EPLB's redundant ones.
+    """Return the number of experts of the model, EPLB's redundant experts included.
 
-    Known where the model is a directory among `files`: its config.json is read.
+    It is known if the model is a directory among `files`: its config.json is read.
     """
     server = plan.server
     model = plan.given.get("hf_config_path") or plan.given.get("model")
@@ -203,14 +202,14 @@ def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR09
     if server.elsewhere:
         return Experts(None, f"the command runs elsewhere ({server.elsewhere})")
     if "hf_overrides" in plan.given:
-        return Experts(None, "--hf-overrides may change their number")
+        return Experts(None, "--hf-overrides may change the number of experts")
     name = os.path.join(str(model.value), "config.json")
     path = os.path.join(server.directory or "", name)
     if UNKNOWN in path or not files.is_file(path):
         return Experts(None, "the model is not a local directory with a config.json")
     logical = _logical(_load(path, files))
     if logical is None:
-        return Experts(None, f"{name} does not say how many")
+        return Experts(None, f"{name} does not give the number of experts")
     redundant = _redundant(plan)
     if redundant is None:
         return Experts(None, "num_redundant_experts is not known")
@@ -244,7 +243,7 @@ def _load(path: str, files: Files) -> object:
 
 
 def _logical(config: object, depth: int = 3) -> int | None:
-    """Return the number of routed experts, that of the language model first."""
+    """Return the number of routed experts; that of the language model wins."""
     if not isinstance(config, dict) or not depth:
         return None
     for key in _NESTED:
@@ -254,7 +253,7 @@ def _logical(config: object, depth: int = 3) -> int | None:
     for key in _KEYS:
         value = config.get(key)
         if isinstance(value, list) and value:
-            value = value[0]  # Ernie: the same for each modality
+            value = value[0]  # Ernie has the same number for each modality
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20:
             return value
     return None

@@ -1,7 +1,7 @@
-"""Which GPUs the machine has, and how many SMs: from the driver's files, without asking a GPU.
+"""The GPUs of the machine, and how many SMs they have: from the driver's files, not from a GPU.
 
-Reads /proc/driver/nvidia, which the driver writes and container runtimes show. It is not there on
-WSL. The files are those that the command sees.
+These files are in /proc/driver/nvidia, which container runtimes show and WSL does not have. They
+are read as the command sees them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _BLACKWELL = "FlashInfer pull request 4445: physical SMs"
 
 
 class Gpu(Record):
-    name: str  # as a person calls it
+    name: str  # as people call it
     sms: int
-    products: tuple[str, ...]  # as the driver calls it, "NVIDIA " left out
+    products: tuple[str, ...]  # as the driver calls it, without "NVIDIA "
     source: str
 
 
-# Names of products: those of the tuned configurations in vLLM, fused_moe/configs, and GKE's. A name
-# that is not here is not guessed: other products of one name have other numbers of SMs.
+# The product names are those of vLLM's tuned configurations (fused_moe/configs), and of GKE. Other
+# names are not guessed: products with similar names differ in their SMs.
 GPUS: tuple[Gpu, ...] = (
     Gpu("H100", 132, ("H100 80GB HBM3", "H100 80GB", "H100 MEGA 80GB"), f"{_HOPPER}; measured"),
     Gpu("H100 PCIe", 114, ("H100 PCIe",), _HOPPER),
@@ -49,21 +49,19 @@ GPUS: tuple[Gpu, ...] = (
 NOT_THERE = "is not there"
 DRIVER = "/proc/driver/nvidia"
 _MAX_BYTES = 1 << 14
-_MANY = 64  # GPUs of a machine
+_MAX_GPUS = 64
 
 
 class Seen(Record):
-    gpus: tuple[Gpu, ...]  # each kind once; empty: not known
+    gpus: tuple[Gpu, ...]  # each model once; empty: not known
     why: str = ""  # why they are not known
 
 
 def by_product(name: str) -> Gpu | None:
-    """Return the row of a product by the driver's name for it, or a label's: with "-" for " "."""
+    """Return the GPU with this product name: the driver's, or a label's with "-" for " "."""
     text = _plain(name)
-    for gpu in GPUS:
-        if any(text == _plain(product) for product in (gpu.name, *gpu.products)):
-            return gpu
-    return None
+    products = ((gpu, product) for gpu in GPUS for product in (gpu.name, *gpu.products))
+    return next((gpu for gpu, product in products if _plain(product) == text), None)
 
 
 def _plain(name: str) -> str:
@@ -72,16 +70,16 @@ def _plain(name: str) -> str:
 
 
 def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
-    """Return the GPUs that a command started with `environ` finds."""
+    """Return the GPUs that a command with this environment can use."""
     for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
         if "MIG-" in environ.get(variable, ""):
             return Seen((), f"{variable} names a part of a GPU (MIG)")
-    # A GPU that is divided has parts: /proc/driver/nvidia/capabilities/gpu0/mig/gi1.
+    # A divided GPU has /proc/driver/nvidia/capabilities/gpu0/mig/gi1.
     devices = [name for name in _names(f"{DRIVER}/capabilities", files) if name[:3] == "gpu"]
-    parts = (_names(f"{DRIVER}/capabilities/{device}/mig", files) for device in devices[:_MANY])
+    parts = (_names(f"{DRIVER}/capabilities/{device}/mig", files) for device in devices[:_MAX_GPUS])
     if any(name.startswith("gi") for names in parts for name in names):
         return Seen((), "a GPU is divided (MIG)")
-    places = sorted(_names(f"{DRIVER}/gpus", files))[:_MANY]
+    places = sorted(_names(f"{DRIVER}/gpus", files))[:_MAX_GPUS]
     if not places:
         return Seen((), f"{DRIVER}/gpus {NOT_THERE}")
     kinds: dict[str, Gpu] = {}
@@ -97,7 +95,7 @@ def seen(environ: Mapping[str, str], files: Files = DISK) -> Seen:
         gpu = by_product(model)
         if gpu is None:
             shown = repr(model[:40]) if model and model.isprintable() else "a GPU without a name"
-            return Seen((), f"the SMs of {shown} are not known here")
+            return Seen((), f"the number of SMs of {shown} is not known")
         kinds[gpu.name] = gpu
     return Seen(tuple(kinds.values()), "" if kinds else "the driver lists no GPU")
 

@@ -1,15 +1,14 @@
 """How many SMs DeepEP's low-latency kernels take, and how many CTAs of NCCL fit beside them.
 
-Dispatch and combine are launched cooperatively, one block on each SM, so a launch starts only when
-its whole grid finds room; a block of NCCL takes the whole SM (benchmarks/deepep, benchmarks/nccl).
-Both grids are DeepEP's own arithmetic: csrc/kernels/internode_ll.cu, `dispatch` and `combine`, the
-same from c5facf5 (2025-08-07) on, and in 73b6ea4, which vLLM 0.12 to 0.23 pin.
+Dispatch and combine are cooperative launches with one block on each SM: a kernel starts only when
+its whole grid has room. A block of NCCL takes a whole SM (benchmarks/deepep, benchmarks/nccl). The
+arithmetic of both grids is DeepEP's: csrc/kernels/internode_ll.cu, `dispatch` and `combine`, the
+same since c5facf5 (2025-08-07), and in 73b6ea4, which vLLM 0.12 to 0.23 pin.
 
-Dispatch grows with the physical experts, combine also with the tokens of a call. Which numbers of
-tokens there can be is vLLM's business: CHANGES.
+The grid of dispatch depends on the physical experts, that of combine also on the tokens of a call.
+vLLM decides how many tokens a call can have: CHANGES.
 
-Pure: nothing is read, and nothing of the machine is looked at. `cap` asks, with what it knows of a
-command and of a machine.
+Pure: nothing is read. `cap` passes in what it knows about a command and a machine.
 """
 
 from __future__ import annotations
@@ -26,60 +25,61 @@ SOURCE = "DeepEP csrc/kernels/internode_ll.cu; measured on H100s: benchmarks/dee
 
 
 def grid(items: int, sms: int) -> int:
-    """Return how many blocks take so many experts or tokens, each block equally many of them."""
+    """Return the number of blocks for so many experts or tokens, divided evenly among them."""
     return -(-items // max(1, -(-items // sms)))
 
 
-# The releases 0.N that change how many tokens a call has. From 0.13 pieces can be turned off, and
+# The releases 0.N that change how many tokens a call has. From 0.13 chunks can be turned off, and
 # speculative tokens count in the largest graph (config/vllm.py). From 0.17 --performance-mode
 # throughput doubles the tokens of a step (arg_utils.py). From 0.20 a call has all tokens of a step.
 CHANGES = (12, 13, 17, 20)
-# Pieces of a step: fused_moe/layer.py, from 0.17 runner/default_moe_runner.py; envs.py.
-_PIECES = "VLLM_ENABLE_MOE_DP_CHUNK"
-_PIECE = "VLLM_MOE_DP_CHUNK_SIZE"
-_TOKENS = 256  # of a piece, and of a step from 0.20 (DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP)
-_STEP_IN_PIECES = 8192  # tokens, on a GPU of 70 GiB and more (get_batch_defaults); else less
+# The chunks of a step: fused_moe/layer.py, from 0.17 runner/default_moe_runner.py; envs.py.
+_CHUNKS = "VLLM_ENABLE_MOE_DP_CHUNK"
+_CHUNK_SIZE = "VLLM_MOE_DP_CHUNK_SIZE"
+# The tokens of a chunk; from 0.20 those of a step (DEFAULT_MAX_NUM_BATCHED_TOKENS_FOR_BATCHED_DP).
+_TOKENS = 256
+_CHUNKED_STEP = 8192  # tokens on a GPU of 70 GiB or more (get_batch_defaults), fewer on others
 _MAX_GRAPH = 512  # vllm/config/vllm.py, _set_cudagraph_sizes
-_MAX_SEQS = 1024  # get_batch_defaults; twice that, and half of it, is over _MAX_GRAPH anyway
-_MOST = 1 << 20  # tokens; more is no number that is meant
+_MAX_SEQS = 1024  # get_batch_defaults; other defaults are above _MAX_GRAPH too
+_MAX_NUMBER = 1 << 20  # a larger number is taken as not known
 
 
 class Tokens(Record):
-    """How many tokens one rank may have in one call of DeepEP."""
+    """How many tokens a rank can have in a call of DeepEP."""
 
-    most: int  # an eager or a mixed step may have any number up to it
-    padded: tuple[int, ...]  # those that come again and again: CUDA graph sizes, a full piece
-    bounds: tuple[str, ...]  # what `most` is set with: VLLM_MOE_DP_CHUNK_SIZE
-    share: int  # the ranks that one bound's tokens are divided by (sequence-parallel MoE)
-    assumed: tuple[str, ...] = ()  # what is not known, and taken as vLLM's default
+    most: int  # an eager or a mixed step can have any number up to this
+    padded: tuple[int, ...]  # the numbers of regular calls: CUDA graph sizes, a full chunk
+    bounds: tuple[str, ...]  # the variable or option that sets `most`: VLLM_MOE_DP_CHUNK_SIZE
+    share: int  # the number of ranks that share the tokens of a bound (sequence-parallel MoE)
+    assumed: tuple[str, ...] = ()  # the settings that are not known, and taken as vLLM's default
 
 
 class Fit(Record):
-    """How a GPU is shared between DeepEP and NCCL."""
+    """How DeepEP and NCCL share the SMs of a GPU."""
 
     sms: int
-    experts: int | None  # None: not known, so dispatch is left out
-    dispatch: int  # SMs that it takes; 0 where it is not known
-    combine: int  # the same of combine at most, with a padded call beside which anything fits
-    cap: int | None  # the one that is looked at; None: nothing fits beside dispatch
-    padded: tuple[int, ...]  # calls beside which the cap does not fit, of those in Tokens.padded
-    eager: tuple[tuple[int, int], ...]  # the same of all others: from and to
+    experts: int | None  # None: not known, and dispatch is not counted
+    dispatch: int  # the SMs that dispatch takes; 0 if not known
+    combine: int  # the most SMs of a padded call that leaves room for any cap
+    cap: int | None  # None: no cap fits beside dispatch
+    padded: tuple[int, ...]  # the calls of Tokens.padded that leave no room for the cap
+    eager: tuple[tuple[int, int], ...]  # all other calls that leave none, as ranges of tokens
 
     @property
     def left(self) -> int:
-        """The SMs that the larger of both leaves."""
+        """The SMs that the larger kernel leaves to NCCL."""
         return self.sms - max(self.dispatch, self.combine)
 
     @property
     def safe(self) -> bool:
-        """Whether the cap fits beside every call that there can be, with experts that are known."""
+        """Whether the experts are known, and the cap fits beside every possible call."""
         return not (self.cap is None or self.experts is None or self.padded or self.eager)
 
 
 def fit(sms: int, experts: int | None, tokens: Tokens) -> Fit:
-    """Return the largest power of two up to 8 that fits.
+    """Return the largest power of two up to 8 that fits as a cap.
 
-    It fits beside dispatch and beside every padded call that anything fits beside.
+    It fits beside dispatch, and beside every padded call that leaves an SM.
     """
     dispatch = grid(experts, sms) if experts else 0
     taken = {number: max(dispatch, grid(number, sms)) for number in tokens.padded}
@@ -88,15 +88,15 @@ def fit(sms: int, experts: int | None, tokens: Tokens) -> Fit:
         return Fit(sms, experts, dispatch, most, None, (), ())
     cap = min(1 << ((sms - most).bit_length() - 1), CAP)
     padded = tuple(number for number, blocks in taken.items() if blocks + cap > sms)
-    return Fit(sms, experts, dispatch, most, cap, padded, _unfit(sms, cap, tokens.most))
+    return Fit(sms, experts, dispatch, most, cap, padded, _ranges(sms, cap, tokens.most))
 
 
-def _unfit(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
-    """Return the numbers of tokens whose combine leaves fewer SMs than `cap`, as ranges."""
+def _ranges(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
+    """Return the numbers of tokens, as ranges, with which combine leaves fewer SMs than `cap`."""
     found: list[tuple[int, int]] = []
-    depth = 1  # tokens of a block: from (depth - 1) * sms + 1 up to depth * sms of them
+    depth = 1  # the tokens of a block, for (depth - 1) * sms + 1 to depth * sms tokens
     while (depth - 1) * sms < most:
-        # A block of every `depth` tokens: more than (sms - cap) * depth tokens leave too little.
+        # More than (sms - cap) * depth tokens take more than sms - cap blocks.
         first = max((sms - cap) * depth, (depth - 1) * sms) + 1
         last = min(depth * sms, most)
         if first <= last:
@@ -108,9 +108,9 @@ def _unfit(sms: int, cap: int, most: int) -> tuple[tuple[int, int], ...]:
 
 
 def remedies(fit: Fit, tokens: Tokens) -> tuple[str, ...]:
-    """Return what makes room beside the calls that the cap does not fit beside."""
+    """Return the options that keep calls small enough for the cap to fit beside all of them."""
     left = fit.sms - (fit.cap or 0)
-    number = left // 8 * 8 or left  # the tokens of a call that the cap fits beside
+    number = left // 8 * 8 or left  # calls of so many tokens leave room for the cap
     if fit.cap is None or not 0 < number < tokens.most:
         return ("another --eplb-config.num_redundant_experts",)
     option = {"--max-num-batched-tokens": f" {number * tokens.share}"}
@@ -118,13 +118,13 @@ def remedies(fit: Fit, tokens: Tokens) -> tuple[str, ...]:
 
 
 def tokens(given: Mapping[str, Any], environ: Mapping[str, str], minor: int | None) -> Tokens:
-    """Return which tokens one rank may have, by the settings of vLLM 0.`minor`.
+    """Return the tokens that a rank of vLLM 0.`minor` can have in a call.
 
-    `given` holds the settings by name, as the command gives them. A release that is not known may
-    be any, so it is the calls of all.
+    `given` are the settings of the command by name. If the release is not known, the calls of all
+    releases count.
     """
     if minor is not None:
-        return _Reading(given, environ, minor).tokens()
+        return _Settings(given, environ, minor).tokens()
     found = [tokens(given, environ, minor) for minor in CHANGES]
     return Tokens(
         max(one.most for one in found),
@@ -135,7 +135,7 @@ def tokens(given: Mapping[str, Any], environ: Mapping[str, str], minor: int | No
     )
 
 
-# The keys of JSON options that count.
+# The keys of JSON options that matter.
 _KEYS = {
     "compilation_config": (
         *("cudagraph_mode", "cudagraph_capture_sizes", "max_cudagraph_capture_size"),
@@ -144,14 +144,14 @@ _KEYS = {
 }
 
 
-class _Reading:
-    """The settings that count, of one command."""
+class _Settings:
+    """The settings of a command that matter."""
 
     def __init__(self, given: Mapping[str, Any], environ: Mapping[str, str], minor: int) -> None:
         self.minor = minor
         self.assumed: list[str] = []
         self.given: dict[str, Any] = {
-            name: environ[name] for name in (_PIECES, _PIECE) if name in environ
+            name: environ[name] for name in (_CHUNKS, _CHUNK_SIZE) if name in environ
         }
         for option, keys in _KEYS.items():
             value = self._json(option, given)
@@ -161,34 +161,33 @@ class _Reading:
     def tokens(self) -> Tokens:
         ranks = self._number("tensor_parallel_size", 1)
         batched = self._batched()
-        bound = "--max-num-batched-tokens" if self.minor >= 20 else _PIECE
-        piece = batched if self.minor >= 20 else self._number(_PIECE, _TOKENS)
-        # vLLM's use_sequence_parallel_moe (config/parallel.py): with TP each rank has its share.
-        most = min(piece, -(-batched // ranks))
-        # Into how many parts a batch is cut (config/parallel.py, num_ubatches).
+        bound = "--max-num-batched-tokens" if self.minor >= 20 else _CHUNK_SIZE
+        chunk = batched if self.minor >= 20 else self._number(_CHUNK_SIZE, _TOKENS)
+        # vLLM's use_sequence_parallel_moe (config/parallel.py): TP ranks share the tokens.
+        most = min(chunk, -(-batched // ranks))
+        # The number of parts of a batch (config/parallel.py, num_ubatches).
         parts = 2 if self.given.get("enable_dbo") else self._number("ubatch_size", 1, least=0) or 1
-        # DeepEP refuses more than the pieces are (csrc/deep_ep.cpp), also where they are off.
-        whole = 13 <= self.minor < 20 and self._number(_PIECES, 1, least=0) == 0
+        # DeepEP refuses calls larger than a chunk (csrc/deep_ep.cpp), even with chunks turned off.
+        whole = 13 <= self.minor < 20 and self._number(_CHUNKS, 1, least=0) == 0
         padded = {most}
         for size in self._graphs(batched):
             for number in {size, size // parts, size - size // parts * (parts - 1)}:
                 share = -(-number // ranks)
-                if share <= piece:
+                if share <= chunk:
                     padded.add(share)
                 elif not whole:
-                    padded.update((piece, share % piece))
+                    padded.update((chunk, share % chunk))
         padded.discard(0)
         return Tokens(most, tuple(sorted(padded)), (bound,), ranks, tuple(self.assumed))
 
     def _batched(self) -> int:
-        """Return max_num_batched_tokens."""
         number = self._number("max_num_batched_tokens", 0)
         if number:
             return number
         if self.given.get("enable_chunked_prefill") is False:
             self.assumed.append("max_num_batched_tokens, which follows max_model_len")
         doubled = self.minor >= 17 and self.given.get("performance_mode") == "throughput"
-        return (_TOKENS if self.minor >= 20 else _STEP_IN_PIECES) * (2 if doubled else 1)
+        return (_TOKENS if self.minor >= 20 else _CHUNKED_STEP) * (2 if doubled else 1)
 
     def _graphs(self, batched: int) -> Iterable[int]:
         """Return the CUDA graph sizes (config/vllm.py, _set_cudagraph_sizes)."""
@@ -219,7 +218,7 @@ class _Reading:
         return [size for size in rounded if size <= most] or [query]
 
     def _sizes(self) -> list[int]:
-        """Return the CUDA graph sizes that are given."""
+        """Return the CUDA graph sizes that the command gives."""
         value = self.given.get("cudagraph_capture_sizes")
         if value is None:
             return []
@@ -231,7 +230,7 @@ class _Reading:
         return sorted(number for number in numbers if number is not None)
 
     def _speculative(self) -> int:
-        """Return the draft tokens of a step; the default of a draft model is not known here."""
+        """Return the draft tokens of a step. The default of a draft model is not known."""
         if "speculative_config" in self.given and not self.given.get("num_speculative_tokens"):
             self.assumed.append("num_speculative_tokens")
         return self._number("num_speculative_tokens", 0, least=0)
@@ -248,11 +247,11 @@ class _Reading:
         return {}
 
     def _number(self, name: str, default: int, *, least: int = 1) -> int:
-        """Return the number that is given by a name; the default where none is, or none known."""
+        """Return a setting; the default if it is not given, or not known."""
         if name not in self.given:
             return default
         number = _integer(self.given[name])
-        if number is None or not least <= number <= _MOST:
+        if number is None or not least <= number <= _MAX_NUMBER:
             self.assumed.append(name)
             return default
         return number

@@ -1,1 +1,1 @@
-"""What NCCL makes of its variables, and what makes a cap void."""
+"""How NCCL reads its variables, and what voids a cap."""

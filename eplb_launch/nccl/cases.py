@@ -1,6 +1,6 @@
-"""The cases in which the cap is void or in doubt: each is a row of `checks`.
+"""The cases in which the cap is void or in doubt. Each case is a row of `checks`.
 
-First what the values are, then what keeps the variable from where NCCL runs: wrappers, Ray, nodes.
+First come the values, then what keeps the variable from NCCL: wrappers, Ray, other nodes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from eplb_launch.nccl.variables import Value
     from eplb_launch.plans import Plan
 
-    Found = tuple[str, dict[str, object]]  # the code of a row, and what its message has in braces
+    Found = tuple[str, dict[str, object]]  # the code of a row, and the fields of its message
 
-# The code of a warning: what is set here does not arrive, and the message says what does.
+# The code of the warning that a wrapper overwrites the value.
 OVERWRITTEN = "variable-overwritten"
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -28,14 +28,14 @@ _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 class Case(Record):
     plan: Plan
     server: Server
-    cap: int  # the most CTAs that there may be
-    readings: tuple[Mapping[str, Value], ...]  # what NCCL may find, what the plan sets included
-    hidden: tuple[Value, ...]  # limits in conf files that it would find without the plan
-    met: Server  # the server that there is with what the plan sets
-    arrives: bool  # what the plan sets reaches it as it is
+    cap: int  # the most CTAs that NCCL may take
+    readings: tuple[Mapping[str, Value], ...]  # the values that NCCL may read, the plan's included
+    hidden: tuple[Value, ...]  # the limits in conf files that NCCL would read without the plan
+    met: Server  # the server as it is with the value that the plan sets
+    arrives: bool  # the value that the plan sets reaches it unchanged
 
     def given(self, name: str) -> str | None:
-        """Return an argument of vLLM as given; "" where it cannot be known."""
+        """Return an argument of vLLM as given; "" if it is not known."""
         entry = self.plan.given.get(name)
         if entry is None:
             return None
@@ -44,7 +44,7 @@ class Case(Record):
 
 
 def shown(text: str) -> str:
-    """Return a value as it may stand in a line: quoted where that is needed, and not endless."""
+    """Return a value for a message: cut, and quoted if it needs quotes."""
     text = text[:40] + "..." if len(text) > 40 else text
     if UNKNOWN in text:
         return "(not known)"
@@ -53,7 +53,7 @@ def shown(text: str) -> str:
 
 
 def find(case: Case) -> Iterator[Found]:
-    """Yield the cases that there are, those of one row one after the other."""
+    """Yield the cases that apply."""
     yield from _minima(case, "min-nchannels", MINIMA, -2)
     yield from _minima(case, "min-p2p-nchannels", (MIN_P2P,), 1)
     yield from _values(case)
@@ -64,14 +64,14 @@ def find(case: Case) -> Iterator[Found]:
         yield code, {"value": shown(value.text), "where": value.source}
     if case.server.environ.get("NCCL_ENV_PLUGIN", "none") not in ("", "none"):
         yield "env-plugin", {}
-    if case.server.prefixes:
+    if case.server.wrappers:
         yield from _wrappers(case)
     yield from _ray(case)
     yield from _nodes(case)
 
 
 def _minima(case: Case, code: str, names: tuple[str, ...], default: int) -> Iterator[Found]:
-    """Find minimums above the cap; `default` is what NCCL takes for one that is not set."""
+    """Yield the minimums above the cap; `default` is NCCL's value for an unset minimum."""
     said = set()
     for reading in case.readings:
         for name in names:
@@ -88,7 +88,7 @@ def _minima(case: Case, code: str, names: tuple[str, ...], default: int) -> Iter
 
 
 def _without_minima(reading: Mapping[str, Value]) -> int:
-    """Return how many CTAs NCCL may take by a reading, its minimums left out."""
+    """Return the most CTAs that NCCL may take if no minimum is set."""
     names = reading.keys() - {*MINIMA, MIN_P2P}
     return max(channels({name: reading[name].text for name in names}))
 
@@ -118,7 +118,7 @@ def _wrappers(case: Case) -> Iterator[Found]:
     names = dropping(case.met)
     arrived = case.met.environ.get(VARIABLE)
     if names and (plan.variables or plan.current):
-        options = (wrapper.option for wrapper in case.met.prefixes if wrapper.name == names[0])
+        options = (wrapper.option for wrapper in case.met.wrappers if wrapper.name == names[0])
         option = next(options, "").format(name=VARIABLE, value=case.cap)
         option = option if len(names) == 1 else ""
         yield (
@@ -131,15 +131,15 @@ def _wrappers(case: Case) -> Iterator[Found]:
             },
         )
     elif plan.variables and not case.arrives and not names and arrived is not None:
-        sets = [wrapper.name for wrapper in server.prefixes if wrapper.sets]
-        name = sets[-1] if sets else server.prefixes[-1].name
+        sets = [wrapper.name for wrapper in server.wrappers if wrapper.sets]
+        name = sets[-1] if sets else server.wrappers[-1].name
         yield OVERWRITTEN, {"name": name, "value": shown(arrived), "place": _place(server)}
 
 
 def dropping(server: Server) -> list[str]:
-    """Return the programs that do not hand the variable on, where none behind them sets it."""
+    """Return the wrappers that drop the variable and have no wrapper behind them that sets it."""
     found: list[str] = []
-    for wrapper in server.prefixes:
+    for wrapper in server.wrappers:
         if wrapper.name in NAMES or wrapper.sets:
             found.clear()
         elif wrapper.drops:
@@ -148,7 +148,7 @@ def dropping(server: Server) -> list[str]:
 
 
 def _place(server: Server) -> str:
-    """Return what `eplb-launch --` has to stand in front of."""
+    """Return the command that `eplb-launch --` has to stand before."""
     program = server.program.rpartition("/")[2]
     if not server.entry or not program or not program.isprintable():
         return "the server's own command"
@@ -175,7 +175,7 @@ def _ray(case: Case) -> Iterator[Found]:
 
 def _nodes(case: Case) -> Iterator[Found]:
     if case.given("data_parallel_backend") == "ray":
-        return  # one command starts them all
+        return  # one command starts all nodes
     size = case.plan.settings["data_parallel_size"]
     local = _integer(case.given("data_parallel_size_local"))
     backend = case.given("distributed_executor_backend")

@@ -1,8 +1,8 @@
-"""How NCCL finds and reads its variables, and how many CTAs come of them.
+"""How NCCL finds and reads its variables, and how many CTAs it may then take.
 
-What is set in the environment, even to nothing, stays; then the user's conf file counts, then that
-in /etc. NCCL_CONF_FILE (2.23.4) replaces the user's file. The home is that of the password database
-up to 2.29.7, and $HOME from 2.30.3. RCCL has files of its own.
+The environment wins, even with an empty value; then comes the user's conf file, then the one in
+/etc. NCCL_CONF_FILE (2.23.4) replaces the user's file. The home directory is that of the password
+database up to 2.29.7, and $HOME from 2.30.3. RCCL has its own files.
 
 Read from NVIDIA/nccl, tags 2.25 to 2.30: `src/misc/param.cc` (files, numbers), `src/init.cc`
 (NCCL_MAX_CTAS), `src/graph/connect.cc` and `src/graph/paths.cc` (channels: a channel is a CTA).
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from eplb_launch.files import Files
 
-# What decides how many CTAs there are. NCCL_MIN_CTAS does not: it is lowered to NCCL_MAX_CTAS.
-MINIMA = ("NCCL_MIN_NCHANNELS", "NCCL_MIN_NRINGS")  # the first wins if both are set
-MAXIMA = ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS")  # likewise
+# The variables that decide how many CTAs NCCL takes. NCCL_MIN_CTAS does not: NCCL lowers it to
+# NCCL_MAX_CTAS. Of MINIMA, and of MAXIMA, the first that is set wins.
+MINIMA = ("NCCL_MIN_NCHANNELS", "NCCL_MIN_NRINGS")
+MAXIMA = ("NCCL_MAX_NCHANNELS", "NCCL_MAX_NRINGS")
 MIN_P2P = "NCCL_MIN_P2P_NCHANNELS"
 MAX_P2P = "NCCL_MAX_P2P_NCHANNELS"
 NAMES = frozenset((VARIABLE, *MINIMA, *MAXIMA, MIN_P2P, MAX_P2P))
@@ -38,24 +39,24 @@ MAX_BYTES = 64 * 1024  # of a conf file; a real one has a dozen lines
 
 _BLANKS = " \t\n\v\f\r"
 _DIGITS = "0123456789abcdef"
-_MANY = 64  # digits: out of range in every base
-_UNSET = -2  # the default of the channel parameters, which means that they are not set
+_MAX_DIGITS = 64  # more are out of range in every base
+_UNSET = -2  # the default of the channel parameters: not set
 
 
 class Library(Record):
-    """NCCL or RCCL, as far as releases differ in what they read. None is older than 2.27."""
+    """NCCL or RCCL, and which files it reads. Releases before 2.27 are not covered."""
 
-    conf: str  # the conf file, in /etc and with a dot in front in the home
-    home_from_variable: bool = False  # the home is $HOME; else that of the password database
+    conf: str  # the conf file: in /etc, and with a leading dot in the home directory
+    uses_home_variable: bool = False  # it takes the home from $HOME, not the password database
 
 
 NCCL = Library("nccl.conf")
-NCCL_2_30 = NCCL.replace(home_from_variable=True)
+NCCL_2_30 = NCCL.replace(uses_home_variable=True)
 RCCL = Library("rccl.conf")
 
 
 def libraries(version: str | None, environ: Mapping[str, str]) -> tuple[Library, ...]:
-    """Return what the vLLM of this version may load; all kinds where it is not known."""
+    """Return the libraries that a release of vLLM may load; all if the release is not known."""
     bundled = release_of(version).nccl
     if not version or not bundled:
         return (NCCL, NCCL_2_30, RCCL)
@@ -67,7 +68,7 @@ def libraries(version: str | None, environ: Mapping[str, str]) -> tuple[Library,
 
 
 def strtoll(text: str) -> int | None:
-    """Return the number that C reads with base 0, 0 if there is none; None out of range."""
+    """Return the number that C's strtoll reads with base 0; None if it is out of range."""
     text = text.lstrip(_BLANKS)
     sign = -1 if text[:1] == "-" else 1
     text = text[text[:1] in ("+", "-") :].lower()
@@ -75,21 +76,21 @@ def strtoll(text: str) -> int | None:
     if text[:2] == "0x" and text[2:3] and text[2] in _DIGITS:
         base, text = 16, text[2:]
     digits = text[: len(text) - len(text.lstrip(_DIGITS[:base]))].lstrip("0")
-    number = sign * int(digits[:_MANY] or "0", base)
+    number = sign * int(digits[:_MAX_DIGITS] or "0", base)
     return number if -(2**63) <= number < 2**63 else None
 
 
 def parameter(text: str | None, default: int) -> int:
-    """Return an integer parameter: `default` if unset, empty or out of range, else cut to 32 bits.
+    """Return an integer parameter of NCCL, cut to 32 bits.
 
-    A value that cannot be known counts as unset.
+    It is `default` if the text is unset, empty, out of range or not known.
     """
     number = strtoll(text) if text and UNKNOWN not in text else None
     return default if number is None else (number + 2**31) % 2**32 - 2**31
 
 
 def limit(text: str | None) -> int | None:
-    """Return the limit that NCCL reads from NCCL_MAX_CTAS; None where it reads none.
+    """Return the limit that NCCL reads from NCCL_MAX_CTAS; None if it reads none.
 
     "8", "0x8", "010", "+8", " 8", "8abc", "8.5": 8. "0", "08", "abc", "-1", "": none.
     """
@@ -98,20 +99,20 @@ def limit(text: str | None) -> int | None:
 
 
 def pow2up(number: int) -> int:
-    """Return the smallest power of two that is not less, at least 1."""
+    """Return the smallest power of two that is at least `number`, and at least 1."""
     return 1 << max(number - 1, 0).bit_length()
 
 
 def channels(values: Mapping[str, str]) -> tuple[int, int]:
-    """Return how many CTAs collectives and point-to-point calls can take at most.
+    """Return the most CTAs that collectives, and point-to-point calls, can take.
 
-    `values` are the variables. The topology can make it fewer.
+    The topology can lower both.
     """
     top = MAX_CHANNELS
     cap = limit(values.get(VARIABLE))
     upper = _first(values, MAXIMA)
     lower = _first(values, MINIMA)
-    # ncclTopoPostset: the minimum after the maximum.
+    # ncclTopoPostset applies the minimum after the maximum.
     collective = min(top, top if upper == _UNSET else max(upper, 1), top if cap is None else cap)
     collective = max(collective, min(lower, top))
     # ncclTopoComputeP2pChannels
@@ -121,7 +122,8 @@ def channels(values: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _first(values: Mapping[str, str], names: tuple[str, ...]) -> int:
-    return next((n for n in (parameter(values.get(x), _UNSET) for x in names) if n != _UNSET), -2)
+    numbers = (parameter(values.get(name), _UNSET) for name in names)
+    return next((number for number in numbers if number != _UNSET), _UNSET)
 
 
 class Value(Record):
@@ -137,13 +139,13 @@ def readings(
     other_user: bool = False,
     files: Files = DISK,
 ) -> tuple[dict[str, Value], ...]:
-    """Return what NCCL may find for NAMES: one reading, or several where it depends.
+    """Return the values that NCCL reads for NAMES; several readings if it may read one of several.
 
-    `version` is vLLM's, `environ` and `directory` the server's. `other_user`: it runs as somebody
-    whose home is not known.
+    `version` is the release of vLLM; `environ` and `directory` are those of the server.
+    `other_user`: the server runs as a user whose home directory is not known.
     """
     found: list[tuple[str, dict[str, Value]]] = []
-    present = set()  # where the library is not known, it is the one that has files here
+    present = set()  # of several libraries, those that have a conf file here count
     given = {n: Value(environ[n], ENVIRONMENT) for n in NAMES if n in environ}
     for library in libraries(version, environ):
         for user_file in _user_files(environ, library, files, other_user=other_user):
@@ -165,14 +167,14 @@ def readings(
 def _user_files(
     environ: Mapping[str, str], library: Library, files: Files, *, other_user: bool
 ) -> list[str]:
-    """Return the files that may be read before that in /etc; "" where it may be none."""
+    """Return the conf files that may come before the one in /etc; "" means that none may."""
     named = environ.get(CONF_FILE)
     if named:
         return ["" if UNKNOWN in named else named]
     variable = environ.get("HOME", "")
-    home = variable if library.home_from_variable else files.home()
+    home = variable if library.uses_home_variable else files.home()
     sure = home is not None and files.user() is not None and not other_user
-    if home is None:  # a user of LDAP or the like, whose $HOME is likely to be the same
+    if home is None:  # the user is not in /etc/passwd, as with LDAP: $HOME is likely the same
         home = variable
     if not home or UNKNOWN in home:
         return [""]
@@ -180,9 +182,9 @@ def _user_files(
 
 
 def conf_values(path: str, files: Files = DISK) -> Iterator[tuple[str, str]]:
-    """Yield the names and values of a conf file that count here (param.cc, setEnvFile).
+    """Yield the variables of NAMES in a conf file, as NCCL reads it (param.cc, setEnvFile).
 
-    No blanks around "=", no quotes, no `export`; of two equal names the first counts.
+    It knows no blanks around "=", no quotes and no `export`. Of equal names the first counts.
     """
     try:
         lines = files.read(path, MAX_BYTES).split(b"\n")

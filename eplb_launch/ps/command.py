@@ -1,4 +1,4 @@
-"""`eplb-launch ps`: look at the servers that run here, and say which are safe."""
+"""`eplb-launch ps`: read the servers that run here, and say which of them can hang."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import shutil
 import signal
 import time
 
-from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, assess
+from eplb_launch.assessment import CONFIG, EXPOSED, PACKAGE, UNKNOWN, Seen, assess
 from eplb_launch.launch import LAUNCHER_FAILED, place, say
 from eplb_launch.plans import plan
-from eplb_launch.ps.apart import results
+from eplb_launch.ps.children import results
 from eplb_launch.ps.processes import (
     TIMED_OUT,
     Facts,
     command_of,
-    look_closer,
+    facts_of,
     others_hidden,
     scan,
 )
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from eplb_launch.ps.rows import Row
     from eplb_launch.ps.servers import Group
 
-# psutil's time of a process's start is exact to a second: it adds ticks to the boot time.
+# psutil gives the start of a process to the second: it adds ticks to the time of the boot.
 _SECONDS = 2.0
-_CLEARED = "\x1b[H\x1b[J"  # a terminal: to the upper left corner, nothing behind it
+_CLEAR = "\x1b[H\x1b[J"  # moves to the upper left corner, and erases what follows
 
 
 def look(pids: Collection[int] = ()) -> list[Row]:
-    """Return a row for each vLLM server that runs here, those that need action first.
+    """Return a row for each vLLM server that runs here; servers that need action come first.
 
-    With `pids`, only for the servers that these processes are or belong to, and one for each of
-    them that is no server's.
+    With `pids`, only for the servers that these processes belong to, and a row for each process
+    that belongs to none.
     """
     processes = affordable(scan())
     groups = group(processes)
@@ -61,41 +61,37 @@ def look(pids: Collection[int] = ()) -> list[Row]:
                 wanted.append(found)
         groups = wanted
     by_head = {(one.head.pid, one.head.ticks): one for one in groups}
-    seen = results({head: functools.partial(_look_at, one) for head, one in by_head.items()})
+    seen = results({head: functools.partial(_row_of, one) for head, one in by_head.items()})
     rows = [seen[head] or row(one, Facts(trouble=TIMED_OUT)) for head, one in by_head.items()]
     return sorted([*others, *rows], key=lambda row: row.order)
 
 
-def _look_at(server: Group) -> Row:
-    """Look at a server and at the files that it names, in a child of ours: see `view`."""
-    facts = look_closer(server.head)
+def _row_of(server: Group) -> Row:
+    """Read a server and the files that it names. This runs in a child process: see `view`."""
+    facts = facts_of(server.head)
     view, facts = facts.view, facts.replace(view=None)
     if server.kind == GONE or facts.trouble or facts.environ is None or view is None:
         return row(server, facts)
     try:
-        view.enter()
+        view.take_rights()
         command = command_of(server.head, facts.replace(view=view))
         decided = plan(command, facts.environ, directory=facts.directory, files=view)
-        found = assess(
-            decided,
-            launched=False,
-            files=view,
-            environ=facts.environ,
-            changed=_changed(decided, facts, view),
-        )
+        changed = _changed(decided, facts, view)
+        seen = Seen(launched=False, files=view, environ=facts.environ, changed=changed)
+        found = assess(decided, seen)
         return row(server, facts, decided, found)
     except GiveUpError as error:
         trouble = error.trouble
     except MemoryError:
         trouble = TOO_MUCH
-    except Exception as error:  # noqa: BLE001 - the other servers are still to be shown
-        what = "eplb-launch failed to make sense of it, which is a bug of its own"
-        trouble = Trouble("internal-error", f"{what}: {place(error)}")
+    except Exception as error:  # noqa: BLE001 - the other servers still need their rows
+        reason = f"eplb-launch failed to read it, which is a bug in eplb-launch: {place(error)}"
+        trouble = Trouble("internal-error", reason)
     return row(server, facts.replace(trouble=trouble))
 
 
 def _changed(decided: Plan, facts: Facts, files: Files) -> str:
-    """Return what is not any more as the server found it at its start; "" where all is."""
+    """Return PACKAGE or CONFIG if that was changed after the server had started; else ""."""
     words = decided.server.words if decided.server else ()
     config = dict(itertools.pairwise(words)).get("--config", "")
     package = decided.vllm_source if decided.vllm_version else ""
@@ -108,21 +104,6 @@ def _changed(decided: Plan, facts: Facts, files: Files) -> str:
         if facts.started is not None and changed > facts.started + _SECONDS:
             return what
     return ""
-
-
-def status(rows: list[Row], *, strict: bool) -> int:
-    """Return the exit status: 1 where a server is exposed, or with `strict` may be."""
-    bad = {EXPOSED, UNKNOWN} if strict else {EXPOSED}
-    return int(any(found.assessment.state in bad for found in rows))
-
-
-def warn(rows: list[Row]) -> None:
-    """Say on stderr what is not known: the exit status does not."""
-    unknown = [found for found in rows if found.assessment.state == UNKNOWN]
-    if unknown:
-        pids = ", ".join(str(found.pid) for found in unknown[:8])
-        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        say(f"{len(unknown)} of {len(rows)} unknown: {pids}{more}")
 
 
 def run(
@@ -145,20 +126,24 @@ def run(
         print_text(json_text(as_dict(rows, hidden=hidden)))
     elif rows or not hidden:
         print_text(table(rows, width=width(), colour=colour(), processes=processes))
-    warn(rows)
+    unknown = [str(found.pid) for found in rows if found.assessment.state == UNKNOWN]
+    if unknown:
+        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+        say(f"{len(unknown)} of {len(rows)} unknown: {', '.join(unknown[:8])}{more}")
     if hidden:
         say("other users' processes are hidden: run as root")
         if not rows:
             return LAUNCHER_FAILED
-    return status(rows, strict=strict) or int(hidden and strict)
+    exposed = any(found.assessment.state == EXPOSED for found in rows)
+    return int(exposed or (strict and bool(unknown or hidden)))
 
 
 def _watch(pids: Collection[int], interval: float, *, processes: bool) -> int:
-    """Show the table every `interval` seconds until Ctrl-C; return the exit status, 0.
+    """Print the table every `interval` seconds until Ctrl-C; return the exit status, 0.
 
-    At a terminal it stays in place; elsewhere each is printed below the last one.
+    A terminal shows the latest table only; a pipe gets all of them.
     """
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a background job of a script
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a background job of a script ignores it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -169,6 +154,6 @@ def _watch(pids: Collection[int], interval: float, *, processes: bool) -> int:
             else:
                 lines = shown.split("\n")[: max(shutil.get_terminal_size().lines - 3, 1)]
                 text = "\n".join((*lines, "", f"{now}, every {interval:g} s; Ctrl-C ends it"))
-                print_text(f"{_CLEARED}{text}", end="")
+                print_text(f"{_CLEAR}{text}", end="")
             time.sleep(interval)
     return 0

@@ -1,7 +1,7 @@
-"""What the kernel says about processes in /proc, and why it sometimes says nothing.
+"""What /proc says about processes, and why it sometimes says nothing.
 
-Facts only; `servers` makes sense of them. A process may end, or become another program, between
-any two of these calls.
+Facts only; `servers` interprets them. A process may end, or become another program, between any two
+of these calls.
 """
 
 from __future__ import annotations
@@ -22,48 +22,46 @@ if TYPE_CHECKING:
 
 _HINTS = tuple(hint.encode() for hint in HINTS)
 ROLES = ("EngineCore", "Worker", "APIServer", "DPCoordinator")
-# vllm/utils/system_utils.py, set_process_title: "VLLM" is VLLM_PROCESS_NAME_PREFIX, and what
-# follows the role are ranks: _DP0_TP1_EP1, _0. Ray has actors that may be named like a role.
+# vllm/utils/system_utils.py, set_process_title: "VLLM" is VLLM_PROCESS_NAME_PREFIX, and the ranks
+# follow the role: _DP0_TP1_EP1, _0. Ray has actors whose names may look like a role.
 _TITLE = re.compile(rf"(?!ray::)(.*)::({'|'.join(ROLES)})((?:_[A-Z]*[0-9]+)*)", re.DOTALL)
-_NAME = 15  # bytes that the kernel has for a name (PR_SET_NAME), where setproctitle puts it too
-# The start of a title, where it is cut to that.
-_CUT_TITLE = re.compile(r"(?!ray::)(.*)::([A-Z][A-Za-z]{4,})", re.DOTALL)
+_NAME_BYTES = 15  # of a process name (PR_SET_NAME); setproctitle writes the title there too
+_CUT_TITLE = re.compile(r"(?!ray::)(.*)::([A-Z][A-Za-z]{4,})", re.DOTALL)  # cut to a name
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in include/linux/sched.h
 _ZOMBIE = "ZXx"
-# A process makes both as large as it likes (PR_SET_MM).
+# A process can make its command and its environment as large as it likes (PR_SET_MM).
 MAX_COMMAND = 256 * 1024
-MAX_COMMANDS = 64 * 1024 * 1024  # of all processes
+MAX_COMMANDS = 64 * 1024 * 1024  # bytes of the commands of all processes
 MAX_ENVIRON = 2 * 1024 * 1024
-_RECOGNISED = 4096  # bytes that are kept of a command that is larger
+_CUT_COMMAND = 4096  # bytes that are kept of a larger command
 
 DENIED = Trouble(
     "permission-denied",
     "permission denied: only its user and root can read its environment and packages",
 )
-VANISHED = Trouble("vanished", "it ended while it was looked at")
-ZOMBIE = Trouble("zombie", "it has ended, and its parent has not taken notice yet (a zombie)")
-CHANGED = Trouble("changed", "it became another program while it was looked at")
+VANISHED = Trouble("vanished", "it ended while ps read it")
+ZOMBIE = Trouble("zombie", "it has ended, and its parent has not waited for it (a zombie)")
+CHANGED = Trouble("changed", "it became another program while ps read it")
 OVERWRITTEN = Trouble(
-    "environment-overwritten", "it has given itself a title, which overwrites its environment"
+    "environment-overwritten", "it set its title, which overwrites its environment"
 )
-UNREADABLE = Trouble("unreadable", "the kernel does not let its environment be read")
+UNREADABLE = Trouble("unreadable", "the kernel does not let ps read its environment")
 LONG_COMMAND = Trouble(
     "command-too-large",
-    f"its command line is larger than {MAX_COMMAND >> 10} KiB, or one of many that are long: not "
-    "read to its end",
+    f"ps did not read its whole command: it is larger than {MAX_COMMAND >> 10} KiB, or there are "
+    "many long commands",
 )
 LONG_ENVIRON = Trouble(
     "environment-too-large",
-    f"its environment is larger than {MAX_ENVIRON >> 20} MiB: not read to its end",
+    f"ps did not read its whole environment: it is larger than {MAX_ENVIRON >> 20} MiB",
 )
 TIMED_OUT = Trouble(
-    "timed-out",
-    "the look at it did not come to an end: a file system that hangs, or too much to do",
+    "timed-out", "ps did not finish reading it: a file system hangs, or there is too much to do"
 )
 
 
 class Title(Record):
-    """The title that vLLM gives to a process: "VLLM::Worker_DP0_TP1"."""
+    """The title that vLLM sets for a process: "VLLM::Worker_DP0_TP1"."""
 
     prefix: str
     role: str  # one of ROLES
@@ -71,18 +69,18 @@ class Title(Record):
 
 
 class Process(Record):
-    """A process, as anyone may see it."""
+    """A process, as every user may see it."""
 
     pid: int
     parent: int
     group: int
     session: int
     state: str  # one letter: proc_pid_stat(5)
-    ticks: int  # when it started, since the boot: with the pid, this is it and no other
+    ticks: int  # its start, since the boot; pid and ticks identify a process
     name: str  # of its program, or the start of its title
-    cmdline: bytes  # as it is now: a title, or the arguments
+    cmdline: bytes  # now: the arguments, or a title
     hinted: bool = False  # its command names something that may start an engine
-    cut: bool = False  # its command is too large, and this is only its beginning
+    cut: bool = False  # its command is too large, and `cmdline` is the start of it
 
     @property
     def zombie(self) -> bool:
@@ -90,19 +88,19 @@ class Process(Record):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The arguments; for a process that has a title, that and empty strings."""
+        """The arguments; for a process with a title, the title and empty strings."""
         words = self.cmdline.split(b"\0")
         return tuple(map(os.fsdecode, words[:-1] if not words[-1] else words))
 
-    def shortened(self, most: int) -> Process:
-        """Return it with so many bytes of its command; as it is where it has no more."""
+    def cut_to(self, most: int) -> Process:
+        """Return the process with at most so many bytes of its command."""
         if len(self.cmdline) <= most:
             return self
         return self.replace(cmdline=self.cmdline[:most], cut=True)
 
     @property
     def title(self) -> Title | None:
-        """The title that vLLM gave to it, if it did."""
+        """The title that vLLM has set for it, if any."""
         if b"::" not in self.cmdline and "::" not in self.name:
             return None
         text, _, rest = self.cmdline.partition(b"\0")
@@ -110,11 +108,11 @@ class Process(Record):
             return None
         title = os.fsdecode(text)
         found = _TITLE.fullmatch(title)
-        if found is None and len(text) < _NAME and self.name.startswith(title):
-            # SPT_NOENV leaves no more room for it than the arguments had, a zombie has none.
+        if found is None and len(text) < _NAME_BYTES and self.name.startswith(title):
+            # With SPT_NOENV a title has no more room than the arguments; a zombie has no arguments.
             title = self.name
             found = _TITLE.fullmatch(title)
-            if found is None and len(os.fsencode(title)) == _NAME:
+            if found is None and len(os.fsencode(title)) == _NAME_BYTES:
                 found = _CUT_TITLE.match(title)
         if found is None:
             return None
@@ -123,35 +121,35 @@ class Process(Record):
 
 
 class Facts(Record):
-    """What only the owner of a process and root may see of it, and what takes longer to find."""
+    """What only root and the user of a process may read of it."""
 
-    trouble: Trouble | None = None  # why it cannot be read; then the rest is what could be read
+    trouble: Trouble | None = None  # why something could not be read
     user: str | None = None
     started: float | None = None  # since the epoch
-    environ: Mapping[str, str] | None = None  # from when its program started; None: not readable
-    directory: str | None = None  # as it sees it itself
-    program: str = ""  # the file that it executes, as it sees it itself
-    program_id: tuple[int, int] | None = None  # its device and inode
-    view: View | None = None  # its files, to be entered in a child of ours only
+    environ: Mapping[str, str] | None = None  # from the start of its program; None: not readable
+    directory: str | None = None  # as it sees it
+    program: str = ""  # the file that it executes, as it sees it
+    program_id: tuple[int, int] | None = None  # device and inode of that file
+    view: View | None = None  # its files; only a child process may take its rights
 
 
 def scan() -> dict[int, Process]:
-    """Return all processes by pid, without those of the kernel."""
+    """Return all processes by pid, without kernel threads."""
     found: dict[int, Process] = {}
-    room = MAX_COMMANDS
+    left = MAX_COMMANDS
     for pid in psutil.pids():
         process = read(pid)
         if process is not None:
-            room -= len(process.cmdline)
-            found[pid] = process if room > 0 else process.shortened(_RECOGNISED)
+            left -= len(process.cmdline)
+            found[pid] = process if left > 0 else process.cut_to(_CUT_COMMAND)
     return found
 
 
 def read(pid: int) -> Process | None:
-    """Return what anyone may see of a process; None if there is none, or if it is the kernel's."""
+    """Return what every user may see of a process; None if it is a kernel thread, or gone."""
     try:
         stat = _read(f"/proc/{pid}/stat")
-        # The name may hold anything, also blanks and brackets.
+        # The name may contain anything, blanks and brackets included.
         head, _, tail = stat.rpartition(b") ")
         fields = tail.split()
         state = fields[0].decode()
@@ -164,19 +162,19 @@ def read(pid: int) -> Process | None:
     name = os.fsdecode(head.partition(b"(")[2])
     hinted = any(hint in cmdline for hint in _HINTS)
     found = Process(pid, parent, group, session, state, int(fields[19]), name, cmdline, hinted)
-    return found.shortened(_RECOGNISED) if len(cmdline) > MAX_COMMAND else found
+    return found.cut_to(_CUT_COMMAND) if len(cmdline) > MAX_COMMAND else found
 
 
 def others_hidden() -> bool:
-    """Whether other users' processes are not to be seen (hidepid in proc(5)).
+    """Whether other users' processes are hidden (hidepid in proc(5)).
 
-    There is always a process 1, and it is hardly ever ours.
+    Process 1 always exists, and hardly ever belongs to our user.
     """
     return read(1) is None
 
 
-def look_closer(process: Process) -> Facts:
-    """Return the facts about a process; what keeps it from being read is one of them."""
+def facts_of(process: Process) -> Facts:
+    """Return the facts about a process; whatever cannot be read is a `trouble`."""
     if process.zombie:
         return Facts(trouble=ZOMBIE)
     facts = Facts()
@@ -185,44 +183,44 @@ def look_closer(process: Process) -> Facts:
         facts = facts.replace(user=known.username(), started=known.create_time())
         if process.cut:
             return facts.replace(trouble=LONG_COMMAND)
-        facts = _look_inside(process, facts)
+        facts = _with_environ(process, facts)
     except GiveUpError as error:
         facts = facts.replace(trouble=error.trouble)
     except PermissionError:
         facts = facts.replace(trouble=DENIED)
     except (OSError, psutil.Error):
         facts = facts.replace(trouble=UNREADABLE)
-    # While a process ends, its environment reads as an empty one: look who it is after that.
+    # The environment of a process that is ending reads as empty: check afterwards who it is.
     now = read(process.pid)
     if now is None or now.zombie or now.ticks != process.ticks or not now.cmdline:
         return facts.replace(trouble=VANISHED, environ=None)
-    if now.cmdline != process.cmdline and not process.cut:
+    if now.cmdline != process.cmdline:
         return facts.replace(trouble=CHANGED, environ=None)
     return facts
 
 
-def _look_inside(process: Process, facts: Facts) -> Facts:
-    place = f"/proc/{process.pid}"
-    raw = _read(f"{place}/environ", MAX_ENVIRON + 1)
+def _with_environ(process: Process, facts: Facts) -> Facts:
+    proc = f"/proc/{process.pid}"
+    raw = _read(f"{proc}/environ", MAX_ENVIRON + 1)
     if process.title or _overwritten(raw):
         return facts.replace(trouble=OVERWRITTEN)
     if len(raw) > MAX_ENVIRON:
         return facts.replace(trouble=LONG_ENVIRON)
     view = View(process.pid)
-    directory, program = (view.inside(os.readlink(f"{place}/{name}")) for name in ("cwd", "exe"))
+    directory, program = (view.inside(os.readlink(f"{proc}/{name}")) for name in ("cwd", "exe"))
     return facts.replace(
         environ=_environ(raw),
         directory=directory,
         program=program.removesuffix(" (deleted)"),
-        program_id=_identity(os.stat, f"{place}/exe"),
+        program_id=_identity(os.stat, f"{proc}/exe"),
         view=view,
     )
 
 
 def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
-    """Return the command of a process, with the interpreter that it really runs in front.
+    """Return the command of a process, with the interpreter that it really runs as its program.
 
-    Its files are looked at, for which its view has to be entered.
+    This reads files of the process: its view needs to have its rights.
     """
     command = process.command
     view = facts.view
@@ -235,7 +233,7 @@ def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
 
 
 def _identity(stat: Callable[[str], os.stat_result], path: str) -> tuple[int, int] | None:
-    """Return what tells a file from any other; None where there is none."""
+    """Return the device and inode of a file; None if there is none."""
     try:
         status = stat(path)
     except OSError:
@@ -244,16 +242,16 @@ def _identity(stat: Callable[[str], os.stat_result], path: str) -> tuple[int, in
 
 
 def _overwritten(raw: bytes) -> bool:
-    """Whether an environment has become room for a title.
+    """Whether a title has overwritten an environment.
 
-    Not always all of it: what comes after a variable that the process has changed stays as it was
-    (setproctitle, src/spt_status.c), so that some variables are there and others not.
+    Some variables may be left: setproctitle (src/spt_status.c) stops before those that follow a
+    variable that the process has changed.
     """
     return bool(raw) and (b"=" not in raw.partition(b"\0")[0] or b"\0\0" in raw)
 
 
 def _environ(raw: bytes) -> dict[str, str]:
-    """Return an environment as getenv(3) reads it: the first of several entries counts."""
+    """Return an environment as getenv(3) reads it: of equal names the first one counts."""
     environ: dict[str, str] = {}
     for entry in raw.split(b"\0"):
         name, equals, value = entry.partition(b"=")
@@ -263,14 +261,14 @@ def _environ(raw: bytes) -> dict[str, str]:
 
 
 def _read(path: str, most: int = 1 << 20) -> bytes:
-    """Return a file of /proc, or so many bytes of it.
+    """Return at most so many bytes of a file of /proc.
 
-    Twice as fast as open(), which matters for thousands of them.
+    os.open is twice as fast as open(), which matters for thousands of files.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = os.read(descriptor, min(most, 4096))
-        # The kernel may hand out less than was asked for, but nothing only at the end.
+        # The kernel may return less than was asked for, but nothing only at the end.
         while content and (piece := os.read(descriptor, most - len(content))):
             content += piece
     finally:

@@ -1,4 +1,4 @@
-"""What `ps` knows of a server, as a row; the table and the JSON of all rows. Pure."""
+"""A row for each server, and the table and the JSON of all rows. Pure."""
 
 from __future__ import annotations
 
@@ -24,27 +24,25 @@ if TYPE_CHECKING:
     from eplb_launch.ps.servers import Group
     from eplb_launch.vllm.settings import Setting
 
-# Raised when a key changes its meaning or goes; new keys do not raise it.
-SCHEMA = 2
+SCHEMA = 2  # raise it when a key is removed or changes its meaning, not for a new key
 
 HEADER = ("PID", "USER", "STARTED", "VLLM", "NCCL_MAX_CTAS", "WORKERS", "VERDICT", "SETTINGS")
 _GAP = "  "
-_WIDEST = (9, 12, 7, 16, 16, 9)  # of the first columns; the rest is never cut
-_INDENT = 4  # of the settings, where they do not fit beside the row
+_MAX_WIDTHS = (9, 12, 7, 16, 16, 9)  # of the first columns; the others are never cut
+_INDENT = 4  # of lines below a row
 _COLOURS = {EXPOSED: "1;31", UNKNOWN: "33", CAPPED: "32", NOT_NEEDED: "32"}
-# By cause: what more there is to say.
-_MORE = {
+# What the table adds to a reason, by cause.
+_ADVICE = {
     "no-limit": " Restart it with `eplb-launch --` before the command.",
     "vllm": " That does not show in /proc.",
-    "release-not-known": " `eplb-launch explain --vllm-version X.Y.Z -- CMD` says it of a release.",
+    "release-not-known": " Try a release: `eplb-launch explain --vllm-version X.Y.Z -- CMD`.",
     "changed-since-start": " Restart it to know.",
 }
 
-# The words of `ps` for the states of an Assessment; servers that need action come first.
+# The verdict for each state of an Assessment. Servers that need action come first.
 WORDS = {EXPOSED: "EXPOSED", UNKNOWN: "unknown", CAPPED: "capped", NOT_NEEDED: "not needed"}
 
-
-_GONE = Trouble("server-gone", "their server is gone, and these processes of it are left")
+_GONE = Trouble("server-gone", "the server has ended, and these processes of it still run")
 _NO_PROCESS = Trouble("no-process", "there is no such process")
 _NO_SERVER = Trouble("no-server", "it is no vLLM server, and belongs to none")
 
@@ -52,13 +50,13 @@ _NO_SERVER = Trouble("no-server", "it is no vLLM server, and belongs to none")
 class Row(Record):
     pid: int
     assessment: Assessment
-    group: Group | None = None  # None: the pid that was asked for is no server's
+    group: Group | None = None  # None: the process belongs to no server
     user: str | None = None
     started: float | None = None  # since the epoch
     version: str | None = None
     version_source: str = ""
     settings: Mapping[str, Setting] = {}
-    readable: bool = False  # whether its environment could be read
+    readable: bool = False  # its environment could be read
     current: str | None = None  # NCCL_MAX_CTAS in its environment
     notes: tuple[PlanWarning, ...] = ()
 
@@ -76,17 +74,17 @@ def row(
 ) -> Row:
     """Return the row of a server.
 
-    `plan` is made of its own command, environment and directory, and `found` is the assessment of
-    it; None where they cannot be read.
+    `plan` and `found` are the plan and the assessment of its command, environment and directory;
+    None if these cannot be read.
     """
     if group.kind == GONE:
         found = _unknown(_GONE)
     elif facts.trouble or plan is None or found is None or facts.environ is None:
         found = _unknown(facts.trouble or UNREADABLE)
     elif plan.server is None:
-        found = found.replace(warnings=())  # of a launcher that is not there
+        found = found.replace(warnings=())  # they are about a launcher, and there is none
         if found.state == UNKNOWN:
-            reason = "the command of the program that started the engine does not show its settings"
+            reason = "the program that started the engine does not show its settings in its command"
             found = found.replace(cause="command-not-known", reason=reason)
     current = (facts.environ or {}).get(VARIABLE)
     about = Row(
@@ -116,7 +114,7 @@ def _cut_setting(setting: Setting) -> Setting:
 
 
 def no_server(pid: int, process: Process | None) -> Row:
-    """Return the row of a pid that was asked for and is no server's."""
+    """Return the row of a process that belongs to no server."""
     if process is None:
         return Row(pid, _unknown(_NO_PROCESS))
     trouble = ZOMBIE if process.zombie else LONG_COMMAND if process.cut else _NO_SERVER
@@ -165,16 +163,16 @@ def _as_dict(row: Row) -> dict[str, Any]:
 def table(
     rows: Sequence[Row], *, width: int | None, colour: bool = False, processes: bool = False
 ) -> str:
-    """Return the table, and below it each explanation once, without a newline at the end.
+    """Return the table, and each explanation once below it, without a newline at the end.
 
-    `width` is that of the terminal; None: no lines are broken, each server has one line.
-    `processes` adds a line for each process of a server.
+    `width` is the width of the terminal; with None each server is one line. `processes` adds a line
+    for each process of a server.
     """
     if not rows:
         return "No vLLM server is running here."
     notes: dict[str, int] = {}
     lines = [(HEADER, ""), *((_cells(row, notes), row.assessment.state) for row in rows)]
-    # The last column is not padded: it is the widest, and nothing follows.
+    # The last column is not padded: it is the widest, and nothing follows it.
     widths = [max(len(cells[i]) for cells, _ in lines) for i in range(len(HEADER) - 1)]
     longest = max(len(cells[-1]) for cells, _ in lines)
     beside = width is None or sum(widths) + len(_GAP) * len(widths) + longest <= width
@@ -198,10 +196,10 @@ def table(
 
 
 def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
-    """Return the cells of a row; `notes` collects the explanations, with their numbers."""
+    """Return the cells of a row; `notes` collects the explanations and their numbers."""
     found, counts = row.assessment, row.group.counts if row.group else {}
     by = f" by {found.by}" if found.by else ""
-    texts = [f"{row.verdict}{by}: {found.reason}.{_MORE.get(found.cause, '')}"]
+    texts = [f"{row.verdict}{by}: {found.reason}.{_ADVICE.get(found.cause, '')}"]
     texts += [f"warning: {warning.message}; {warning.remedy}." for warning in found.warnings]
     texts += [f"note: {note.message}; {note.remedy}." for note in row.notes]
     marks = "".join(f"[{notes.setdefault(printable(text), len(notes) + 1)}]" for text in texts)
@@ -213,20 +211,20 @@ def _cells(row: Row, notes: dict[str, int]) -> tuple[str, ...]:
         _clock(row.started),
         row.version.partition("+")[0] if row.version else "?",
         (current or '""') if row.readable else "?",
-        str(counts.get("Worker") or counts.get("EngineCore", 0)),  # one may be the other
+        str(counts.get("Worker") or counts.get("EngineCore", 0)),  # an engine core may do the work
     )
     settings = " ".join(
         f"{name}={row.settings[name].shown}" for name in found.deciding if name in row.settings
     )
     return (
-        *(_cut(printable(cell), most) for cell, most in zip(first, _WIDEST, strict=True)),
+        *(_cut(printable(cell), most) for cell, most in zip(first, _MAX_WIDTHS, strict=True)),
         printable(f"{row.verdict}{at} {marks}"),
         printable(settings),
     )
 
 
 def _clock(seconds: float | None) -> str:
-    """Return when a process started as ps(1) shows it: the time today, else the day."""
+    """Return the start of a process as ps(1) shows it: the time if it was today, else the day."""
     if seconds is None:
         return "?"
     started = dt.datetime.fromtimestamp(seconds).astimezone()

@@ -1,7 +1,7 @@
-"""Which of the processes are vLLM servers, and which belong to them. Pure: nothing is read here.
+"""Find the vLLM servers among the processes, and the processes of each server. Pure.
 
-vLLM gives titles to its workers, which wipes out their arguments and environment. The process that
-they all come from has none: that one is the server, and says how it was started.
+vLLM sets titles for its workers, which overwrites their arguments and environment. The process that
+they all descend from has no title: it is the server, and its command says how it was started.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ if TYPE_CHECKING:
 
 SERVER = "server"  # started by a vLLM command
 PROGRAM = "program"  # another program that has started an engine: a script, a Ray actor
-GONE = "gone"  # only the processes of a server are left
+GONE = "gone"  # the server has ended, and its workers still run
 
-_DEPTH = 100  # of a process tree
-# Words of commands that are read, in all; a server of flesh and blood has less than a hundred.
-_WORDS = 100_000
-_RECOGNISED = 64  # bytes that are kept of the commands that are over that
+_MAX_DEPTH = 100  # of a process tree
+_MAX_WORDS = 100_000  # of all commands that are read; a real server has less than a hundred
+_CUT_COMMAND = 64  # bytes that are kept of the commands beyond that
 _ANY = Server("", (), (), {}, "")
-_ONE_OF_MULTIPROCESSING = "from multiprocessing."  # python -c, spawn and forkserver
+_MULTIPROCESSING = "from multiprocessing."  # python -c: spawn and forkserver
 
 
 class Group(Record):
     """A server and the processes that belong to it."""
 
     kind: str  # SERVER, PROGRAM, GONE
-    head: Process  # the server; where it is gone, the first of the processes that it left
-    entry: str  # how it was started, as in command.Server: "vllm serve"; "" if not known
+    head: Process  # the server; if it is gone, the first process of those that it left
+    entry: str  # as in model.Server: "vllm serve"; "" if not known
     members: tuple[Process, ...] = ()  # with a title, without zombies
-    starters: tuple[Process, ...] = ()  # what waits above the server: `uv run`, `sh -c`
+    starters: tuple[Process, ...] = ()  # the ancestors that wait for it: `uv run`, `sh -c`
 
     @property
     def counts(self) -> dict[str, int]:
@@ -53,39 +52,39 @@ class Group(Record):
 
 
 def affordable(processes: Processes) -> Processes:
-    """Return the processes, with those shortened whose commands are too much to read.
+    """Return the processes, and cut the commands that are too much to read.
 
-    Anyone may start thousands whose commands take long to read: the short ones come first.
+    Any user may start thousands of processes with long commands: short commands are read first.
     """
     hinted = [process for process in processes.values() if process.hinted]
-    shortened, left = {}, _WORDS
+    cut, left = {}, _MAX_WORDS
     for process in sorted(hinted, key=lambda process: process.cmdline.count(b"\0")):
         left -= process.cmdline.count(b"\0")
         if left < 0:
-            shortened[process.pid] = process.shortened(_RECOGNISED)
-    return {**processes, **shortened}
+            cut[process.pid] = process.cut_to(_CUT_COMMAND)
+    return {**processes, **cut}
 
 
 def group(processes: Processes) -> list[Group]:
     """Return the servers among all processes of a machine or container, by pid.
 
-    Every process with a title of vLLM's is in one of them.
+    Every process with a title of vLLM belongs to one of them.
     """
     titled = {pid: process for pid, process in processes.items() if process.title}
     servers = _servers(processes, titled)
     members: dict[int, list[Process]] = {pid: [] for pid in servers}
     kinds = dict.fromkeys(servers, SERVER)
-    left: dict[tuple[int, str], int] = {}  # where servers are gone: the head of each group
-    for pid, process in sorted(titled.items()):
+    gone: dict[tuple[int, str], int] = {}  # the head of each group whose server is gone
+    for _, process in sorted(titled.items()):
         if process.zombie or _is_fork(process, processes):
             continue
         head, kind = _head(process, processes, servers)
         if kind == GONE:
             first = processes[head]
             prefix = first.title.prefix if first.title else ""
-            head = left.setdefault((first.group, prefix), head)
+            head = gone.setdefault((first.group, prefix), head)
         kinds.setdefault(head, kind)
-        members.setdefault(head, []).append(titled[pid])
+        members.setdefault(head, []).append(process)
     return [
         Group(
             kind,
@@ -99,7 +98,7 @@ def group(processes: Processes) -> list[Group]:
 
 
 def belongs_to(pid: int, groups: list[Group], processes: Processes) -> Group | None:
-    """Return the group that a process is in, or that it comes from; None if it has none."""
+    """Return the group of a process, or of its nearest ancestor that has one; None if none has."""
     process = processes.get(pid)
     for at in (process, *_ancestors(process, processes)) if process else ():
         for found in groups:
@@ -109,32 +108,34 @@ def belongs_to(pid: int, groups: list[Group], processes: Processes) -> Group | N
 
 
 def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
-    """Return the processes that are a server by their command, each server once.
+    """Return the processes whose command is that of a server, one process for each server.
 
-    One whose command is too large to be read may be any, and is taken for a server.
+    A cut command may be that of a server, and counts as one.
     """
     found = {}
     for pid, process in processes.items():
         if pid not in titled and process.hinted:
             server = _read(process.command)
-            # With something in front of the server, this process is that, not the server.
-            if server is not None and server.entry and not server.prefixes:
+            # With a wrapper in front of the server, this process is the wrapper.
+            if server is not None and server.entry and not server.wrappers:
                 found[pid] = server
             elif process.cut:
                 found[pid] = _ANY
-    forked = {pid for pid in found if processes[pid].parent in found}
-    forked = {pid for pid in forked if _is_fork(processes[pid], processes)}
-    servers = {pid: server for pid, server in found.items() if pid not in forked}
+    forks = {pid for pid in found if processes[pid].parent in found}
+    forks = {pid for pid in forks if _is_fork(processes[pid], processes)}
+    servers = {pid: server for pid, server in found.items() if pid not in forks}
     for pid, server in list(servers.items()):
-        # A script named `vllm` that starts the real one: what it was given, it gives on.
+        # A script named `vllm` may start the real one, with the arguments that it got.
         above = next((a for a in _ancestors(processes[pid], processes) if a.pid in found), None)
-        if above is not None and _asks(found[above.pid]) == _asks(server):
-            servers.pop(above.pid, None)
+        if above is not None:
+            outer = found[above.pid]
+            if (outer.entry, outer.words) == (server.entry, server.words):
+                servers.pop(above.pid, None)
     return servers
 
 
 def _is_shell_string(command: tuple[str, ...]) -> bool:
-    """Whether there is a shell with `-c` in it: no server itself, whatever is in its string."""
+    """Whether a command runs a shell with `-c`, and so is no server, whatever the string says."""
     first = next((i for i, w in enumerate(command[:16]) if w.rpartition("/")[2] in SHELLS), 16)
     return any(
         word[:1] == "-" and word[1:2] != "-" and "c" in word
@@ -144,16 +145,12 @@ def _is_shell_string(command: tuple[str, ...]) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def _read(command: tuple[str, ...]) -> Server | None:
-    """Return the server of a command. No string is looked into: this is not a child of ours."""
+    """Return the server of a command. Shell strings are not read: that needs a child process."""
     return find_server(command, {}, strings=False)
 
 
-def _asks(server: Server) -> tuple[str, ...]:
-    return (server.entry, *server.words)
-
-
 def _is_fork(process: Process, processes: Processes) -> bool:
-    """Whether a process is a copy of its parent that has not said yet what it is."""
+    """Whether a process is a copy of its parent that has not set its title yet."""
     parent = processes.get(process.parent)
     return parent is not None and parent.cmdline == process.cmdline
 
@@ -161,10 +158,10 @@ def _is_fork(process: Process, processes: Processes) -> bool:
 def _ancestors(process: Process, processes: Processes) -> Iterator[Process]:
     """Yield the parent, its parent and so on.
 
-    Not for ever: /proc was read over a while, and pids may have come round again.
+    The depth is bounded: pids may have been reused while /proc was read, and make a circle.
     """
     above = processes.get(process.parent)
-    for _ in range(_DEPTH):
+    for _ in range(_MAX_DEPTH):
         if above is None or above is process:
             return
         yield above
@@ -172,13 +169,14 @@ def _ancestors(process: Process, processes: Processes) -> Iterator[Process]:
 
 
 def _head(process: Process, processes: Processes, servers: Mapping[int, Server]) -> tuple[int, str]:
-    """Return the pid that a process with a title belongs to, and what that is."""
+    """Return the head of the group of a process with a title, and the kind of the group."""
     above = list(_ancestors(process, processes))
     for ancestor in above:
         if ancestor.pid in servers:
             return ancestor.pid, SERVER
     last = process
     for ancestor in above:
+        # Python's multiprocessing starts helpers between them.
         if ancestor.title is None and not _is_helper(ancestor):
             if _may_start_engines(ancestor, last):
                 return ancestor.pid, PROGRAM
@@ -188,14 +186,14 @@ def _head(process: Process, processes: Processes, servers: Mapping[int, Server])
 
 
 def _is_helper(process: Process) -> bool:
-    """Whether a process is one that Python's multiprocessing has started for another one."""
-    return any(word.startswith(_ONE_OF_MULTIPROCESSING) for word in process.command[1:6])
+    return any(word.startswith(_MULTIPROCESSING) for word in process.command[1:6])
 
 
 def _may_start_engines(process: Process, child: Process) -> bool:
-    """Whether `child` comes from `process`. Else the kernel gave it to init, or to a reaper.
+    """Whether a process may have started its child. Else the child was orphaned, and adopted.
 
-    A reaper can be any program (PR_SET_CHILD_SUBREAPER), and the kernel does not say which are.
+    init or a reaper adopts it. Any program can be a reaper (PR_SET_CHILD_SUBREAPER), and the kernel
+    does not show which programs are.
     """
     if process.ticks > child.ticks or process.session != child.session:
         return False
@@ -210,10 +208,10 @@ def _may_start_engines(process: Process, child: Process) -> bool:
 
 
 def _starters(process: Process, processes: Processes) -> Iterator[Process]:
-    """Yield what has started a server and waits for it."""
+    """Yield the ancestors that started a server and wait for it."""
     for ancestor in _ancestors(process, processes):
         found = _read(ancestor.command) if ancestor.hinted else None
-        starts = found is not None and (found.prefixes or found.entry)
+        starts = found is not None and (found.wrappers or found.entry)
         if not ancestor.hinted or not (starts or _is_shell_string(ancestor.command)):
             return
         yield ancestor

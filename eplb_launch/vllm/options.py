@@ -1,7 +1,7 @@
 """Every option of `vllm serve`, release by release: an abbreviation has to be unique among them.
 
-Read from the parsers of vLLM 0.12 to 0.33, one release of each minor (0.15: the wheel). Loaded only
-where a command abbreviates an option, or has a word that is not known.
+They are read from the parsers of vLLM 0.12 to 0.33, one release of each minor (0.15: the wheel).
+This is imported only if a command abbreviates an option, or has a word that is not known.
 """
 
 from __future__ import annotations
@@ -171,12 +171,12 @@ OPTIONS: Mapping[tuple[int, int | None], str] = {
 
 
 def newest() -> int:
-    """Return N of the newest release 0.N of the table: it brought options, or lacks some."""
+    """Return N of the newest release 0.N in the table: the last one that differs."""
     return max(since if until is None else until + 1 for since, until in OPTIONS)
 
 
 def options(minor: int | None) -> frozenset[str]:
-    """Return the option strings of vLLM 0.`minor`; None, or newer than known: the newest."""
+    """Return the options of vLLM 0.`minor`: of the newest release if it is None or newer."""
     release = newest() if minor is None else min(minor, newest())
     return frozenset(
         spelling
@@ -200,7 +200,7 @@ def _spellings(name: str, release: int) -> tuple[str, ...]:
 
 
 def opposite(switch: str) -> tuple[str, ...]:
-    """Return the option that turns off what a switch turns on, if its name has one."""
+    """Return the option with the opposite meaning, for --enable-x and --disable-x."""
     for one, other in (("--enable-", "--disable-"), ("--disable-", "--enable-")):
         if switch.startswith(one):
             return (other + switch[len(one) :],)
@@ -213,8 +213,8 @@ _SHORT_FLAGS = frozenset(("-dpe", "-dph", "-ep", "-h"))
 def may_be_options(words: Sequence[str], release: Release, *, takes_model: bool) -> bool:
     """Whether a word that is not known may be an option.
 
-    It is none where an option wants a value, nor where the model is missing, the only argument
-    without an option (`takes_model`: there is one).
+    It is none if it is the value of an option, or the model (`takes_model`): that is the only
+    positional argument.
     """
     known = options(release.minor)
     unknown = 0
@@ -226,7 +226,7 @@ def may_be_options(words: Sequence[str], release: Release, *, takes_model: bool)
         if word.startswith("-") and len(word) > 1:
             before = "flag" if _stands_alone(word, known) else "option"
         elif before == "option":
-            before = "value"  # maybe not its only one
+            before = "value"  # it may have several
         elif word.startswith(UNKNOWN) and "/" not in word:
             unknown += 1
         elif before != "value":
@@ -235,7 +235,7 @@ def may_be_options(words: Sequence[str], release: Release, *, takes_model: bool)
 
 
 def _stands_alone(word: str, known: frozenset[str]) -> bool:
-    """Whether an option takes no value from the next word."""
+    """Whether an option takes nothing from the next word."""
     if "=" in word or (word.startswith("-O") and len(word) > 2):
         return True
     name = word.replace("_", "-")

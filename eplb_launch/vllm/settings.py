@@ -1,7 +1,7 @@
-"""The settings that vLLM arrives at, from the arguments and the environment.
+"""The settings that vLLM makes of the arguments and the environment.
 
-Source: `vllm/engine/arg_utils.py` (create_engine_config) and `vllm/config/parallel.py`
-(EPLBConfig, ParallelConfig.__post_init__), vLLM 0.12 to 0.33.
+Sources: `vllm/engine/arg_utils.py` (create_engine_config) and `vllm/config/parallel.py`
+(EPLBConfig, ParallelConfig.__post_init__) of vLLM 0.12 to 0.33.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eplb_launch.vllm.arguments import Reading
     from eplb_launch.vllm.releases import Release
 
-# Booleans as pydantic takes them from JSON (lax mode), besides true, false, 1, 0, 1.0 and 0.0.
+# Strings that pydantic takes as booleans (lax mode).
 _TRUE = frozenset(("1", "on", "t", "true", "y", "yes"))
 _FALSE = frozenset(("0", "off", "f", "false", "n", "no"))
 
@@ -25,17 +25,17 @@ DEFAULT_BACKEND = "allgather_reducescatter"
 
 
 class Setting(Record):
-    """A setting that vLLM arrives at."""
+    """One setting of vLLM."""
 
     name: str
-    value: Any  # where it is not known: a tuple of what it can be, or None
+    value: Any  # if it is not known: a tuple of the possible values, or None
     source: str  # "argument 7: -dp 8", "serve.yaml: enable-eplb", "VLLM_DP_SIZE", "default of ..."
-    given: bool = True  # by the command or the environment; False: a default
+    given: bool = True  # by the command or the environment; False: it is a default
     known: bool = True
 
     @property
     def shown(self) -> str:
-        """The value as a person reads it: "8", "unknown", "nixl or torch_gloo"."""
+        """The value, for people: "8", "unknown", "nixl or torch_gloo"."""
         if self.known:
             return cut(str(self.value))
         return " or ".join(map(str, self.value)) if self.value else "unknown"
@@ -49,9 +49,9 @@ def resolve(
     nixl: Setting,
     default: str,
 ) -> dict[str, Setting]:
-    """Return the settings by name, in the order in which a person reads them.
+    """Return the settings by name, in the order in which they are shown.
 
-    `default` is the source of the settings that nobody gave. Raises RefusedError where vLLM would
+    `default` is the source of the settings that are not given. Raises RefusedError if vLLM would
     refuse a value.
     """
     defaults = {
@@ -63,7 +63,7 @@ def resolve(
         "moe_backend": "auto",
         "enable_elastic_ep": False,
     }
-    given = _counting(reading, release, environ)
+    given = _effective(reading, release, environ)
     settings = {}
     for name, by_default in defaults.items():
         entry = given.get(name) or Given(by_default, default)
@@ -83,19 +83,17 @@ def resolve(
     return settings
 
 
-def _counting(reading: Reading, release: Release, environ: Mapping[str, str]) -> dict[str, Given]:
-    """Return what counts of what is given, by setting: options, keys of JSON, variables."""
-    given = {
-        **reading.given,
-        **_keys(reading, release, "eplb_config", "use_async", "communicator"),
-    }
+def _effective(reading: Reading, release: Release, environ: Mapping[str, str]) -> dict[str, Given]:
+    """Return what is given for each setting: by an option, a JSON key or a variable."""
+    of_eplb = _keys(reading, release, "eplb_config", "use_async", "communicator")
+    given = {**reading.given, **of_eplb}
     found: dict[str, Given | None] = {**given}
     found["data_parallel_size"] = _data_parallel_size(given, environ, complete=reading.complete)
     if "use_async" in given:
         found["use_async"] = _boolean(given["use_async"], "use_async")
     backend = given.get("all2all_backend")
     if backend and backend.value in ("", "None"):
-        backend = None  # up to 0.13 the option may be None; later both are refused
+        backend = None  # up to 0.13 the option may be None; later vLLM refuses both
     text, use = environ.get("VLLM_ALL2ALL_BACKEND"), release.all2all_variable
     if text is not None and (use == "override" or (use == "default" and not backend)):
         backend = Given(text, "VLLM_ALL2ALL_BACKEND")
@@ -104,21 +102,21 @@ def _counting(reading: Reading, release: Release, environ: Mapping[str, str]) ->
     if communicator and not isinstance(communicator.value, (str, type(None))):
         raise RefusedError("--eplb-config: communicator is not a string")
     found["communicator"] = communicator if communicator and communicator.value else None
-    # --moe-backend wins over --kernel-config unless it says "auto".
+    # --moe-backend wins over --kernel-config, unless it is "auto".
     of_kernel = _keys(reading, release, "kernel_config", "moe_backend")
     moe = given.get("moe_backend")
-    if moe is None or _plain(moe.value) == "auto":
+    if moe is None or _normalized(moe.value) == "auto":
         moe = of_kernel.get("moe_backend", moe)
-    found["moe_backend"] = moe and moe.replace(value=_plain(moe.value))
+    found["moe_backend"] = moe and moe.replace(value=_normalized(moe.value))
     return {name: entry for name, entry in found.items() if entry}
 
 
-def _plain(backend: Any) -> Any:
+def _normalized(backend: Any) -> Any:
     return backend.lower().replace("-", "_") if isinstance(backend, str) else backend
 
 
 def _keys(reading: Reading, release: Release, name: str, *keys: str) -> dict[str, Given]:
-    """Return the keys that a JSON option gives; all, not known, where it cannot be known."""
+    """Return what a JSON option gives for some keys. If it is not known, none of them is known."""
     entry = reading.given.get(name)
     if entry is None:
         return {}
@@ -131,7 +129,8 @@ def _keys(reading: Reading, release: Release, name: str, *keys: str) -> dict[str
         value = dict.fromkeys(keys, UNKNOWN)
     if value is None:
         raise RefusedError(f"--{name.replace('_', '-')} is not a JSON object")
-    return {key: Given(value[key], entry.source_of(key)) for key in keys if key in value}
+    sources = entry.sources
+    return {key: Given(value[key], sources.get(key, entry.source)) for key in keys if key in value}
 
 
 def _known(value: object) -> bool:
@@ -148,7 +147,7 @@ def _integer(value: Any, name: str) -> int:
 def _data_parallel_size(
     given: Mapping[str, Given], environ: Mapping[str, str], *, complete: bool
 ) -> Given | None:
-    """Return the size by the arguments, else by VLLM_DP_SIZE (ParallelConfig.__post_init__)."""
+    """Return the size from the arguments, else from VLLM_DP_SIZE (ParallelConfig.__post_init__)."""
     entry, local = given.get("data_parallel_size"), given.get("data_parallel_size_local")
     if entry and _known(entry.value):
         entry = entry.replace(value=_integer(entry.value, "--data-parallel-size"))
@@ -158,7 +157,7 @@ def _data_parallel_size(
         return entry
     text = environ.get("VLLM_DP_SIZE")
     if text is None:
-        return entry and entry.replace(value=1)  # the variable's default: 0 and -1 end here
+        return entry and entry.replace(value=1)  # 1 is the variable's default, also for 0 and -1
     if not entry and not complete:
         return None
     if not _known(text) or (local and not _known(local.value)):
@@ -181,19 +180,14 @@ def _boolean(entry: Given, name: str) -> Given:
 def _default_communicator(
     release: Release, settings: Mapping[str, Setting], default: str
 ) -> Setting:
-    """Return what vLLM picks where no communicator is named; not known if what decides is not."""
-    deciding = {
-        "elastic_ep": settings["enable_elastic_ep"],
-        "nixl": settings["nixl"],
-        "async": settings["use_async"],
-        "always": Setting("always", value=True, source=default),
-    }
+    """Return the communicator that vLLM picks if none is named."""
+    deciding = {"elastic_ep": "enable_elastic_ep", "nixl": "nixl", "async": "use_async"}
     possible: list[str] = []
     for condition, communicator in release.communicator:
-        setting = deciding[condition]
-        if not setting.known or setting.value:
+        setting = settings[deciding[condition]] if condition in deciding else None  # else "always"
+        if not setting or not setting.known or setting.value:
             possible.append(communicator)
-        if setting.known and setting.value:
+        if not setting or (setting.known and setting.value):
             break
     if len(possible) == 1:
         return Setting("communicator", possible[0], default, given=False)

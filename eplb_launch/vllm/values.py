@@ -1,6 +1,6 @@
-"""Values as vLLM reads them: JSON, numbers with a suffix, booleans in the spellings of pydantic.
+"""Values as vLLM reads them: JSON, and numbers with a suffix.
 
-Imports json, so it is imported only where a command has a value that needs it.
+This imports json, so it is imported only if a command has a value that needs it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# vllm/utils/argparse_utils.py, human_readable_int: lower case decimal, upper case binary.
+# vllm/utils/argparse_utils.py, human_readable_int: lower case is decimal, upper case is binary.
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SUFFIXES |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def human_readable_int(text: str) -> int:
-    """Return the integer of "16", "1k" (1000) or "1K" (1024); ValueError where it is none."""
+    """Return the integer of "16", "1k" (1000) or "1K" (1024), or raise ValueError."""
     text = text.strip()
     number, factor = text[:-1], _SUFFIXES.get(text[-1:], 0)
     whole, dot, fraction = number.partition(".")
@@ -44,11 +44,11 @@ def parse_dotted(text: str, *, human_readable: bool) -> Any:
 
 
 def json_object(text: str, *, human_readable: bool) -> dict[str, Any] | str | None:
-    """Return the object that a JSON option gives; None where it gives none.
+    """Return the object that a JSON option gives, or None if it gives none.
 
-    UNKNOWN where it cannot be known. Each part that cannot be known is a string with UNKNOWN in it.
+    The result is UNKNOWN if it is not known; a part that is not known is a string with UNKNOWN.
     """
-    for stand_in in ('"\\u0000"', "\\u0000"):  # of UNKNOWN for a whole value, or in a string
+    for stand_in in ('"\\u0000"', "\\u0000"):  # UNKNOWN is a whole value, or inside a string
         try:
             expanded = _expanded(text) if human_readable else text
             value = json.loads(expanded.replace(UNKNOWN, stand_in))
@@ -59,7 +59,7 @@ def json_object(text: str, *, human_readable: bool) -> dict[str, Any] | str | No
 
 
 def _expanded(text: str) -> str:
-    """Replace numbers with a suffix outside of strings (arg_utils.py, from 0.20)."""
+    """Expand numbers with a suffix, except in strings (arg_utils.py, from 0.20)."""
     import re
 
     def number(match: re.Match[str]) -> str:

@@ -62,7 +62,7 @@ STATUSES = [
 
 @pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
 @pytest.mark.parametrize(("files", "options", "status"), STATUSES)
-def test_the_exit_status(
+def test_check_exits_with_the_status_of_its_worst_finding(
     folder: Path, files: dict[str, str], options: list[str], status: int, style: str
 ) -> None:
     for name, text in files.items():
@@ -272,7 +272,7 @@ def test_the_fix_of_the_variable_puts_it_right(folder: Path) -> None:
         assert check("p.yaml").exit_code == 0
 
 
-def test_behind_sudo_only_the_launcher_helps(folder: Path) -> None:
+def test_behind_sudo_the_only_fix_is_the_launcher(folder: Path) -> None:
     (folder / "a.sh").write_text(f"sudo -u vllm {EXPOSED}")
     [server] = json.loads(check("--json", "a.sh").output)["servers"]
     assert [fix["text"] for fix in server["fixes"]] == ["eplb-launch -- vllm serve …"]
@@ -297,7 +297,7 @@ def test_the_json_has_these_keys(folder: Path) -> None:
     assert (list(error), error["line"]) == (["file", "line", "message"], 2)
 
 
-def test_annotations_of_github(folder: Path) -> None:
+def test_github_annotations_have_the_file_the_line_and_the_verdict(folder: Path) -> None:
     (folder / "a,b.sh").write_text("echo 100%\n" + EXPOSED)
     (folder / "c.sh").write_text(UNKNOWN)
     (folder / "d.yaml").write_text(BROKEN)
@@ -460,7 +460,7 @@ def test_a_launch_loads_nothing_of_it() -> None:
 GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 
 
-def test_the_hook_of_pre_commit(folder: Path) -> None:
+def test_pre_commit_runs_check_on_the_files_of_a_commit(folder: Path) -> None:
     """By the real pre-commit, but with what is installed here: it would download the rest."""
     manifest = os.path.join(REPOSITORY, ".pre-commit-hooks.yaml")
     with open(manifest, encoding="utf-8") as file:

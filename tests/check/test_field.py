@@ -32,7 +32,7 @@ def test_a_file_of_the_field_has_its_verdict(name: str) -> None:
     review = check([os.path.join(FIELD, name)], release)
     said = []
     for one, wanted in zip(review.findings, [*expected.split(", "), *[""] * 9], strict=False):
-        line = f"{'not-asked-for' if one.apart else one.verdict} {one.line}"
+        line = f"{'not-asked-for' if one.not_asked_for else one.verdict} {one.line}"
         _, names, word = wanted.partition(" names=")
         if names:
             assert word in one.assessment.reason

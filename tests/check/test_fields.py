@@ -19,9 +19,9 @@ SERVE = f"vllm serve m -dp 8 {EPLB}"
 LISTED = ", ".join(f'"{word}"' for word in f"--data-parallel-size 8 {EPLB}".split())
 IMAGE = "vllm/vllm-openai:v0.16.0"
 
-# Each file, and of each of its servers the verdict and the line.
+# A file, then the verdict and the line of each of its servers.
 CASES: dict[str, tuple[str, list[tuple[str, int]]]] = {
-    "a job of SkyPilot": (
+    "SkyPilot: a job": (
         f"""
 resources:
   image_id: docker:{IMAGE}
@@ -33,7 +33,7 @@ run: |
 """,
         [("exposed", 8)],
     ),
-    "and one whose variables limit NCCL": (
+    "SkyPilot: a job whose variables set the cap": (
         f"""
 resources: {{image_id: "docker:{IMAGE}"}}
 envs: {{NCCL_MAX_CTAS: 8}}
@@ -41,7 +41,7 @@ run: {SERVE}
 """,
         [("ok", 4)],
     ),
-    "and one where it is one rank": (
+    "SkyPilot: a job with one rank": (
         f"""
 resources: {{image_id: "docker:{IMAGE}"}}
 envs: {{SIZE: "1"}}
@@ -49,7 +49,7 @@ run: {SERVE.replace("-dp 8", "-dp $SIZE")}
 """,
         [("ok", 4)],
     ),
-    "a workflow: a container, a matrix, steps": (
+    "GitHub: a workflow with a container, a matrix and steps": (
         f"""
 on: push
 env: {{BACKEND: deepep_low_latency}}
@@ -67,7 +67,7 @@ jobs:
 """,
         [("exposed", 10), ("ok", 13), ("ok", 14)],
     ),
-    "a pipeline of GitLab: lines of one script": (
+    "GitLab: a script as a list of lines": (
         f"""
 serve:
   image: {IMAGE}
@@ -81,7 +81,7 @@ serve:
 """,
         [("exposed", 9)],
     ),
-    "a list of words, over lines": (
+    "a command as a list, a word a line": (
         f"""
 spec:
   image: {IMAGE}
@@ -100,7 +100,7 @@ cmd: [bash, -lc, "{SERVE}"]
 """,
         [("exposed", 3)],
     ),
-    "a custom command of a role": (
+    "a role with its own command": (
         f"""
 decode:
   vllm:
@@ -205,7 +205,21 @@ spec:
 """,
         [("exposed", 8)],
     ),
-    "an operator: no more than the engine": (
+    "an operator: options in a text of several lines": (
+        f"""
+apiVersion: example.org/v1
+kind: Deployed
+metadata: {{name: m}}
+spec:
+  engine: vllm
+  image: {IMAGE}
+  flags: |
+    --data-parallel-size 8
+    {EPLB}
+""",
+        [("exposed", 9)],
+    ),
+    "an operator: only the engine is named": (
         """
 apiVersion: example.org/v1
 kind: Deployed
@@ -224,7 +238,7 @@ spec: {model: {modelURL: m}}
 """,
         [("unknown", 2)],
     ),
-    "a recipe: one environment for each role": (
+    "a recipe: each role has its environment": (
         f"""
 model: {{container: "{IMAGE}"}}
 backend:
@@ -238,7 +252,7 @@ backend:
 """,
         [("ok", 7), ("exposed", 9)],
     ),
-    "a container is the matter of its pod": (
+    "a container is read with its pod": (
         f"""
 apiVersion: v1
 kind: Pod
@@ -262,7 +276,7 @@ list: {{image: lmsysorg/sglang, args: [{LISTED}]}}
 """,
         [],
     ),
-    "text for people": (
+    "a text for people": (
         f"""
 vllm: {{description: "{SERVE}", help: "{EPLB}"}}
 name: vllm serve m
@@ -297,7 +311,7 @@ spec: {type: vllm}
 """,
         [],
     ),
-    "an object for the pods of another": (
+    "an object that selects pods of another object": (
         """
 apiVersion: networking.serving.volcano.sh/v1alpha1
 kind: ModelServer
@@ -306,7 +320,7 @@ spec: {inferenceEngine: vLLM, workloadSelector: {matchLabels: {a: b}}}
 """,
         [],
     ),
-    "a definition of a kind, which is not even read": (
+    "a CustomResourceDefinition is not read": (
         """
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -314,7 +328,7 @@ spec: {vllmConfig: {}, run: vllm serve m, broken: [}
 """,
         [],
     ),
-    "a router of vLLM's": (
+    "a router for vLLM": (
         """
 apiVersion: production-stack.vllm.ai/v1alpha1
 kind: VLLMRouter
@@ -327,7 +341,7 @@ spec: {replicas: 1}
         "data-parallel-size: 8\nenable-eplb: true\n# vllm reads it\n",
         [],
     ),
-    "numbers of vLLM": ("vllm: {requests: 8, data-parallel: [1, 2]}\n", []),
+    "metrics of vLLM": ("vllm: {requests: 8, data-parallel: [1, 2]}\n", []),
 }
 
 
@@ -340,13 +354,15 @@ def _found(tmp_path: Path, text: str) -> list[Finding]:
 
 
 @pytest.mark.parametrize(("text", "servers"), CASES.values(), ids=CASES)
-def test_a_server_in_a_field(tmp_path: Path, text: str, servers: list[tuple[str, int]]) -> None:
+def test_servers_in_fields_are_found(
+    tmp_path: Path, text: str, servers: list[tuple[str, int]]
+) -> None:
     found = _found(tmp_path, text)
     assert [(one.verdict, one.line) for one in found] == servers
 
 
-@pytest.mark.parametrize("name", ["an operator: settings", "an operator: no more than the engine"])
-def test_what_an_operator_starts_is_not_wrapped(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["an operator: settings", "an operator: only the engine is named"])
+def test_the_fix_of_an_operator_only_sets_the_variable(tmp_path: Path, name: str) -> None:
     [finding] = _found(tmp_path, CASES[name][0])
     variable = "env:\n- name: NCCL_MAX_CTAS\n  value: '8'"
     hows = [("set NCCL_MAX_CTAS for what it starts", variable)] * (finding.verdict == "exposed")
@@ -354,8 +370,8 @@ def test_what_an_operator_starts_is_not_wrapped(tmp_path: Path, name: str) -> No
     assert finding.name.startswith("Deployed/m spec")
 
 
-def test_a_script_is_wrapped(tmp_path: Path) -> None:
-    [finding] = _found(tmp_path, CASES["a job of SkyPilot"][0])
+def test_the_fix_of_a_script_wraps_its_command(tmp_path: Path) -> None:
+    [finding] = _found(tmp_path, CASES["SkyPilot: a job"][0])
     assert [fix.text for fix in finding.fixes] == [
         "export NCCL_MAX_CTAS=8",
         "python3 /opt/eplb-launch/eplb-launch.pyz -- vllm serve …",  # the image has no launcher
@@ -363,7 +379,7 @@ def test_a_script_is_wrapped(tmp_path: Path) -> None:
     assert finding.name == "run"
 
 
-def test_values_inside_values_inside_values_end(tmp_path: Path) -> None:
+def test_a_server_inside_many_nested_texts_is_found(tmp_path: Path) -> None:
     text = SERVE
     for depth in range(12):
         text = "v: |\n" + "".join(f"  {line}\n" for line in text.split("\n")) + f"k{depth}: vllm\n"
@@ -392,5 +408,5 @@ def test_values_inside_values_inside_values_end(tmp_path: Path) -> None:
         "vllm": False,
     }.items(),
 )
-def test_words_of_an_entry_point(text: str, is_one: bool) -> None:
+def test_entry_points_are_recognized(text: str, is_one: bool) -> None:
     assert bool(ENTRY_POINT.search(text)) == is_one

@@ -366,7 +366,7 @@ def deep(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", str(top)], check=True)  # pytest's own removal calls itself
 
 
-def test_a_deep_folder(deep: Path) -> None:
+def test_a_path_that_is_too_long_for_the_kernel_is_said(deep: Path) -> None:
     review = check([str(deep)])
     near = len(str(deep))
     readable = sum(near + 2 * depth + len("/a.sh") < 4096 for depth in range(0, 3_000, 100))
@@ -401,7 +401,7 @@ def test_the_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [60, 2_000])
-def test_a_config_map_at_a_deep_path(tmp_path: Path, depth: int) -> None:
+def test_a_config_map_may_be_mounted_at_a_deep_path(tmp_path: Path, depth: int) -> None:
     """Its files are put into a folder of ours, and that is taken away again."""
     path = tmp_path / "a.yaml"
     place = "/d" * depth
@@ -443,12 +443,12 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         ),
         pytest.param(
             "services:\n  vllm: {extends: other}\n",
-            "it extends other, which is not there",
+            "it extends other, which does not exist",
             id="none",
         ),
         pytest.param(
             "services:\n  vllm: {extends: vllm}\n",
-            "its extends goes in a circle: vllm, vllm",
+            "its `extends` is circular: vllm, vllm",
             id="itself",
         ),
         pytest.param(
@@ -471,7 +471,7 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     [trouble] = check([str(path)]).troubles
     assert (trouble.line, trouble.message) == (
         4,
-        "it includes a file that is not here, or is no YAML",
+        "it includes a file that is not here or is not YAML",
     )
 
 
@@ -485,7 +485,7 @@ def test_what_is_named_and_no_file_is_none(tmp_path: Path, path: str) -> None:
     )
     review = check([str(tmp_path)])
     assert {trouble.message for trouble in review.troubles} == {
-        "it includes a file that is not here, or is no YAML"
+        "it includes a file that is not here or is not YAML"
     }
 
 
@@ -552,7 +552,7 @@ def test_no_tag_does_anything(tmp_path: Path) -> None:
     assert not done.exists()
 
 
-def test_links_pipes_and_devices(tmp_path: Path) -> None:
+def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "self.yaml").symlink_to("self.yaml")
     (tmp_path / "null.yaml").symlink_to("/dev/zero")

@@ -192,7 +192,9 @@ def test_the_fix_of_a_unit_leaves_the_other_variables_of_its_line(
         "RUN pip install my-vllm==0.16.0 ray==2.50.0": None,
     }.items(),
 )
-def test_the_release_that_a_step_installs(tmp_path: Path, steps: str, version: str | None) -> None:
+def test_a_step_that_installs_vllm_gives_the_release(
+    tmp_path: Path, steps: str, version: str | None
+) -> None:
     path = tmp_path / "Dockerfile"
     path.write_text(f"FROM nvidia/cuda:12.8.0\n{steps}\nCMD {SERVE}\n")
     [finding] = check([str(path)]).findings

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[str, str, list[tuple[str, int]]]] = {
 
 
 @pytest.mark.parametrize(("name", "text", "servers"), CASES.values(), ids=CASES)
-def test_a_line_of_a_file_that_no_reader_knows(
+def test_an_entry_point_in_a_file_without_a_reader_is_unknown(
     tmp_path: Path, name: str, text: str, servers: list[tuple[str, int]]
 ) -> None:
     (tmp_path / name).write_text(text)

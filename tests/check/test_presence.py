@@ -176,7 +176,7 @@ def test_the_fix_for_a_unit_starts(tmp_path: Path, program: str, launcher: str) 
     assert (found.verdict, found.assessment.warnings) == ("ok", ())
 
 
-def test_a_module_in_a_unit(tmp_path: Path) -> None:
+def test_the_fix_of_a_unit_that_runs_a_module_has_an_absolute_path(tmp_path: Path) -> None:
     path = tmp_path / "v.service"
     module = "vllm.entrypoints.openai.api_server --model"
     path.write_text(unit(f"/opt/v/bin/python3 -m {module}").replace(" serve m", " m"))

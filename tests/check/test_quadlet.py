@@ -55,7 +55,9 @@ def test_a_unit_has_its_verdict_at_its_line(
 @pytest.mark.parametrize(
     "lines", [[IMAGE], ["Image=nginx", "Exec=nginx"], ["Image=vllm-proxy", "Exec=-dp 8"]]
 )
-def test_no_server(tmp_path: Path, lines: list[str]) -> None:
+def test_a_container_unit_without_a_server_gives_no_finding(
+    tmp_path: Path, lines: list[str]
+) -> None:
     (tmp_path / "a.container").write_text(unit(*lines))
     review = check([str(tmp_path)])
     assert not review.findings

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import images, systemd, templating, units
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import images, systemd, templating, units, yaml_tree
 from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import Node, Problem
@@ -39,7 +38,7 @@ from eplb_launch.render.env import FORMATS
         ("", None),
     ],
 )
-def test_the_release_by_the_image(image: str, version: str | None) -> None:
+def test_the_tag_of_an_image_gives_the_release(image: str, version: str | None) -> None:
     assert images.version(image)[0] == version
 
 
@@ -59,11 +58,13 @@ def test_the_release_by_the_image(image: str, version: str | None) -> None:
         ),
     ],
 )
-def test_an_env_of_a_dockerfile(text: str, environ: dict[str, str], line: int) -> None:
+def test_env_in_a_dockerfile_sets_the_variables_and_the_line_of_the_cap(
+    text: str, environ: dict[str, str], line: int
+) -> None:
     built = dockerfiles.final(Source("Dockerfile", text=f"FROM x\n{text}"))
     assert built is not None
-    assert built.variables.limit is not None
-    assert (built.variables.known, built.variables.limit.line) == (environ, line)
+    assert built.variables.cap_line is not None
+    assert (built.variables.known, built.variables.cap_line.line) == (environ, line)
 
 
 MODULE = ("python3", "-m", "vllm.entrypoints.openai.api_server")
@@ -84,7 +85,9 @@ SERVE = ("vllm", "serve")
         ("example/own:v0.16.0", ()),
     ],
 )
-def test_the_entry_point_of_an_image(image: str, program: tuple[str, ...]) -> None:
+def test_an_image_has_the_entry_point_of_its_repository(
+    image: str, program: tuple[str, ...]
+) -> None:
     assert images.entry_point(image) == program
 
 
@@ -98,7 +101,7 @@ def test_the_entry_point_of_an_image(image: str, program: tuple[str, ...]) -> No
         ("$(", "$("),
     ],
 )
-def test_variables_of_kubernetes(text: str, expected: str) -> None:
+def test_kubernetes_expands_variables_in_round_brackets(text: str, expected: str) -> None:
     assert (
         pods.expand(text, lambda name: {"A": "1", "B": "two words"}.get(name, UNKNOWN)) == expected
     )
@@ -119,7 +122,7 @@ def test_variables_of_kubernetes(text: str, expected: str) -> None:
         ("${B:-${C}}", UNKNOWN),
     ],
 )
-def test_variables_of_compose(text: str, expected: str) -> None:
+def test_compose_expands_variables_with_their_defaults(text: str, expected: str) -> None:
     assert templating.expand(text, {"A": "1", "E": ""}, templating.COMPOSE) == expected
 
 
@@ -128,18 +131,18 @@ def test_variables_of_compose(text: str, expected: str) -> None:
     [
         ("a b  c", ["a", "b", "c"]),
         ("'a b' \"c d\"", ["a b", "c d"]),
-        (r"a\x20b \"c", ["a b", '"c']),
-        (r'"a\tb" "\u00e4"', ["a\tb", "ä"]),
+        (r'\"c a\x20b "d\u00e4"', ['"c', "a" + UNKNOWN, "d" + UNKNOWN]),
+        (r'"a\tb" a\\\n', ["a\tb", "a\\\n"]),
         ("""'{"use_async": true}'""", ['{"use_async": true}']),
         ('""', [""]),
-        (r"\101\s", ["A "]),
+        (r"a\s\101b c", ["a " + UNKNOWN, "c"]),
     ],
 )
-def test_words_of_systemd(text: str, expected: list[str]) -> None:
+def test_systemd_words_split_at_blanks_outside_quotes(text: str, expected: list[str]) -> None:
     assert units.split(text) == expected
 
 
-def test_an_environment_file_of_systemd() -> None:
+def test_an_environment_file_is_read_as_systemd_reads_it() -> None:
     text = (
         "# comment\n; another\nA=1\n B = two words \nC='it''s'\nD=\"a\\\"b\"\n"
         "E=x\\\n  y\nexport F=1\nG=\n"
@@ -173,7 +176,7 @@ def words_of(text: str) -> list[list[str]]:
         ("ExecStart=/bin/a \\\n# no\n  b", [["/bin/a", "b"]]),
     ],
 )
-def test_commands_of_systemd(line: str, expected: list[list[str]]) -> None:
+def test_exec_start_gives_the_words_of_its_command(line: str, expected: list[list[str]]) -> None:
     assert words_of(f"[Service]\nEnvironment=A=1 \"L=p 'q r'\"\n{line}\n") == expected
 
 
@@ -206,7 +209,7 @@ def stages(text: str) -> list[tuple[list[str], dict[str, str]]]:
         ("FROM x\nRUN <<E cat\nCMD no\nE\nCMD yes", ["/bin/sh", "-c", "yes"]),
     ],
 )
-def test_commands_of_a_dockerfile(text: str, words: list[str]) -> None:
+def test_a_dockerfile_starts_its_last_entrypoint_and_cmd(text: str, words: list[str]) -> None:
     assert stages(text)[-1][0] == words
 
 
@@ -220,13 +223,13 @@ def test_commands_of_a_dockerfile(text: str, words: list[str]) -> None:
         ("ENV A=$NOT_THERE", {"A": UNKNOWN}),
     ],
 )
-def test_variables_of_a_dockerfile(text: str, environ: dict[str, str]) -> None:
+def test_env_and_arg_set_the_variables_of_a_stage(text: str, environ: dict[str, str]) -> None:
     assert stages(f"FROM x\n{text}\nCMD a")[0][1] == environ
 
 
 def tree(text: str) -> list[Node | Problem]:
     """Return the documents of a YAML text."""
-    return [document for _, document in nodes.documents(text)]
+    return [document for _, document in yaml_tree.documents(text)]
 
 
 def test_lines_of_documents_and_blocks() -> None:

@@ -147,7 +147,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         ("echo " + "$(" * 20_000 + SERVE + ")" * 20_000, [("unknown", "settings-not-known")]),
     ],
 )
-def test_what_a_script_starts(
+def test_each_server_of_a_script_has_its_verdict(
     tmp_path: Path, script: str, expected: list[tuple[str, str | None]]
 ) -> None:
     says = "vllm-openai:v" in script or "--vllm-version" in script
@@ -183,7 +183,7 @@ def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
     )
     assert (old.version, old.version_source) == ("0.16.0", "the tag of the image, v0.16.0")
     assert (new.version, new.entry) == ("0.32.0", "vllm serve")
-    assert (own.version, own.version_source) == (None, "the image's name does not say it")
+    assert (own.version, own.version_source) == (None, "the image's name does not give it")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,9 @@ STARTS = "vllm serve m --config engine.yaml\n"
         ),
     ],
 )
-def test_a_config_file_that_the_script_writes(tmp_path: Path, script: str, verdict: str) -> None:
+def test_a_config_file_that_the_script_writes_is_read(
+    tmp_path: Path, script: str, verdict: str
+) -> None:
     (finding,) = findings(tmp_path, script)
     assert finding.verdict == verdict
 

@@ -37,7 +37,9 @@ SERVE = f"vllm serve m -dp $SLURM_NNODES {EPLB}"
         ("#SBATCH --nodes=2", SERVE.replace("true", "false"), "ok"),
     ],
 )
-def test_the_nodes_of_a_job(tmp_path: Path, options: str, command: str, verdict: str) -> None:
+def test_sbatch_options_say_how_many_nodes_a_job_has(
+    tmp_path: Path, options: str, command: str, verdict: str
+) -> None:
     path = tmp_path / "job.sbatch"
     path.write_text(f"#!/bin/bash\n{options}\n{command}\n")
     assert [one.verdict for one in check([str(path)], "0.16.0").findings] == [verdict]

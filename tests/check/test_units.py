@@ -118,7 +118,9 @@ def test_where_a_unit_takes_the_cap_away_only_the_launcher_is_a_fix(
         ("export CONFIG={}", "unknown"),  # systemd leaves it out
     ],
 )
-def test_json_in_a_file_of_variables(tmp_path: Path, line: str, verdict: str) -> None:
+def test_json_in_an_environment_file_keeps_its_quotes_as_systemd_does(
+    tmp_path: Path, line: str, verdict: str
+) -> None:
     (tmp_path / "v.env").write_text(f"# options\n{line}\n")
     rule = RULE.replace("--eplb-config.use_async=true", "--eplb-config ${CONFIG}")
     write(tmp_path, "v.service", "EnvironmentFile=/v.env", f"ExecStart=vllm serve m {rule}")

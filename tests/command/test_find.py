@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eplb_launch.command import find_server, look
-from eplb_launch.model import UNKNOWN, Argument, Server
+from eplb_launch.model import UNKNOWN, Server
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -125,11 +125,11 @@ def server_in(line: str, **environ: str) -> Server | None:
         pytest.param("docker run i -dp 8", "", "-dp 8", id="image"),
     ],
 )
-def test_servers(line: str, entry: str, arguments: str) -> None:
+def test_a_server_is_found_with_all_its_arguments(line: str, entry: str, arguments: str) -> None:
     server = server_in(line)
     assert server is not None
     assert server.entry == entry
-    assert [argument.text for argument in server.arguments] == shlex.split(arguments)
+    assert [*server.words] == shlex.split(arguments)
     assert server.complete
 
 
@@ -213,11 +213,11 @@ def test_servers(line: str, entry: str, arguments: str) -> None:
         "./serve.sh --model=--enable-eplb",
     ],
 )
-def test_no_servers(line: str) -> None:
+def test_a_command_that_starts_no_server_has_none(line: str) -> None:
     assert server_in(line) is None
 
 
-def test_no_command() -> None:
+def test_an_empty_command_has_no_server() -> None:
     assert find_server([], {}) is None
 
 
@@ -287,10 +287,10 @@ def test_any_sequence_of_words_will_do(line: str) -> None:
     server = find_server(tuple(shlex.split(line)), {})
     assert server is not None
     assert server == server_in(line)
-    assert [argument.text for argument in server.arguments] == ["m"]
+    assert [*server.words] == ["m"]
 
 
-def test_plain_command() -> None:
+def test_a_plain_command_is_its_own_server() -> None:
     environ = {"A": "1"}
     server = find_server(["/x/vllm", "serve", "m", "-dp", "8"], environ)
     assert server == Server(
@@ -301,7 +301,7 @@ def test_plain_command() -> None:
         "/x/vllm",
     )
     assert server is not None
-    assert server.arguments == (Argument("m", 2), Argument("-dp", 3), Argument("8", 4))
+    assert [*zip(server.words, server.positions, strict=True)] == [("m", 2), ("-dp", 3), ("8", 4)]
     assert server.environ is environ
 
 
@@ -320,7 +320,7 @@ def test_plain_command() -> None:
         pytest.param("docker run i -dp 2", "", id="none"),
     ],
 )
-def test_program(line: str, program: str) -> None:
+def test_the_program_of_a_server_is_the_word_that_starts_it(line: str, program: str) -> None:
     server = server_in(line)
     assert server is not None
     assert server.program == program
@@ -338,10 +338,10 @@ def test_program(line: str, program: str) -> None:
         pytest.param("nice sh -c 'vllm serve a b'", [3, 3], id="shell"),
     ],
 )
-def test_positions(line: str, places: list[int]) -> None:
+def test_arguments_keep_their_index_in_the_command(line: str, places: list[int]) -> None:
     server = server_in(line)
     assert server is not None
-    assert [argument.position for argument in server.arguments] == places
+    assert [*server.positions] == places
 
 
 # As people start it: each row in the likeness of one that was found in the wild.
@@ -533,7 +533,7 @@ CONFIG = '{"window_size": "1000", "use_async": "true"}'
         ),
     ],
 )
-def test_as_in_the_wild(
+def test_commands_of_real_deployments_give_their_server(
     words: list[str],
     environ: dict[str, str],
     entry: str | None,
@@ -546,7 +546,7 @@ def test_as_in_the_wild(
         return
     assert server is not None
     assert server.entry == entry
-    assert [argument.text for argument in server.arguments] == arguments
+    assert [*server.words] == arguments
     assert server.complete is complete
 
 
@@ -600,7 +600,7 @@ WORDS = st.sampled_from(
 def test_no_command_makes_it_raise(words: list[str]) -> None:
     server = find_server(words, {"A": "1"})
     if server is not None:
-        assert all(0 <= argument.position < len(words) for argument in server.arguments)
+        assert all(0 <= position < len(words) for position in server.positions)
 
 
 @pytest.mark.parametrize(

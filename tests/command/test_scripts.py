@@ -14,7 +14,7 @@ from house import HAZARD as SERVED
 from house import House
 
 from eplb_launch.command.scripts import LEVELS, LOOKED_UP, MOST, NAMED
-from eplb_launch.files import DISK, Given
+from eplb_launch.files import DISK, InMemory
 from eplb_launch.plans import NO_SERVER, plan
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def test_what_a_script_sets_is_said(here: Path) -> None:
 def test_what_a_script_takes_out_is_said(here: Path) -> None:
     (here / "unsets.sh").write_text(f"unset NCCL_MAX_CTAS\n{SERVE}\n")
     ended = launched(["bash", "unsets.sh"], here)
-    assert "unsets.sh does not hand NCCL_MAX_CTAS on" in ended.stderr
+    assert "unsets.sh does not pass NCCL_MAX_CTAS on" in ended.stderr
     assert ended.stdout.splitlines()[0] == "cap none"
 
 
@@ -229,7 +229,7 @@ def test_explain_says_in_which_script_the_server_is(
 @pytest.mark.parametrize(
     "command", [["x/at.sh"], ["bash", "x/at.sh"], ["env", "-C", "x", "./at.sh"]]
 )
-def test_files_beside_a_script(line: str, command: list[str], here: Path) -> None:
+def test_a_script_finds_the_files_beside_it(line: str, command: list[str], here: Path) -> None:
     (here / "x" / "at.sh").write_text(f"#!/bin/bash\n{line}\nvllm serve m $OPTIONS\n")
     (here / "x" / "at.sh").chmod(0o755)
     ended = launched(command, here)
@@ -246,7 +246,9 @@ def test_files_beside_a_script(line: str, command: list[str], here: Path) -> Non
         '. "$(cd x)vars.sh"',
     ],
 )
-def test_a_place_that_is_not_known(line: str, here: Path) -> None:
+def test_a_file_at_a_place_that_is_not_known_leaves_the_server_incomplete(
+    line: str, here: Path
+) -> None:
     (here / "x" / "at.sh").write_text(f"{line}\nvllm serve m $OPTIONS\n")
     found = planned(["bash", "x/at.sh"], here)
     assert found.server is not None
@@ -254,7 +256,7 @@ def test_a_place_that_is_not_known(line: str, here: Path) -> None:
     assert found.environment
 
 
-def test_a_config_file_that_a_script_writes_first(here: Path) -> None:
+def test_a_config_file_that_the_script_writes_first_does_not_stop_the_cap(here: Path) -> None:
     serve = f"vllm serve m {HAZARD} --config made.yaml"
     (here / "writes.sh").write_text(f"echo 'seed: 1' > made.yaml\n{serve}\n")
     for command in (["bash", "writes.sh"], ["sh", "-c", f"echo 'seed: 1' > made.yaml; {serve}"]):
@@ -308,7 +310,9 @@ def warned(found: Plan) -> str:
         ),
     ],
 )
-def test_no_script_with_a_server(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_a_script_that_cannot_be_read_is_named_in_the_warning(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(content)
     (tmp_path / name).chmod(0o755)
     assert warned(planned([f"./{name}"], tmp_path)) == said
@@ -327,13 +331,13 @@ def test_scripts_that_are_too_large_together(tmp_path: Path) -> None:
     )
 
 
-def test_a_script_without_the_right_to_be_started(tmp_path: Path) -> None:
+def test_a_script_that_is_not_executable_is_read_only_behind_a_shell(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(START)
     assert warned(planned(["./a"], tmp_path)) == ""
     assert planned(["sh", "./a"], tmp_path).environment
 
 
-def test_levels(tmp_path: Path) -> None:
+def test_scripts_are_followed_three_levels_deep(tmp_path: Path) -> None:
     for number in range(LEVELS):
         (tmp_path / f"{number}").write_text(f"sh ./{number + 1}\n")
     (tmp_path / f"{LEVELS}").write_text(START)
@@ -409,7 +413,7 @@ def test_a_script_that_may_not_be_read(tmp_path: Path) -> None:
     ],
     ids=ascii,
 )
-def test_near_misses(command: list[str], here: Path) -> None:
+def test_a_command_that_reads_no_script_gives_no_warning(command: list[str], here: Path) -> None:
     assert warned(planned(command, here)) == ""
 
 
@@ -449,7 +453,7 @@ def test_scripts_that_start_themselves_without_end(tmp_path: Path) -> None:
 
 
 def test_files_that_are_given_are_read() -> None:
-    files = Given({"/app/start.sh": START, "/app/lib.sh": "true"})
+    files = InMemory({"/app/start.sh": START, "/app/lib.sh": "true"})
     for command in (["./start.sh"], ["bash", "start.sh"], ["sh", "-c", "cd /app; ./start.sh"]):
         decided = plan(command, {}, vllm_version="0.16.0", directory="/app", files=files)
         assert decided.environment
@@ -475,7 +479,7 @@ def test_the_work_for_a_script_is_bounded(line: str, tmp_path: Path) -> None:
     assert calls(planned, ["sh", "./a"], tmp_path) < 4_000_000
 
 
-def test_a_library_as_large_as_real_ones(tmp_path: Path) -> None:
+def test_a_sourced_library_of_1000_functions_is_followed(tmp_path: Path) -> None:
     line = 'f{0}() {{ if [ -n "$A{0}" ]; then echo "$1 $A{0}" | tr a b; fi; local x=$(date); }}\n'
     (tmp_path / "lib.sh").write_text("".join(line.format(number) for number in range(1000)))
     (tmp_path / "a").write_text(f". ./lib.sh\n{SERVE}\n")

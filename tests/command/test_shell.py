@@ -27,7 +27,7 @@ def found(script: str, *words: str, shell: str = "bash", **environ: str) -> Serv
 
 def texts(server: Server | None) -> list[str] | None:
     """Return the arguments without their places; None for no server."""
-    return None if server is None else [argument.text for argument in server.arguments]
+    return None if server is None else [*server.words]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def texts(server: Server | None) -> list[str] | None:
         pytest.param("{a} a,b", ["{a}", "a,b"], id="no braces"),
     ],
 )
-def test_words(script: str, arguments: list[str]) -> None:
+def test_words_expand_as_the_shell_expands_them(script: str, arguments: list[str]) -> None:
     server = found(f"vllm serve {script}")
     assert texts(server) == arguments
 
@@ -160,7 +160,7 @@ def test_words(script: str, arguments: list[str]) -> None:
         pytest.param("vllm serve 'm", ["m"], id="quote not closed"),
     ],
 )
-def test_scripts(script: str, arguments: list[str]) -> None:
+def test_a_script_is_followed_to_its_server(script: str, arguments: list[str]) -> None:
     server = found(script)
     assert texts(server) == arguments
     assert server.complete
@@ -294,7 +294,7 @@ def _twice(question: str, between: str = ":") -> str:
         ),
     ],
 )
-def test_alternatives(script: str, alternatives: list[str]) -> None:
+def test_each_alternative_of_a_script_is_a_server(script: str, alternatives: list[str]) -> None:
     server = find_server(["bash", "-c", script], HERE)
     servers = (server, *server.others) if server else ()
     assert sorted(" ".join(texts(one) or ()) for one in servers) == alternatives
@@ -484,7 +484,9 @@ def test_unknown_words_elsewhere_leave_the_arguments_complete(script: str) -> No
         pytest.param("B=1 bash -c 'C=$B exec vllm serve m'", {"B": "1", "C": "1"}, id="shells"),
     ],
 )
-def test_environment(script: str, environ: dict[str, str | None]) -> None:
+def test_a_server_gets_the_variables_that_the_script_exports(
+    script: str, environ: dict[str, str | None]
+) -> None:
     expected = {name: value for name, value in {**HERE, **environ}.items() if value is not None}
     assert dict(found(script).environ) == expected
 
@@ -506,7 +508,7 @@ def test_environment(script: str, environ: dict[str, str | None]) -> None:
         pytest.param("cd /x; bash -c 'cd y; vllm serve m'", "/x/y", id="shells"),
     ],
 )
-def test_directory(script: str, directory: str | None) -> None:
+def test_cd_changes_the_directory_of_the_server(script: str, directory: str | None) -> None:
     assert found(script).directory == directory
 
 
@@ -519,7 +521,7 @@ def test_directory(script: str, directory: str | None) -> None:
         pytest.param(["sh", "-c", "vllm serve m"], (), id="none"),
     ],
 )
-def test_files_that_may_set_more(words: list[str], sourced: tuple[str, ...]) -> None:
+def test_files_that_the_shell_sources_are_named(words: list[str], sourced: tuple[str, ...]) -> None:
     server = find_server(words, {"BASH_ENV": "/nccl.sh"})
     assert server is not None
     assert server.sourced == sourced
@@ -553,10 +555,12 @@ def test_other_servers_are_kept() -> None:
         ),
     ],
 )
-def test_positions(words: list[str], places: list[int]) -> None:
+def test_words_of_a_script_keep_their_index_in_the_command(
+    words: list[str], places: list[int]
+) -> None:
     server = find_server(words, {})
     assert server is not None
-    assert [argument.position for argument in server.arguments] == places
+    assert [*server.positions] == places
 
 
 ARGV = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8), max_size=6)
@@ -577,7 +581,7 @@ def test_quoted_words_come_back_exactly(words: list[str]) -> None:
                 command = f"sh -c {shlex.quote(command)}"
             server = find_server(["sh", "-c", command], {})
             assert server is not None
-            assert tuple(argument.text for argument in server.arguments) == expected
+            assert server.words == expected
             assert server.complete
 
 
@@ -814,7 +818,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def covers(server: Server, real: list[str]) -> bool:
     """Whether what a stand-in was started with is what is said of a server."""
-    ours = [*server.entry.split()[1:], *(argument.text for argument in server.arguments)]
+    ours = [*server.entry.split()[1:], *server.words]
     if server.complete and not any(UNKNOWN in text for text in ours) and ours != real[6:]:
         return False
     said = [server.environ.get(name, "unset") for name in ("A", "B", "C", "TWO", "EMPTY", "NO")]

@@ -54,10 +54,10 @@ def planned(line: str, directory: Path | None = None, **options: str) -> Plan:
         ("sg docker -c 'docker run --rm image SERVE'", ["sg", "docker"]),
     ],
 )
-def test_a_command_in_a_string(line: str, names: list[str]) -> None:
+def test_a_command_in_a_string_is_followed(line: str, names: list[str]) -> None:
     decided = planned(line.replace("SERVE", SERVE), vllm_version="0.16.0")
     assert decided.server is not None
-    assert [prefix.name for prefix in decided.server.prefixes] == names
+    assert [wrapper.name for wrapper in decided.server.wrappers] == names
     assert decided.server.entry == "vllm serve"
     assert decided.server.complete
     assert decided.environment
@@ -96,7 +96,7 @@ def test_what_a_program_adds_or_expands_is_not_known(line: str) -> None:
         *("fish x.fish", "parallel", "pipx install vllm", "pipx list", "uvx", "uvx vllm@0.16.0"),
     ],
 )
-def test_no_command_in_a_string(line: str) -> None:
+def test_a_string_that_is_no_command_has_no_server(line: str) -> None:
     assert find_server(shlex.split(line.replace("SERVE", SERVE)), {}) is None
 
 
@@ -181,7 +181,7 @@ def test_a_release_that_the_command_names(line: str, version: str | None) -> Non
         ("", ("", "")),
     ],
 )
-def test_requirements(text: str, found: tuple[str, str]) -> None:
+def test_a_requirement_names_the_package_and_the_release(text: str, found: tuple[str, str]) -> None:
     assert requirement(text) == found
 
 
@@ -195,7 +195,7 @@ SWEEPS = [
 
 
 @pytest.mark.parametrize("line", SWEEPS)
-def test_a_sweep(line: str) -> None:
+def test_vllm_bench_sweep_starts_the_server_of_serve_cmd(line: str) -> None:
     assert planned(line.replace("SERVE", SERVE), vllm_version="0.16.0").environment
     assert not planned(line.replace("SERVE", "vllm serve m"), vllm_version="0.16.0").environment
 
@@ -209,7 +209,7 @@ def test_a_sweep(line: str) -> None:
         "python -m vllm.benchmarks.sweep.serve --bench-cmd x",
     ],
 )
-def test_a_sweep_without_a_server(line: str) -> None:
+def test_vllm_bench_sweep_without_serve_cmd_starts_no_server(line: str) -> None:
     assert look(shlex.split(line), {})[:2] == (None, True)
 
 
@@ -239,7 +239,7 @@ def test_a_sweep_without_a_server(line: str) -> None:
     ids=lambda value: None if value is None else str(value)[:40],
 )
 @pytest.mark.parametrize("option", ["--serve-params f.json", "--serve_params=./f.json"])
-def test_a_file_of_parameters(
+def test_a_parameter_file_makes_unknown_what_it_names(
     content: str | None, command: str, expected: bool, option: str, tmp_path: Path
 ) -> None:
     if content is not None:
@@ -260,7 +260,7 @@ def test_an_option_that_vllm_serve_has_not(entry: str) -> None:
     assert refused.code == "arguments-refused"
 
 
-def test_the_module_of_dynamo() -> None:
+def test_dynamo_vllm_main_is_an_entry_point() -> None:
     decided = planned(f"python3 -m dynamo.vllm.main --model m {HAZARD}", vllm_version="0.16.0")
     assert decided.server is not None
     assert decided.server.entry == "dynamo.vllm.main"

@@ -144,7 +144,7 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_prefix_and_server(line: str) -> None:
+def test_each_wrapper_leaves_the_server_behind_it(line: str) -> None:
     last = line.rsplit(" ", 1)[-1]
     if last == "-m":
         command = f"{line} vllm.entrypoints.openai.api_server m -dp 8"
@@ -155,11 +155,11 @@ def test_prefix_and_server(line: str) -> None:
     server = server_in(command)
     assert server is not None
     assert server.entry in ("vllm serve", "vllm.entrypoints.openai.api_server")
-    assert [argument.text for argument in server.arguments] == ["m", "-dp", "8"]
+    assert [*server.words] == ["m", "-dp", "8"]
     assert server.complete
-    assert server.prefixes
+    assert server.wrappers
     if line != "script -c":
-        own = [word for prefix in server.prefixes for word in prefix.words]
+        own = [word for wrapper in server.wrappers for word in wrapper.words]
         assert own == shlex.split(line)
 
 
@@ -219,7 +219,9 @@ def test_options_with_which_nothing_is_started(line: str) -> None:
         pytest.param("apptainer exec -e i", {}, id="apptainer -e"),
     ],
 )
-def test_environment(line: str, environ: dict[str, str]) -> None:
+def test_a_wrapper_changes_the_environment_of_the_server(
+    line: str, environ: dict[str, str]
+) -> None:
     command = "'vllm serve m'" if line.endswith(" -c") and "su" in line else "vllm serve m"
     server = server_in(f"{line} {command}")
     assert server is not None
@@ -239,7 +241,7 @@ def test_environment(line: str, environ: dict[str, str]) -> None:
         pytest.param("numactl -N 0", None, id="none"),
     ],
 )
-def test_directory(line: str, directory: str | None) -> None:
+def test_a_wrapper_changes_the_directory_of_the_server(line: str, directory: str | None) -> None:
     server = server_in(f"{line} vllm serve m")
     assert server is not None
     assert server.directory == directory
@@ -264,7 +266,7 @@ def test_directory(line: str, directory: str | None) -> None:
         ("sh -c 'exec \"$@\"' sh", ""),
     ],
 )
-def test_elsewhere(line: str, elsewhere: str) -> None:
+def test_a_wrapper_may_start_the_server_elsewhere(line: str, elsewhere: str) -> None:
     server = server_in(f"{line} vllm serve m")
     assert server is not None
     assert server.elsewhere == elsewhere
@@ -301,16 +303,16 @@ def test_elsewhere(line: str, elsewhere: str) -> None:
         pytest.param("sudo bash -c \"bash -c 'vllm serve m'\"", "m", id="shells"),
     ],
 )
-def test_command_strings(line: str, arguments: str) -> None:
+def test_a_wrapper_with_a_command_string_hands_it_to_a_shell(line: str, arguments: str) -> None:
     server = server_in(line)
     assert server is not None
-    assert "|".join(argument.text for argument in server.arguments) == arguments
+    assert "|".join(server.words) == arguments
 
 
 def test_container_hides_the_values_of_variables() -> None:
     server = server_in("docker run i sh -c 'vllm serve -$A ${B:-x}y $C'")
     assert server is not None
-    assert [argument.text for argument in server.arguments] == [f"-{UNKNOWN}", f"{UNKNOWN}y"]
+    assert [*server.words] == [f"-{UNKNOWN}", f"{UNKNOWN}y"]
     assert not server.complete
 
 
@@ -323,7 +325,7 @@ def test_xargs_adds_arguments() -> None:
 def test_prefixes_have_their_own_words() -> None:
     server = server_in("sudo -u x numactl -N 0 sh -c 'env A=1 exec vllm serve m' sh")
     assert server is not None
-    assert [(p.name, p.words, p.position) for p in server.prefixes] == [
+    assert [(w.name, w.words, w.position) for w in server.wrappers] == [
         ("sudo", ("sudo", "-u", "x"), 0),
         ("numactl", ("numactl", "-N", "0"), 3),
         ("sh", ("sh", "-c", "env A=1 exec vllm serve m"), 6),
@@ -335,7 +337,7 @@ def test_prefixes_have_their_own_words() -> None:
 def test_program_that_is_not_known_is_a_prefix_too() -> None:
     server = server_in("nice wrapper --x vllm serve m")
     assert server is not None
-    assert [(p.name, p.words) for p in server.prefixes] == [
+    assert [(w.name, w.words) for w in server.wrappers] == [
         ("nice", ("nice",)),
         ("wrapper", ("wrapper", "--x")),
     ]
@@ -344,14 +346,14 @@ def test_program_that_is_not_known_is_a_prefix_too() -> None:
 @pytest.mark.parametrize(
     "line", ["numactl --weird 5", "nsys profile --new-option x --y", "nice -q z"]
 )
-def test_option_that_no_row_lists(line: str) -> None:
+def test_an_option_that_no_row_lists_does_not_hide_the_server(line: str) -> None:
     server = server_in(f"{line} vllm serve m")
     assert server is not None
-    assert [argument.text for argument in server.arguments] == ["m"]
+    assert [*server.words] == ["m"]
 
 
 @pytest.mark.parametrize("name", sorted(WRAPPERS))
-def test_row_with_nothing_behind(name: str) -> None:
+def test_a_wrapper_with_nothing_behind_it_has_no_server(name: str) -> None:
     started = shlex.split(name.replace("-m ", "python3 -m "))
     assert find_server(started, {}) is None
     for words in (["--"], ["-c"], ["-e", "x"], ["run"], ["run", "--entrypoint"], ["x", "-c"]):

@@ -10,7 +10,7 @@ import pytest
 from eplb_launch import plan
 from eplb_launch.deepep import cap
 from eplb_launch.deepep.gpus import DRIVER
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 
 if TYPE_CHECKING:
     from eplb_launch import Plan
@@ -22,13 +22,15 @@ ASYNC = [
 H100, H20, GB200 = "NVIDIA H100 80GB HBM3", "NVIDIA H20", "NVIDIA GB200"
 
 
-def machine(*models: str, experts: int | None = 256) -> Given:
+def machine(*models: str, experts: int | None = 256) -> InMemory:
     texts = {f"{DRIVER}/gpus/{n}/information": f"Model: {m}\n" for n, m in enumerate(models)}
     config = {} if experts is None else {"n_routed_experts": experts}
-    return Given({**texts, "/m/config.json": json.dumps(config)})
+    return InMemory({**texts, "/m/config.json": json.dumps(config)})
 
 
-def decide(files: Given, *more: str, environ: dict[str, str] | None = None, **options: Any) -> Plan:
+def decide(
+    files: InMemory, *more: str, environ: dict[str, str] | None = None, **options: Any
+) -> Plan:
     words = ["vllm", "serve", "/m", *ASYNC, *more]
     version = options.pop("version", "0.16.0")
     return plan(words, environ or {}, vllm_version=version, nixl=False, files=files, **options)
@@ -65,16 +67,16 @@ def test_sms_that_are_given_count_before_those_that_are_there() -> None:
     assert decided.environment == {"NCCL_MAX_CTAS": "2"}
 
 
-WARNED: dict[str, tuple[Given, str, str, str]] = {
+WARNED: dict[str, tuple[InMemory, str, str, str]] = {
     "no GPU": (machine(), "8", "max-ctas-unfit", "the GPU is not known"),
     "another GPU": (machine("NVIDIA H99"), "8", "max-ctas-unfit", "'NVIDIA H99'"),
-    "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "combine alone"),
-    "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all of 132 SMs"),
+    "no experts": (machine(H100, experts=None), "4", "max-ctas-unfit", "its dispatch is not known"),
+    "nothing": (machine(H100, experts=264), "8", "max-ctas-nothing-fits", "all 132 SMs"),
 }
 
 
 @pytest.mark.parametrize("row", WARNED.values(), ids=WARNED)
-def test_where_it_is_not_known_that_is_said(row: tuple[Given, str, str, str]) -> None:
+def test_where_it_is_not_known_that_is_said(row: tuple[InMemory, str, str, str]) -> None:
     files, number, code, text = row
     decided = decide(files, max_ctas="fit")
     assert decided.environment == {"NCCL_MAX_CTAS": number}
@@ -144,7 +146,7 @@ def test_there_is_no_note_without_the_hazard() -> None:
     assert plan(words, {}, vllm_version="0.16.0", files=machine(H100)).notes == ()
 
 
-def test_the_rows_of_explain() -> None:
+def test_explain_has_one_row_for_each_gpu_of_the_machine() -> None:
     found = cap.explain(decide(machine(H100)), machine(H100))
     (row,) = found.beside
     assert (row.gpu, row.fit.dispatch, row.fit.combine, row.fit.cap) == ("H100", 128, 128, 4)
@@ -171,7 +173,7 @@ def test_explain_says_what_is_not_known() -> None:
     files = machine("NVIDIA H99", experts=None)
     found = cap.explain(decide(files, "--max-num-seqs", "some"), files)
     (note,) = (note for note in found.notes if note.code == "cap-fit-unknown")
-    for text in ("does not say how many", "max_num_seqs", "'NVIDIA H99'"):
+    for text in ("does not give the number of experts", "max_num_seqs", "'NVIDIA H99'"):
         assert text in note.message
 
 

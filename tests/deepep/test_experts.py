@@ -10,7 +10,7 @@ import pytest
 
 from eplb_launch import plan
 from eplb_launch.deepep.cap import physical_experts
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,9 @@ CONFIGS: dict[str, tuple[object, int | None]] = {
 
 
 @pytest.mark.parametrize(("config", "count"), CONFIGS.values(), ids=CONFIGS)
-def test_the_experts_of_a_local_model(tmp_path: Path, config: object, count: int | None) -> None:
+def test_config_json_says_how_many_experts_a_model_has(
+    tmp_path: Path, config: object, count: int | None
+) -> None:
     experts = physical_experts(decide(model(tmp_path, config)))
     assert experts.count == count
     assert "config.json" in experts.source
@@ -82,7 +84,9 @@ REDUNDANT: dict[str, tuple[list[str], int | None]] = {
 
 
 @pytest.mark.parametrize(("more", "count"), REDUNDANT.values(), ids=REDUNDANT)
-def test_redundant_experts(tmp_path: Path, more: list[str], count: int | None) -> None:
+def test_redundant_experts_are_added_to_those_of_the_model(
+    tmp_path: Path, more: list[str], count: int | None
+) -> None:
     found = physical_experts(decide(model(tmp_path, {"n_routed_experts": 256}), *more))
     assert found.count == count
 
@@ -96,7 +100,7 @@ JSON_CONFIGS: dict[str, int | None] = {
 
 
 @pytest.mark.parametrize(("text", "count"), JSON_CONFIGS.items())
-def test_redundant_experts_in_json(tmp_path: Path, text: str, count: int | None) -> None:
+def test_redundant_experts_count_in_json_too(tmp_path: Path, text: str, count: int | None) -> None:
     name = model(tmp_path, {"n_routed_experts": 256})
     words = ["vllm", "serve", name, *ASYNC[:-2], "--eplb-config", text]
     assert physical_experts(plan(words, {}, vllm_version="0.16.0", nixl=False)).count == count
@@ -127,8 +131,8 @@ def test_where_the_model_is(tmp_path: Path) -> None:
         assert (found.count, words) == (256, words)
 
 
-def test_a_model_among_files_that_are_given() -> None:
-    files = Given({"/models/config.json": '{"n_routed_experts": 256}'})
+def test_config_json_is_read_from_the_files_that_are_given() -> None:
+    files = InMemory({"/models/config.json": '{"n_routed_experts": 256}'})
     decided = decide("/models", files=files)
     assert physical_experts(decided, files).count == 256
     assert physical_experts(decided).count is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eplb_launch.deepep.gpus import DRIVER, GPUS, NOT_THERE, by_product, seen
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 
 # As driver 580.159.04 writes it.
 FACTS = """Model: \t\t {}
@@ -21,12 +21,12 @@ GPU Excluded:\t No
 """
 
 
-def machine(*models: str, more: dict[str, str] | None = None) -> Given:
+def machine(*models: str, more: dict[str, str] | None = None) -> InMemory:
     texts = {
         f"{DRIVER}/gpus/0000:0{number}:00.0/information": FACTS.format(model)
         for number, model in enumerate(models)
     }
-    return Given({**texts, **(more or {})})
+    return InMemory({**texts, **(more or {})})
 
 
 NAMES = {
@@ -75,21 +75,21 @@ def test_every_row_has_its_source_and_no_name_twice() -> None:
         assert all(by_product(name) == gpu for name in (gpu.name, *gpu.products))
 
 
-def test_the_gpus_of_a_machine() -> None:
+def test_the_driver_files_name_the_gpus_of_a_machine() -> None:
     assert [gpu.name for gpu in seen({}, machine(*["NVIDIA H100 80GB HBM3"] * 8)).gpus] == ["H100"]
     mixed = seen({}, machine("NVIDIA H100 80GB HBM3", "NVIDIA H20"))
     assert [gpu.sms for gpu in mixed.gpus] == [132, 78]
 
 
-ODD: dict[str, tuple[Given, str]] = {
-    "no driver": (Given({}), NOT_THERE),
-    "no GPU": (Given({f"{DRIVER}/gpus/x/y": "", f"{DRIVER}/version": ""}), "cannot be read"),
-    "no information": (Given({f"{DRIVER}/gpus/0/registry": ""}), "cannot be read"),
+ODD: dict[str, tuple[InMemory, str]] = {
+    "no driver": (InMemory({}), NOT_THERE),
+    "no GPU": (InMemory({f"{DRIVER}/gpus/x/y": "", f"{DRIVER}/version": ""}), "cannot be read"),
+    "no information": (InMemory({f"{DRIVER}/gpus/0/registry": ""}), "cannot be read"),
     "another GPU": (machine("NVIDIA A100-SXM4-80GB"), "'NVIDIA A100-SXM4-80GB'"),
     "one of two is not known": (machine("NVIDIA H20", "NVIDIA H99"), "'NVIDIA H99'"),
-    "no model": (Given({f"{DRIVER}/gpus/0/information": "IRQ: 1\n"}), "without a name"),
-    "nothing in it": (Given({f"{DRIVER}/gpus/0/information": ""}), "without a name"),
-    "no text": (Given({f"{DRIVER}/gpus/0/information": "\0\x1b[31m\udcff:"}), "without a name"),
+    "no model": (InMemory({f"{DRIVER}/gpus/0/information": "IRQ: 1\n"}), "without a name"),
+    "nothing in it": (InMemory({f"{DRIVER}/gpus/0/information": ""}), "without a name"),
+    "no text": (InMemory({f"{DRIVER}/gpus/0/information": "\0\x1b[31m\udcff:"}), "without a name"),
     "escapes in the name": (machine("NVIDIA \x1b[31mH100"), "without a name"),
     "a long name": (machine("NVIDIA " + "H" * 5000), "'NVIDIA HHH"),
     "MIG": (
@@ -100,7 +100,7 @@ ODD: dict[str, tuple[Given, str]] = {
         "MIG",
     ),
     "excluded": (
-        Given(
+        InMemory(
             {f"{DRIVER}/gpus/0/information": FACTS.format("NVIDIA H20").replace(" No", " Yes")},
         ),
         "lists no GPU",
@@ -109,7 +109,7 @@ ODD: dict[str, tuple[Given, str]] = {
 
 
 @pytest.mark.parametrize(("files", "why"), ODD.values(), ids=ODD)
-def test_where_they_are_not_known(files: Given, why: str) -> None:
+def test_where_they_are_not_known(files: InMemory, why: str) -> None:
     found = seen({}, files)
     assert found.gpus == ()
     assert why in found.why
@@ -117,7 +117,7 @@ def test_where_they_are_not_known(files: Given, why: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"])
-def test_a_part_of_a_gpu_in_a_variable(name: str) -> None:
+def test_a_mig_slice_in_a_variable_makes_the_gpu_unknown(name: str) -> None:
     files = machine("NVIDIA H100 80GB HBM3")
     assert "MIG" in seen({name: "MIG-41222c1b-edc8-30e2-d19e-8d574464bad7"}, files).why
     assert seen({name: "0,1"}, files).gpus
@@ -128,6 +128,8 @@ def test_without_mig_the_driver_lists_no_parts() -> None:
     assert seen({}, machine("NVIDIA H100 80GB HBM3", more=more)).gpus
 
 
-def test_other_forms_of_the_file() -> None:
+def test_driver_files_with_other_line_ends_are_read() -> None:
     text = "\nModel:NVIDIA H20\r\nGPU Excluded: No\r\n"
-    assert [gpu.sms for gpu in seen({}, Given({f"{DRIVER}/gpus/0/information": text})).gpus] == [78]
+    assert [gpu.sms for gpu in seen({}, InMemory({f"{DRIVER}/gpus/0/information": text})).gpus] == [
+        78
+    ]

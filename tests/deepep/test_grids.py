@@ -89,7 +89,9 @@ def test_what_fits_with_64_experts(sms: int) -> None:
         *((1, 1, None), (None, 132, 4), (288, 148, 4), (384, 78, 1), (8, 512, 8)),
     ],
 )
-def test_the_cap(experts: int | None, sms: int, cap: int | None) -> None:
+def test_the_cap_is_the_largest_power_of_two_that_fits(
+    experts: int | None, sms: int, cap: int | None
+) -> None:
     assert fit(sms, experts, DEFAULT).cap == cap
 
 

@@ -147,7 +147,7 @@ def runtime_env() -> dict[str, Any]:
 def test_the_launcher_alone_reaches_the_driver_only(plain: Cluster) -> None:
     seen, said = plain.drive({})
     assert seen == {"driver": "8", "actors": {"first": None, "second": None}}
-    assert "eplb-launch: warning: vLLM 0.16.0 hands no NCCL variable to its Ray workers" in said
+    assert "eplb-launch: warning: vLLM 0.16.0 passes no NCCL variables to its Ray workers" in said
 
 
 def test_as_runtime_env_it_reaches_the_actors_on_both_nodes(plain: Cluster) -> None:

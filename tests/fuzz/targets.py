@@ -19,7 +19,7 @@ from eplb_launch.check.command import check
 from eplb_launch.check.reports import STYLES
 from eplb_launch.command import find_server
 from eplb_launch.deepep import cap
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 from eplb_launch.model import printable
 from eplb_launch.nccl.variables import readings
 from eplb_launch.plans import plan
@@ -112,7 +112,7 @@ def _shown(decided: Any) -> None:
 
 def command_line(content: bytes) -> None:
     """Words, as a launch and `explain` have them."""
-    files = Given({"/c.yaml": "data-parallel-size: 8\n"})
+    files = InMemory({"/c.yaml": "data-parallel-size: 8\n"})
     _shown(plan(_text(content).split("\0") or ["a"], {}, vllm_version="0.16.0", files=files))
 
 
@@ -121,7 +121,9 @@ def environ(content: bytes) -> None:
     _overwritten(content)
     found = _environ(content)
     for version in ("0.16.0", None):
-        _shown(plan(SERVE, found, vllm_version=version, files=Given({"/etc/nccl.conf": "A=1\n"})))
+        _shown(
+            plan(SERVE, found, vllm_version=version, files=InMemory({"/etc/nccl.conf": "A=1\n"}))
+        )
 
 
 def title(content: bytes) -> None:
@@ -135,7 +137,7 @@ def title(content: bytes) -> None:
 
 def conf_file(content: bytes) -> None:
     """A conf file of NCCL's."""
-    files = Given({"/etc/nccl.conf": _text(content), "/h/.nccl.conf": _text(content)}, 0)
+    files = InMemory({"/etc/nccl.conf": _text(content), "/h/.nccl.conf": _text(content)}, 0)
     readings({"HOME": "/h"}, "0.16.0", files=files)
     readings({"HOME": "/h", "NCCL_CONF_FILE": "/etc/nccl.conf"}, None, files=files)
     _shown(plan(SERVE, {"HOME": "/h"}, vllm_version="0.16.0", files=files))
@@ -143,7 +145,7 @@ def conf_file(content: bytes) -> None:
 
 def config_file(content: bytes) -> None:
     """The YAML file of vLLM's --config."""
-    files = Given({"/c.yaml": _text(content)})
+    files = InMemory({"/c.yaml": _text(content)})
     with contextlib.suppress(RefusedError):
         load("/c.yaml", files)
     _shown(plan(("vllm", "serve", "--config", "/c.yaml"), {}, vllm_version="0.16.0", files=files))
@@ -155,7 +157,7 @@ def dist_info(content: bytes) -> None:
     folder = "/v/lib/python3.12/site-packages"
     text = _text(rest)
     package = _text(name).replace("/", "")[:255] or "a"
-    files = Given(
+    files = InMemory(
         {
             "/v/bin/vllm": text,
             "/v/bin/python3": "",
@@ -173,7 +175,7 @@ def dist_info(content: bytes) -> None:
 def gpus(content: bytes) -> None:
     """What the driver says of a GPU, and a model of its experts."""
     base = "/proc/driver/nvidia/gpus/0000:01:00.0/information"
-    files = Given({base: _text(content), "/m/config.json": _text(content)})
+    files = InMemory({base: _text(content), "/m/config.json": _text(content)})
     words = (*SERVE[:2], "/m", *SERVE[3:])
     decided = plan(words, {}, vllm_version="0.16.0", files=files, max_ctas="fit")
     _shown(cap.explain(decided, files))

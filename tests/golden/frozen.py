@@ -256,7 +256,7 @@ class FrozenView(Files):
         self.above = os.readlink(self.root)
         self.owner = os.stat(f"/proc/{pid}").st_uid
 
-    def enter(self) -> None:
+    def take_rights(self) -> None:
         """Do nothing: this process is not another."""
 
     def inside(self, link: str) -> str:

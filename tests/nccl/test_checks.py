@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eplb_launch import plan
 from eplb_launch.command import find
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 from eplb_launch.nccl.cases import shown
 from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
 from eplb_launch.nccl.variables import NAMES
@@ -54,9 +54,9 @@ def _no_files_of_this_machine(tmp_path: Path) -> None:
     ROOT[:] = [tmp_path]
 
 
-def here() -> Given:
+def here() -> InMemory:
     paths = [path for path in ROOT[0].rglob("*") if path.is_file()]
-    return Given({f"/{p.relative_to(ROOT[0])}": p.read_text() for p in paths}, os.getuid())
+    return InMemory({f"/{p.relative_to(ROOT[0])}": p.read_text() for p in paths}, os.getuid())
 
 
 # The environment, and the codes of the warnings.
@@ -134,14 +134,16 @@ VALUES: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("environ", "expected"), VALUES.values(), ids=map(ascii, VALUES))
-def test_values_in_the_environment(environ: str, expected: list[str]) -> None:
+def test_each_value_that_makes_the_cap_void_has_its_warning(
+    environ: str, expected: list[str]
+) -> None:
     decided = decide(environ=dict(pair.split("=", 1) for pair in environ.split()))
     assert codes(decided) == expected
     assert decided.notes == ()
 
 
 @pytest.mark.parametrize(("text", "expected"), [(" 8", ["value-replaced"]), (" 16", [])])
-def test_values_with_a_blank(text: str, expected: list[str]) -> None:
+def test_a_value_with_a_blank_is_replaced(text: str, expected: list[str]) -> None:
     decided = decide(environ={"NCCL_MAX_CTAS": text})
     assert (codes(decided), decided.environment) == (expected, {"NCCL_MAX_CTAS": "8"})
 
@@ -244,7 +246,9 @@ FILES: dict[str, tuple[dict[str, str], dict[str, str], str | None, dict[str, str
 
 
 @pytest.mark.parametrize("row", FILES.values(), ids=FILES)
-def test_conf_files(tmp_path: Path, row: tuple[Any, ...]) -> None:
+def test_conf_files_that_make_the_cap_void_have_their_warning(
+    tmp_path: Path, row: tuple[Any, ...]
+) -> None:
     files, environ, version, variables, expected = row
     put(tmp_path, files)
     command = ["env", "LANG=C", *SERVE]  # a prefix: nothing is taken for the ordinary case
@@ -268,7 +272,7 @@ def test_files_are_looked_for_without_a_prefix_too(tmp_path: Path) -> None:
     put(tmp_path, {"/n.conf": FOUR})
     decided = decide(environ={"NCCL_CONF_FILE": "/n.conf"})
     assert codes(decided) == ["conf-file-limit"]
-    assert codes(decide(files=Given({ETC: "NCCL_MIN_NRINGS=16"}))) == ["min-nchannels"]
+    assert codes(decide(files=InMemory({ETC: "NCCL_MIN_NRINGS=16"}))) == ["min-nchannels"]
 
 
 def test_files_of_this_machine_say_nothing_of_another(tmp_path: Path) -> None:
@@ -370,7 +374,7 @@ def test_programs_that_do_not_hand_the_variable_on(before: str, named: str) -> N
     decided = decide([*before.split(), *last])
     found = [w for w in decided.warnings if w.code == "variable-dropped"]
     assert [w.message for w in found] == (
-        [f"{named} {'do' if ' and ' in named else 'does'} not hand NCCL_MAX_CTAS on to the server"]
+        [f"{named} {'do' if ' and ' in named else 'does'} not pass NCCL_MAX_CTAS on to the server"]
         if named
         else []
     )
@@ -479,7 +483,7 @@ def test_env_that_sets_another_value() -> None:
     (warning,) = decided.warnings
     assert (warning.code, warning.message) == (
         "variable-overwritten",
-        "env sets NCCL_MAX_CTAS=x for the server, whatever is set here",
+        "env sets NCCL_MAX_CTAS=x for the server, and overwrites the value set here",
     )
 
 
@@ -547,7 +551,7 @@ def test_where_the_server_runs(arguments: str, version: str | None, expected: li
     if version and version >= "0.20":  # elsewhere the communicator is NCCL's
         arguments += " --enable-elastic-ep"
     decided = decide([*SERVE, *arguments.split()], {}, version)
-    assert decided.verdict is not None
+    assert decided.decisive is not None
     assert codes(decided) == [code for code in expected if code == "ray-workers"]
     assert [note.code for note in decided.notes] == [c for c in expected if c != "ray-workers"]
 
@@ -566,12 +570,12 @@ def test_the_executor_of_ray_can_be_chosen() -> None:
 def test_a_node_of_several_says_which_argument_tells() -> None:
     (note,) = decide([*SERVE, "--nnodes", "2"]).notes
     assert note.message == (
-        "this command starts a part of the server only (argument 11: --nnodes 2)"
+        "this command starts only a part of the server (argument 11: --nnodes 2)"
     )
 
 
 @pytest.mark.parametrize(("value", "expected"), [("x", ["env-plugin"]), ("none", []), ("", [])])
-def test_a_plugin_for_the_environment(value: str, expected: list[str]) -> None:
+def test_an_nccl_environment_plugin_is_a_note(value: str, expected: list[str]) -> None:
     decided = decide(environ={"NCCL_ENV_PLUGIN": value})
     assert [note.code for note in decided.notes] == expected
     assert decided.warnings == ()
@@ -592,7 +596,9 @@ def test_a_plugin_for_the_environment(value: str, expected: list[str]) -> None:
         (4, {"NCCL_MAX_CTAS": "0x8"}, []),
     ],
 )
-def test_another_cap(cap: int, environ: dict[str, str], expected: list[str]) -> None:
+def test_another_cap_is_set_as_given(
+    cap: int, environ: dict[str, str], expected: list[str]
+) -> None:
     decided = decide(environ=environ, max_ctas=cap)
     kept = environ.get("NCCL_MAX_CTAS", "").isdigit()
     assert decided.environment == ({} if kept else {"NCCL_MAX_CTAS": str(cap)})
@@ -657,7 +663,7 @@ def test_any_environment_has_a_plan(
 
 
 @given(st.dictionaries(st.sampled_from(["HOME", "PATH", "A"]), st.text("/ab", max_size=3)))
-def test_what_is_taken_for_the_ordinary_case_is_one(environ: dict[str, str]) -> None:
+def test_the_short_cut_without_checks_finds_what_the_checks_find(environ: dict[str, str]) -> None:
     decided = decide(environ=environ)
     assert decided.server is not None
     looked = advise(decided.replace(ctas=None), environ, cap=8)

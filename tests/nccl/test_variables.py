@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eplb_launch.files import Given
+from eplb_launch.files import InMemory
 from eplb_launch.nccl import variables as nccl
 from eplb_launch.nccl.variables import (
     ENVIRONMENT,
@@ -97,7 +97,7 @@ LIMITS: dict[str, int | None] = {
 
 
 @pytest.mark.parametrize(("text", "value"), LIMITS.items(), ids=map(ascii, LIMITS))
-def test_the_limit(text: str, value: int | None) -> None:
+def test_nccl_max_ctas_is_read_as_nccl_reads_it(text: str, value: int | None) -> None:
     assert limit(text) == value
 
 
@@ -105,11 +105,11 @@ def test_the_limit(text: str, value: int | None) -> None:
     ("text", "default", "value"),
     [("4", -2, 4), (None, -2, -2), ("", 1, 1), ("abc", 1, 0), ("9" * 20, 1, 1), ("-1", 7, -1)],
 )
-def test_parameters(text: str | None, default: int, value: int) -> None:
+def test_a_parameter_is_read_as_nccl_reads_it(text: str | None, default: int, value: int) -> None:
     assert parameter(text, default) == value
 
 
-def test_pow2up() -> None:
+def test_pow2up_rounds_up_to_a_power_of_two() -> None:
     assert [pow2up(n) for n in (-1, 0, 1, 2, 3, 5, 8, 9, 33)] == [1, 1, 1, 2, 4, 8, 8, 16, 64]
 
 
@@ -142,7 +142,9 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize(("text", "collective", "p2p"), CHANNELS.values(), ids=CHANNELS)
-def test_channels(text: str, collective: int, p2p: int) -> None:
+def test_channel_variables_limit_collectives_and_p2p_apart(
+    text: str, collective: int, p2p: int
+) -> None:
     values = dict(f"NCCL_{pair}".split("=") for pair in text.split())
     assert channels(values) == (collective, p2p)
 
@@ -171,10 +173,10 @@ def test_another_library_may_be_loaded() -> None:
     assert found == (NCCL, NCCL_2_30)
 
 
-def given_files(files: dict[str, str], home: str = "/home/u", uid: int = 1000) -> Given:
+def given_files(files: dict[str, str], home: str = "/home/u", uid: int = 1000) -> InMemory:
     """Return files, with those of the user database, as user 1000 sees them."""
     passwd = f"x:x:{uid + 1}::/other:/bin/sh\nu:x:{uid}:0::{home}:/bin/sh\n"
-    return Given({"/etc/passwd": passwd, **files}, user=1000)
+    return InMemory({"/etc/passwd": passwd, **files}, user=1000)
 
 
 HOME = "/home/u/.nccl.conf"
@@ -247,9 +249,9 @@ def test_a_user_who_is_not_in_the_file() -> None:
 def test_another_user_may_have_another_home() -> None:
     files = given_files({HOME: FOUR})
     assert len(readings({}, "0.16.0", files=files, other_user=True)) == 2
-    unknown = Given(files.texts)
+    unknown = InMemory(files.texts)
     assert len(readings({"HOME": "/home/u"}, "0.16.0", files=unknown)) == 2
-    assert readings({}, "0.16.0", files=Given({})) == ({},)
+    assert readings({}, "0.16.0", files=InMemory({})) == ({},)
 
 
 def test_a_relative_name_is_one_where_the_server_runs(tmp_path: Path) -> None:
@@ -282,7 +284,9 @@ LINES: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("content", "values"), LINES.values(), ids=LINES)
-def test_the_syntax(tmp_path: Path, content: bytes, values: dict[str, str]) -> None:
+def test_a_conf_file_is_read_as_nccl_reads_it(
+    tmp_path: Path, content: bytes, values: dict[str, str]
+) -> None:
     path = tmp_path / "nccl.conf"
     path.write_bytes(content)
     found: dict[str, str] = {}
@@ -304,7 +308,7 @@ def test_a_file_that_cannot_be_read_is_none(tmp_path: Path, kind: str) -> None:
         path = tmp_path / ("x" * 5000)
     name = f"{path}\0" if kind == "NUL" else str(path)
     assert list(conf_values(name)) == []
-    (reading,) = readings({"NCCL_CONF_FILE": name}, "0.16.0", files=Given({}))
+    (reading,) = readings({"NCCL_CONF_FILE": name}, "0.16.0", files=InMemory({}))
     assert reading == {}
 
 

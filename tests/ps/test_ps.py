@@ -24,9 +24,9 @@ from conftest import SCRIPT
 from house import HAZARD, SOURCE, House, seen
 
 from eplb_launch.ps import processes
-from eplb_launch.ps.apart import results
+from eplb_launch.ps.children import results
 from eplb_launch.ps.command import look, run
-from eplb_launch.ps.processes import command_of, look_closer, read
+from eplb_launch.ps.processes import command_of, facts_of, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -186,7 +186,7 @@ VERDICTS: dict[
 
 
 @pytest.mark.parametrize("case", VERDICTS.values(), ids=VERDICTS)
-def test_verdicts(house: House, case: Any) -> None:
+def test_each_running_server_has_its_verdict(house: House, case: Any) -> None:
     version, arguments, environ, expected = case
     house.install(version)
     (house.root / "nccl.conf").write_text("NCCL_MAX_CTAS=4\n")
@@ -292,7 +292,7 @@ def test_processes_without_titles_are_no_servers(house: House, fork: bool) -> No
     ],
     ids=["another", "blanks", "longer than the room", "like a variable", "cut", "cut before it"],
 )
-def test_titles_in_all_forms(house: House, prefix: str, environ: dict[str, str]) -> None:
+def test_titles_in_all_forms_are_told(house: House, prefix: str, environ: dict[str, str]) -> None:
     """Cut short as they may be (SPT_NOENV), a worker is told where its role can be seen."""
     tree: dict[str, Any] = {f"{prefix}::EngineCore_DP0": {f"{prefix}::Worker_DP0_TP0": {}}}
     row = seen(house.start(tree=tree, environ=environ, fork=True))
@@ -321,7 +321,7 @@ def test_workers_whose_server_is_gone(house: House) -> None:
     assert left.pid in pids
 
 
-def test_an_engine_of_another_program(house: House, tmp_path: Path) -> None:
+def test_an_engine_of_another_program_is_unknown(house: House, tmp_path: Path) -> None:
     """A script with an engine in it: nothing says how it was made."""
     script = tmp_path / "app.py"
     script.write_text(SOURCE)
@@ -338,7 +338,7 @@ def test_an_engine_of_another_program(house: House, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("title", ["ray::Replica", "app " + "x" * 200])
-def test_an_engine_of_a_program_with_a_title(house: House, title: str) -> None:
+def test_an_engine_below_a_program_with_a_title_is_unknown(house: House, title: str) -> None:
     """Ray gives titles as well: what is left of the environment says nothing."""
     pid = house.start(
         title=title,
@@ -407,9 +407,9 @@ def test_a_server_that_ends_while_it_is_looked_at(house: House) -> None:
     assert found is not None
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: (now := read(pid)) is None or now.zombie)
-    assert look_closer(found).trouble == processes.VANISHED
+    assert facts_of(found).trouble == processes.VANISHED
     house.started[-1].wait()
-    facts = look_closer(found)
+    facts = facts_of(found)
     assert (facts.trouble, facts.environ) == (processes.VANISHED, None)
     assert verdict(pid)[:2] == ("unknown", "no-process")
 
@@ -420,15 +420,15 @@ def test_a_server_that_becomes_another_program(house: House) -> None:
     assert found is not None
     os.kill(pid, signal.SIGUSR1)
     wait_until(lambda: (now := read(pid)) is not None and now.cmdline.startswith(b"sleep"))
-    facts = look_closer(found)
+    facts = facts_of(found)
     assert (facts.trouble, facts.environ) == (processes.CHANGED, None)
 
 
-def test_another_process_with_the_same_pid(house: House) -> None:
+def test_another_process_with_the_same_pid_is_not_taken_for_it(house: House) -> None:
     found = read(house.start())
     assert found is not None
-    assert look_closer(found).trouble is None
-    assert look_closer(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
+    assert facts_of(found).trouble is None
+    assert facts_of(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
 
 
 def test_an_environment_that_is_really_empty(house: House) -> None:
@@ -472,7 +472,7 @@ def test_a_process_may_be_as_large_as_it_likes(
     assert row.group is not None
     assert row.group.entry == "vllm serve"
     if cause.endswith("too-large"):
-        assert "not read to its end" in row.assessment.reason
+        assert "ps did not read its whole" in row.assessment.reason
 
 
 @takes_prctl
@@ -494,7 +494,7 @@ def test_no_more_is_read_of_it(house: House, monkeypatch: pytest.MonkeyPatch, wh
     assert sum(counts) <= 256 * 1024 + 4096
     assert len(found.cmdline) <= 4096
     counts.clear()
-    assert look_closer(found).environ is None
+    assert facts_of(found).environ is None
     assert sum(counts) <= (2 << 20) + 256 * 1024 + 8192
 
 
@@ -539,9 +539,9 @@ def inside(process: Process) -> tuple[str, ...]:
     """Return the command of a process as `ps` finds it, in a child of ours."""
 
     def look() -> tuple[str, ...]:
-        facts = look_closer(process)
+        facts = facts_of(process)
         assert facts.view is not None
-        facts.view.enter()
+        facts.view.take_rights()
         return command_of(process, facts)
 
     return results({0: look})[0]  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eplb_launch import __version__
-from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, assess
+from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.command import find_server
 from eplb_launch.model import PlanWarning
 from eplb_launch.plans import Plan
@@ -87,7 +87,7 @@ def ps(*words: Any, status: int, **options: Any) -> subprocess.CompletedProcess[
     return ended
 
 
-def test_exit_statuses(servers: Servers) -> None:
+def test_ps_exits_with_the_status_of_its_worst_server(servers: Servers) -> None:
     fine = servers.start(*SERVE)
     capped = servers.start(*HAZARD, NCCL_MAX_CTAS="8")
     unknown = servers.start(*HAZARD)
@@ -101,12 +101,12 @@ def test_exit_statuses(servers: Servers) -> None:
     assert ps(exposed, unknown, status=1).stderr == said
 
 
-SECONDS = "--interval is a number of seconds from 0.1 to 86400, not "
+SECONDS = "--interval must be a number of seconds from 0.1 to 86400, not "
 USAGE_ERRORS = {
-    "zero": (["0"], "'0' is no process id"),
+    "zero": (["0"], "'0' is not a process id"),
     "one below zero": (["--", "-1"], "ps takes no command"),
-    "one too many": (["1", "²"], "'²' is no process id"),
-    "a large one": (["1" * 5000], "is no process id"),
+    "one too many": (["1", "²"], "'²' is not a process id"),
+    "a large one": (["1" * 5000], "is not a process id"),
     "watch and json": (["--watch", "--json"], "--watch shows a table"),
     "no time at all": (["--watch", "--interval", "0"], f"{SECONDS}'0'"),
     "no time": (["--watch", "--interval", "x"], f"{SECONDS}'x'"),
@@ -116,7 +116,7 @@ USAGE_ERRORS = {
 
 
 @pytest.mark.parametrize(("words", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_usage_errors(words: list[str], said: str) -> None:
+def test_a_usage_error_exits_with_2_and_prints_no_table(words: list[str], said: str) -> None:
     ended = ps(*words, status=2)
     assert said in ended.stderr
     assert ended.stdout == ""
@@ -146,7 +146,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(servers: Servers) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
-def test_without_proc() -> None:
+def test_ps_without_proc_exits_with_125() -> None:
     command = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none /proc; exec {SCRIPT} ps"]
     with contextlib.suppress(FileNotFoundError):
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -343,7 +343,8 @@ def plan_of(version: str | None, **more: Any) -> Plan:
 def test_trouble_is_never_fine(trouble: Trouble) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
     plan = plan_of("0.16.0")
-    found = row_of(group, Facts(trouble=trouble, environ={}), plan, assess(plan, launched=False))
+    facts = Facts(trouble=trouble, environ={})
+    found = row_of(group, facts, plan, assess(plan, Seen(launched=False)))
     assert (found.verdict, found.assessment.cause) == ("unknown", trouble.cause)
     assert row_of(group, Facts()).verdict == "unknown"
 
@@ -385,7 +386,9 @@ class Terminal:
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
     ids=["plainly", "NO_COLOR", "NO_COLOR empty", "dumb"],
 )
-def test_colour(servers: Servers, environ: dict[str, str], colour: bool) -> None:
+def test_only_a_terminal_that_wants_colour_gets_it(
+    servers: Servers, environ: dict[str, str], colour: bool
+) -> None:
     pid = servers.start(*HAZARD, NCCL_MAX_CTAS="0")
     terminal = Terminal("ps", str(pid), **environ)
     assert terminal.end() == 1
@@ -395,7 +398,7 @@ def test_colour(servers: Servers, environ: dict[str, str], colour: bool) -> None
     assert max(map(len, lines)) <= 80
 
 
-def test_watch_in_a_terminal(servers: Servers) -> None:
+def test_watch_redraws_in_place_in_a_terminal(servers: Servers) -> None:
     pid = servers.start(*HAZARD, NCCL_MAX_CTAS="8")
     terminal = Terminal("ps", "--watch", "--interval", "0.2", str(pid))
     terminal.read("capped at 8")
@@ -427,7 +430,7 @@ def test_watch_leaves_the_terminal_as_it_was_when_it_is_terminated() -> None:
     assert "\x1b[?" not in terminal.text  # nothing that would have to be undone
 
 
-def test_watch_in_a_pipe(servers: Servers) -> None:
+def test_watch_appends_tables_in_a_pipe(servers: Servers) -> None:
     pid = servers.start(*HAZARD, NCCL_MAX_CTAS="8")
     process = subprocess.Popen(
         [SCRIPT, "ps", "--watch", "--interval", "0.1", str(pid)],

@@ -194,7 +194,9 @@ TREES: dict[str, tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]] = {
 
 
 @pytest.mark.parametrize("case", TREES.values(), ids=TREES)
-def test_groups(case: tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]) -> None:
+def test_processes_are_grouped_to_their_server(
+    case: tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]],
+) -> None:
     rows, expected = case
     processes = tree(*rows)
     found = group(processes)

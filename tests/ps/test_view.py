@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eplb_launch.ps import apart, view
-from eplb_launch.ps.apart import results
+from eplb_launch.ps import children, view
+from eplb_launch.ps.children import results
 from eplb_launch.ps.command import look, run
 from eplb_launch.ps.rows import as_dict, table
 from eplb_launch.ps.view import BUDGET, NOT_SAFE, TOO_MUCH, GiveUpError, View, rights_of
@@ -128,7 +128,7 @@ def inside(pid: int, job: Callable[[View], Any]) -> Any:
 
     def entered() -> Any:
         found = View(pid)
-        found.enter()
+        found.take_rights()
         try:
             return job(found)
         except GiveUpError as error:
@@ -244,7 +244,7 @@ def test_rights_are_not_taken_over_beside_another_thread(people: People) -> None
         thread = threading.Thread(target=done.wait)
         thread.start()
         try:
-            View(pid).enter()
+            View(pid).take_rights()
         except GiveUpError as error:
             return error.trouble.cause
         finally:
@@ -498,7 +498,7 @@ def test_what_a_process_names_is_counted(people: People, environ: dict[str, str]
 
 
 @root_only
-@pytest.mark.timeout(60 * apart.SECONDS)
+@pytest.mark.timeout(60 * children.SECONDS)
 def test_a_file_system_that_hangs_does_not_hang_ps(people: People) -> None:
     """FUSE, and nobody who answers."""
     place = people.folder / "hangs"
@@ -589,24 +589,24 @@ def test_a_job_that_does_not_end_is_left_alone() -> None:
     try:
         assert results(jobs, 2.0) == {"hangs": None, "works": str(pids)}
         assert time.monotonic() - begun >= 2
-        (child,) = apart._left.values()  # noqa: SLF001
+        (child,) = children._abandoned.values()  # noqa: SLF001
         # Not once more, as long as it is there.
         assert results(jobs, 2.0) == {"hangs": None, "works": str(pids)}
-        assert list(apart._left.values()) == [child]  # noqa: SLF001
+        assert list(children._abandoned.values()) == [child]  # noqa: SLF001
     finally:
-        for child in apart._left.values():  # noqa: SLF001
+        for child in children._abandoned.values():  # noqa: SLF001
             os.kill(child, signal.SIGKILL)
             os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert results({"hangs": lambda: 1}) == {"hangs": 1}
-    assert apart._left == {}  # noqa: SLF001
+    assert children._abandoned == {}  # noqa: SLF001
 
 
 def test_who_waits_for_our_output_does_not_wait_for_a_child_that_hangs() -> None:
     script = (
         "import os, signal, sys\n"
-        "from eplb_launch.ps import apart\n"
+        "from eplb_launch.ps import children\n"
         "job = lambda: os.kill(os.getpid(), signal.SIGSTOP)\n"
-        "print(apart.results({1: job}, 0.2), apart._left[1], flush=True)\n"
+        "print(children.results({1: job}, 0.2), children._abandoned[1], flush=True)\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300
@@ -623,12 +623,12 @@ def test_a_job_that_takes_too_long_or_too_much_is_given_up() -> None:
 
     jobs: dict[str, Callable[[], Any]] = {
         "spins": spin,
-        "eats": lambda: len(bytearray(apart.MOST_BYTES * 2)),
+        "eats": lambda: len(bytearray(children.MAX_MEMORY * 2)),
         "ends": lambda: os._exit(3),
         "works": lambda: 7,
     }
     assert results(jobs, 2.0) == {"spins": None, "eats": None, "ends": None, "works": 7}
-    assert apart._left == {}  # noqa: SLF001
+    assert children._abandoned == {}  # noqa: SLF001
 
 
 def test_many_jobs_are_done() -> None:

@@ -55,7 +55,7 @@ def keys(value: Any) -> Any:
     return None
 
 
-def test_the_json_of_a_server() -> None:
+def test_the_json_of_a_server_has_the_documented_keys() -> None:
     command = ["numactl", *EXPOSED, "--nnodes", "2"]
     found = as_json("--vllm-version", "0.16.0", "--", *command, NCCL_MAX_CTAS="0x8")
     advice = [dict.fromkeys(("code", "message", "remedy", "source"))]
@@ -124,7 +124,7 @@ def test_the_json_of_a_server() -> None:
     assert [rule["name"] for rule in found["rules"]] == ["deepep_low_latency"]
 
 
-def test_the_json_of_no_server() -> None:
+def test_the_json_of_no_server_has_empty_lists() -> None:
     found = as_json("--", "echo", "x")
     assert found["server"] is None
     assert found["set"] == {}
@@ -152,7 +152,7 @@ def test_vllm_without_an_engine_is_none(command: list[str]) -> None:
 def test_whether_vllm_limits_nccl_itself(version: str, own_rule: bool) -> None:
     assert as_json("--vllm-version", version, "--", *EXPOSED)["release"]["own_rule"] is own_rule
     text = explain("--vllm-version", version, "--", *EXPOSED).stdout
-    assert ("its workers set the cap as well" in text) is own_rule
+    assert ("its workers also set the cap" in text) is own_rule
 
 
 def test_an_unknown_is_unknown_in_both() -> None:
@@ -258,7 +258,7 @@ def test_runs_nothing(tmp_path: Path) -> None:
 def test_without_a_command_it_is_a_usage_error(words: list[str]) -> None:
     done = explain(*words)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "There is no command after it. The right form is: " in done.stderr
+    assert "There is no command to look at. The right form is: " in done.stderr
 
 
 def test_the_option_may_stand_before_the_sub_command() -> None:

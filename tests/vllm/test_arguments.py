@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
-def test_refuses(words: list[str], message: str) -> None:
+def test_what_vllm_refuses_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(RefusedError, match=message):
         reading("m", *words)
 
@@ -179,7 +179,7 @@ def test_each_spelling_is_one_of_vllms_and_sets_what_it_names(name: str) -> None
         assert takes is not name.startswith(("--no-", "--disable-"))
 
 
-def test_where_a_value_came_from() -> None:
+def test_each_value_says_where_it_came_from() -> None:
     sources = {
         name: entry.source
         for name, entry in reading(

@@ -119,7 +119,7 @@ SHEBANGS = {
 
 
 @pytest.mark.parametrize("shebang", SHEBANGS.values(), ids=SHEBANGS)
-def test_the_interpreter_of_a_script(tmp_path: Path, shebang: str) -> None:
+def test_the_shebang_of_a_script_gives_the_interpreter(tmp_path: Path, shebang: str) -> None:
     distribution(environment(tmp_path), "vllm-0.16.0.dist-info")
     executable(tmp_path / "bin" / "vllm", shebang.format(bin=f"{tmp_path}/bin"))
     assert found(tmp_path).version == "0.16.0"
@@ -165,7 +165,7 @@ def test_path_is_searched_as_the_command_will_search_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["vllm", "/nowhere/vllm", "", "./vllm"])
-def test_a_program_that_is_not_there(tmp_path: Path, program: str) -> None:
+def test_a_program_that_is_not_found_gives_no_release(tmp_path: Path, program: str) -> None:
     result = look_up(program, {"PATH": f"{tmp_path}:"}, str(tmp_path))
     assert result == Installed(None, f"{program} is not found", None)
 
@@ -183,13 +183,13 @@ def test_a_virtual_environment_is_closed_unless_it_says_otherwise(tmp_path: Path
     assert found(tmp_path / "venv").version is None
 
 
-def test_an_installation_with_dist_packages(tmp_path: Path) -> None:
+def test_dist_packages_are_looked_in(tmp_path: Path) -> None:
     folder = environment(tmp_path, venv=False, packages="dist-packages")
     distribution(folder, "vllm-0.16.0.dist-info")
     assert found(tmp_path).version == "0.16.0"
 
 
-def test_packages_of_the_user(tmp_path: Path) -> None:
+def test_packages_of_the_user_count_unless_they_are_disabled(tmp_path: Path) -> None:
     environment(tmp_path / "base", venv=False)
     home = tmp_path / "home"
     distribution(home / ".local/lib/python3.12/site-packages", "vllm-0.16.0.dist-info")
@@ -235,7 +235,7 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_start(tmp_path: Path
     assert found(tmp_path).version is None
 
 
-def test_a_real_virtual_environment(tmp_path: Path) -> None:
+def test_a_real_virtual_environment_has_its_packages_where_we_look(tmp_path: Path) -> None:
     """Where the interpreter itself says that its packages are, there they are found."""
     venv.create(tmp_path / "v", with_pip=False)
     python = tmp_path / "v" / "bin" / "python"

@@ -50,7 +50,7 @@ MINORS = {
 
 
 @pytest.mark.parametrize(("version", "minor"), MINORS.items())
-def test_the_release_of_a_version(version: str, minor: int | None) -> None:
+def test_a_version_gives_its_minor_release(version: str, minor: int | None) -> None:
     assert minor_release(version) == minor
 
 
@@ -120,7 +120,9 @@ CASES: dict[str, tuple[list[str], dict[str, bool]]] = {
         for version, fires in releases.items()
     ],
 )
-def test_what_each_release_needs(command: list[str], version: str, fires: bool) -> None:
+def test_each_release_sets_the_cap_only_for_its_own_conditions(
+    command: list[str], version: str, fires: bool
+) -> None:
     decided = plan(command, {}, vllm_version=version, nixl=False)
     assert decided.environment == ({"NCCL_MAX_CTAS": "8"} if fires else {})
 
@@ -163,7 +165,7 @@ ALL2ALL = {
     ("flag", "variable", "version", "fires"),
     [(*key, *item) for key, releases in ALL2ALL.items() for item in releases.items()],
 )
-def test_the_variable_for_the_backend(
+def test_the_backend_variable_counts_only_in_its_releases(
     flag: str | None,
     variable: str | None,
     version: str,
@@ -188,7 +190,9 @@ DP_SIZE = {
 
 
 @pytest.mark.parametrize(("options", "variable", "fires"), DP_SIZE.values(), ids=DP_SIZE)
-def test_the_variable_for_the_size(options: list[str], variable: str | None, fires: bool) -> None:
+def test_the_size_variable_counts_where_the_option_is_at_most_1(
+    options: list[str], variable: str | None, fires: bool
+) -> None:
     command = ["vllm", "serve", "m", *options, *LOW_LATENCY[5:], *asynchronous()]
     environ = {} if variable is None else {"VLLM_DP_SIZE": variable}
     decided = plan(command, environ, vllm_version="0.17.1")

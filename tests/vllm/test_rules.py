@@ -69,7 +69,7 @@ def expected(
 
 
 @pytest.mark.parametrize("current", CURRENT, ids=repr)
-def test_the_truth_table_of_the_override(current: str | None) -> None:
+def test_the_override_follows_the_truth_table(current: str | None) -> None:
     for case in CASES:
         environ = {} if current is None else {"NCCL_MAX_CTAS": current}
         override_envs_for_eplb(config(*case), environ)
@@ -78,7 +78,7 @@ def test_the_truth_table_of_the_override(current: str | None) -> None:
 
 @pytest.mark.parametrize("current", CURRENT, ids=repr)
 @pytest.mark.parametrize("version", ["0.12.0", "0.16.0", "0.17.1", "0.19.1"])
-def test_the_truth_table_of_the_plan(current: str | None, version: str) -> None:
+def test_the_plan_follows_the_truth_table(current: str | None, version: str) -> None:
     for case in CASES:
         environ = {} if current is None else {"NCCL_MAX_CTAS": current}
         decided = plan(command(*case), environ, vllm_version=version, nixl=False)

@@ -1,4 +1,4 @@
-"""Services of a compose file, with its interpolation. docs.docker.com/reference/compose-file."""
+"""What the services of a compose file start. docs.docker.com/reference/compose-file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLACE = Place(
     begins="entrypoint: {}",
     own=("give the container a command that starts with eplb-launch", "entrypoint: {}"),
 )
-# With one of these, another file may say what is started, or set its variables.
+# A service with one of these may have its command or its variables in another file.
 _LEADS = (*LEADS, "build", "configs", "env_file", "extends", "include", "volumes")
 
 
@@ -38,7 +38,7 @@ class Compose(Kind):
         self.files: list[Part] = []
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
-        """Take a document, if it may start a server."""
+        """Take a document with services; keep it if it may start vLLM."""
         services = document.get("services") if document else None
         if not document or not services or services.kind != MAP or document.string("apiVersion"):
             return False
@@ -47,18 +47,17 @@ class Compose(Kind):
         return True
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]] | Trouble]:
-        merged = {override_of(file.source.path) for file in self.files}
+        overrides = {override_of(file.source.path) for file in self.files}
         for file in included(self.files):
             if isinstance(file, Trouble):
                 yield file
-            elif os.path.normpath(file.source.path) not in merged:
+            elif os.path.normpath(file.source.path) not in overrides:
                 yield file.source, tasks(file)
 
 
 def tasks(file: Part) -> Iterator[Task]:
-    """Yield what the services of a compose file start."""
     files = Files(file)
-    for name in document.entries() if (document := file.node.get("services")) else ():
+    for name in services.entries() if (services := file.node.get("services")) else ():
         service = _Service(files, name)
         task = service.task()
         if task is not None and service.has_defaults:
@@ -76,20 +75,22 @@ class _Service:
         self.name = name
         self.node = whole.at("services", name) or whole
         self.parts, self.problem = files.parts(name)
-        self.assumed = assumed  # variables have their defaults, also in what decides
+        self.assumed = assumed  # a variable that is not known has its default
         self.has_defaults = False
-        self.unsplit = ""  # why a command is none
-        self.folders: dict[str, Sequence[str]] = {}  # that are mounted
+        self.not_words = ""  # why a command could not be split
+        self.folders: dict[str, Sequence[str]] = {}  # those that are mounted
         self.unread = [self.problem] if self.problem else []
 
     def task(self) -> Task | None:
-        """Return what the service starts; None if that is nothing."""
+        """Return the command of the service; None if it has none."""
         image = self.string("image")
         built = self.built()
         entrypoint, command = self.words("entrypoint"), self.words("command")
         own_entry = entrypoint is None
         if entrypoint is None:
-            entrypoint = built.entrypoint if built else self.by_image(image)
+            entrypoint = (
+                built.entrypoint if built else words_at(images.entry_point(image), self.source, 0)
+            )
             command = built.command if built and command is None else command
             own_entry = bool(entrypoint)
         words = (*entrypoint, *(command or ()))
@@ -130,24 +131,24 @@ class _Service:
         )
 
     def entry(self) -> str:
-        """Return what sets the limit in the `environment` of the service; "" if it has none."""
+        """Return the line that adds the cap to `environment`; "" if there is no `environment`."""
         given = self.node.get("environment")
         if given is None or not (given.items or given.pairs):
             return ""
         return f'{VARIABLE}: "{CAP}"' if given.kind == MAP else f"- {VARIABLE}={CAP}"
 
     def unreadable(self, image: str, words: Sequence[Word]) -> str:
-        """Return why the command is not known; "" if it is known, or is not vLLM's."""
+        """Return why the command could not be read; "" if it could, or is not vLLM's."""
         if self.problem and not words and (not image or images.is_vllm(image)):
             return self.problem
         given = {name: self.get(name)[1] for name in ("entrypoint", "command")}
         texts = (node.text for node in given.values() if node is not None)
-        if self.unsplit and (images.is_vllm(image) or any("vllm" in text for text in texts)):
-            return self.unsplit
+        if self.not_words and (images.is_vllm(image) or any("vllm" in text for text in texts)):
+            return self.not_words
         return misshapen(given, image)
 
     def merged(self, name: str) -> list[tuple[Source, Node]]:
-        """Return the values of a key, each with its file; the last one counts."""
+        """Return the values of a key in all definitions, each with its file."""
         found: list[tuple[Source, Node]] = []
         for part in self.parts:
             value = part.node.get(name)
@@ -158,12 +159,12 @@ class _Service:
         return found
 
     def get(self, name: str) -> tuple[Source, Node | None]:
-        """Return the value of a key that replaces what is extended, and its file."""
+        """Return the last value of a key and its file: it replaces the others."""
         given = [(source, value) for source, value in self.merged(name) if not value.null]
         return given[-1] if given else (self.source, None)
 
     def items(self, name: str) -> Iterator[tuple[Source, Node]]:
-        """Yield the elements of a key that adds to what is extended."""
+        """Yield the elements of a key in all definitions: they add up."""
         for source, value in self.merged(name):
             for item in value.items if value.kind == LIST else [value]:
                 yield source, item
@@ -171,13 +172,8 @@ class _Service:
     def string(self, name: str) -> str:
         return self.text(self.get(name)[1])
 
-    def by_image(self, image: str) -> tuple[Word, ...]:
-        found = (self.node.get(name) for name in ("command", "image"))
-        line = next((node.line for node in found if node is not None), self.node.line)
-        return words_at(images.entry_point(image), self.source, line)
-
     def built(self) -> dockerfiles.Stage | None:
-        """Return what the Dockerfile that the service is built from starts."""
+        """Return the image that the service is built from."""
         parts = self.merged("build")
         if not parts:
             return None
@@ -191,7 +187,7 @@ class _Service:
         texts = {key: self.text(part.node) for key, part in given.items()}
         inline = given.get("dockerfile_inline")
         if inline is not None:
-            # Behind so many empty lines, its lines are those of the compose file.
+            # Empty lines before it give its lines the numbers that they have in this file.
             text = "\n" * (inline.node.line - 1) + texts["dockerfile_inline"]
             file: Source | None = inline.source.replace(kind=dockerfiles.Dockerfile.form, text=text)
         else:
@@ -205,9 +201,9 @@ class _Service:
         return dockerfiles.final(file, texts.get("target", ""), arguments)
 
     def possible(self, name: str, text: str) -> str:
-        """Return a text with its variables replaced: a word, or the value of the variable `name`.
+        """Return a word, or the value of the variable `name`, with its variables replaced.
 
-        Another value than the default may be given at the start. The default of the cap is trusted.
+        Whoever starts compose may set a value in place of a default. The cap's default is trusted.
         """
         found = expand(text, self.files.defaults, COMPOSE)
         sure = expand(text, self.files.defaults, COMPOSE, assumed=name == VARIABLE)
@@ -215,7 +211,7 @@ class _Service:
         return found if self.assumed else sure
 
     def words(self, name: str) -> tuple[Word, ...] | None:
-        """Return a command: a list of words, or a text that compose splits without a shell."""
+        """Return the words of a command; None if it is not given. No shell splits a text."""
         source, node = self.get(name)
         if node is None:
             return None
@@ -224,14 +220,14 @@ class _Service:
             return tuple(word(n, source, self.possible("", n.text)) for n in texts)
         text = self.possible("", node.text)
         try:
-            parts = shlex.split(text if len(text) <= LONGEST else "'")  # no program takes so much
+            parts = shlex.split(text if len(text) <= LONGEST else "'")
         except ValueError:
-            self.unsplit = f"its {name} cannot be split into words"
+            self.not_words = f"its {name} cannot be split into words"
             return ()
         return words_at(parts, source, node.line, node.end)
 
     def environment(self, base: Variables | None) -> Variables:
-        """Return the variables of the image, of the files of `env_file`, and of `environment`."""
+        """Return the variables of the image, of `env_file` and of `environment`."""
         variables = Variables(base)
         for source, item in self.items("env_file"):
             name = self.text(item.get("path") if item.kind == MAP else item)
@@ -249,7 +245,7 @@ class _Service:
         return variables
 
     def mounts(self) -> Iterator[tuple[str, File | None]]:
-        """Yield what is put into the container: its path there, and the file if it is here."""
+        """Yield the path of each mount in the container, and the file if it can be read here."""
         for source, volume in self.items("volumes"):
             if volume.kind == MAP:
                 host, target = self.text(volume.get("source")), self.text(volume.get("target"))
@@ -272,16 +268,16 @@ class _Service:
                 yield target, self.file(source, path)
 
     def file(self, source: Source, name: str) -> File | None:
-        """Return a small file beside the compose file that names it."""
+        """Return a file that a compose file names by its relative path."""
         path = os.path.normpath(os.path.join(source.directory, name))
         found = self.source.near(path, "") if name and UNKNOWN not in name else None
         return None if found is None else File(found.text, found)
 
 
 def _pairs(given: Node | None) -> Iterator[tuple[str, str, int]]:
-    """Yield what a map, or a list of NAME=VALUE, sets, each with its line.
+    """Yield the name, the value and the line of each entry of a map or of a NAME=VALUE list.
 
-    One without a value has that of the environment where compose starts.
+    An entry without a value takes it from the environment of compose.
     """
     if given is None:
         return

@@ -20,7 +20,7 @@ from eplb_launch.check.kubernetes.containers import (
 )
 from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
 from eplb_launch.check.shell_files import Script
-from eplb_launch.check.sources import OF_A_WORD, YAML, Source
+from eplb_launch.check.sources import WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, misshapen, word, words_at
 from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.command.wrappers import SHELLS
@@ -93,7 +93,7 @@ class Kubernetes(Kind):
         """
         namespace = node.string("metadata", "namespace")
         for found in containers(node):
-            if not source.spend(OF_A_WORD * len(found.node.list("env"))):
+            if not source.spend(WORD_COST * len(found.node.list("env"))):
                 return
             key = (namespace, *_as_said(found.node))
             if is_owned and key in said:

@@ -44,7 +44,7 @@ def variables(found: Container, source: Source, maps: ConfigMaps) -> Variables:
         data = maps.of(name, source) if name else None
         if data is not None:
             for key, file in data.items():
-                result.take(entry.string("prefix") + key, file, f"{key}: '{CAP}'")
+                result.set_from_file(entry.string("prefix") + key, file, f"{key}: '{CAP}'")
         elif name:
             result.unread.append(f"ConfigMap {name} (envFrom)")
         else:
@@ -66,7 +66,7 @@ def _set(result: Variables, entry: Node, source: Source, maps: ConfigMaps) -> No
     elif of.get("configMapKeyRef") is not None:
         key = of.string("configMapKeyRef", "key")
         data = maps.of(of.string("configMapKeyRef", "name"), source) or {}
-        result.take(name, data.get(key), f"{key}: '{CAP}'")
+        result.set_from_file(name, data.get(key), f"{key}: '{CAP}'")
     else:
         field = of.string("fieldRef", "fieldPath")
         plain = field and not field.startswith("metadata.annotations")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eplb_launch.check import yaml_tree as nodes
+from eplb_launch.check import yaml_tree
 from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import Container, containers
 from eplb_launch.check.kubernetes.pods import files, variables
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import Place, Task, Variables, hides, word, words_at
+from eplb_launch.check.tasks import Place, Task, Variables, may_set_cap, word, words_at
 from eplb_launch.check.yaml_tree import MAP, TEXT, Node
 from eplb_launch.launch_options import NAMES
 from eplb_launch.model import UNKNOWN
@@ -45,7 +45,7 @@ class Clusters:
 def _without(found: Container, source: Source, maps: ConfigMaps) -> bool:
     """Whether a container surely does not set the limit, in its variables or in its script."""
     environment = variables(found, source, maps)
-    if VARIABLE in environment.known or hides(environment.unread):
+    if VARIABLE in environment.known or may_set_cap(environment.unread):
         return False
     texts = [file.text for file in files(found, source, maps).values()]
     for given in map(found.node.get, ("command", "args")):
@@ -79,7 +79,7 @@ def _job(source: Source, spec: Node, entry: Node, maps: ConfigMaps, clusters: Cl
     environment = variables(found, source, maps) if found else Variables()
     if found is None:
         environment.unread.append("the environment of the Ray cluster")
-    of_head = environment.limit
+    of_head = environment.cap_line
     to_add = _runtime(environment, spec.get("runtimeEnvYAML"), source)
     return Task(
         PLACE,
@@ -92,7 +92,7 @@ def _job(source: Source, spec: Node, entry: Node, maps: ConfigMaps, clusters: Cl
         files=files(found, source, maps) if found else {},
         adds=any(word in spec.string("runtimeEnvYAML") for word in ("pip", "uv:", "conda")),
         uncapped_peers=found is not None
-        and environment.limit is of_head
+        and environment.cap_line is of_head
         and clusters.others_without(found),
         entry=to_add,
     )
@@ -107,8 +107,8 @@ def _runtime(environment: Variables, text: Node | None, source: Source) -> str:
         return ""
     line_of_it = f'{VARIABLE}: "{CAP}"'
     entry = f"env_vars:\n  {line_of_it}"
-    for _, document in nodes.documents(text.text):
-        if isinstance(document, nodes.Problem):
+    for _, document in yaml_tree.documents(text.text):
+        if isinstance(document, yaml_tree.Problem):
             environment.unread.append("runtimeEnvYAML")
             continue
         given = document.get("env_vars")

@@ -23,7 +23,7 @@ from eplb_launch.command.shell.state import (
     merged,
 )
 from eplb_launch.command.shell.syntax import Node, Place, parse
-from eplb_launch.entrypoints import HINTS, MARKS, NOTHING, VLLM, entry_at
+from eplb_launch.entrypoints import HINTS, MARKS, NO_ENGINE, VLLM, entry_at
 from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
@@ -110,7 +110,7 @@ class Flow:
 
     def unknown_server(self, start: int, end: int) -> Server:
         """Return a server of which we know only where in the text it stands."""
-        found = self.context.server((), (), NOTHING, "")
+        found = self.context.server((), (), NO_ENGINE, "")
         return found.replace(complete=False, place=self.shell.place(Word((), start, end)))
 
     def add(self, server: Server, *, execs: bool) -> None:
@@ -403,7 +403,7 @@ def has_entry_point(text: str) -> bool:
             found = entry_at(["python3", *words[index:]], 0)
         else:
             continue
-        if found is not None and found != NOTHING:
+        if found is not None and found != NO_ENGINE:
             return True
     return False
 

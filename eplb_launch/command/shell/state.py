@@ -290,7 +290,7 @@ class State:
         changes: Changes = {}
         for layer in reversed(layers):
             apply(changes, layer)
-        self.charge(len(changes))
+        self.charge(len(changes) // 4)
         return changes
 
     def merge(self, arms: Sequence[Changes], choices: Sequence[Choices] = ()) -> None:
