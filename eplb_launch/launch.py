@@ -13,7 +13,7 @@ import gc
 import os
 import sys
 
-from eplb_launch.launch_options import check_cap, check_version
+from eplb_launch.launch_options import check_cap, check_command, check_version
 from eplb_launch.model import printable
 from eplb_launch.vllm.releases import CAP
 
@@ -63,6 +63,7 @@ def run(
     """
     check_cap(max_ctas, sms)
     check_version(vllm_version)
+    command = check_command(command)
     gc.disable()  # exec frees everything in a few milliseconds
     environment: dict[str, str] = {}
     lines: list[str] = []

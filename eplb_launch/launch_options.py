@@ -10,7 +10,7 @@ from eplb_launch.vllm.releases import CAP, MAX_CHANNELS, minor_release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 NAMES = ("eplb-launch", "eplb_launch")  # of the program and of the module
@@ -89,6 +89,18 @@ def check_version(vllm_version: str | None) -> None:
         raise ValueError(
             f"--vllm-version must be a vLLM release such as 0.16.0, not {vllm_version!r}"
         )
+
+
+def check_command(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the words of a command, or raise TypeError if one is not a string."""
+    if isinstance(command, (str, bytes)):
+        raise TypeError("a command is a sequence of words, not one string")
+    words = tuple(command)
+    for number, word in enumerate(words, 1):
+        if not isinstance(word, str):
+            kind = type(word).__name__
+            raise TypeError(f"word {number} of the command is not a string: {kind}")
+    return words
 
 
 def check_cap(max_ctas: object = CAP, sms: object = None) -> None:

@@ -10,7 +10,7 @@ import os
 
 from eplb_launch.entrypoints import OWN_OPTIONS, find_by_name
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import NAMES, check_cap, check_version
+from eplb_launch.launch_options import NAMES, check_cap, check_command, check_version
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Settings = Mapping[str, Setting]
 
 _GPUS = "/proc/driver/nvidia/gpus"
-# Variables that `nccl.checks` looks at, by how their names start.
+# Variables that `nccl.cases` reads, by how their names start.
 _CHECKED = (
     *("NCCL_MAX_", "NCCL_MIN_", "NCCL_CONF_FILE", "NCCL_ENV_PLUGIN"),
     "VLLM_BATCH_INVARIANT",
@@ -131,12 +131,7 @@ def plan(
     """
     check_cap(max_ctas, sms)
     check_version(vllm_version)
-    if isinstance(command, (str, bytes)):
-        raise TypeError("a command is a sequence of words, not one string")
-    words = tuple(command)
-    for number, word in enumerate(words, 1):
-        if not isinstance(word, str):
-            raise TypeError(f"word {number} of the command is no string: {type(word).__name__}")
+    words = check_command(command)
     found = find_by_name(words, environ)
     if found is None:
         from eplb_launch.command import look
@@ -201,7 +196,7 @@ def plan_for(server: Server, words: tuple[str, ...], request: Request) -> Plan:
     else:
         decided = decided.replace(reason=reason, variables=((VARIABLE, str(cap)),))
     if _needs_checks(decided, server, cap, files):
-        from eplb_launch.nccl.checks import advise
+        from eplb_launch.nccl.cases import advise
 
         decided = advise(decided, request.environ, cap=cap, files=files, directory=directory)
     else:
@@ -214,7 +209,7 @@ def plan_for(server: Server, words: tuple[str, ...], request: Request) -> Plan:
 
 
 def _needs_checks(decided: Plan, server: Server, cap: int, files: Files) -> bool:
-    """Whether `nccl.checks` has something to look at; importing it would slow down each start."""
+    """Whether `nccl.cases` has something to read; importing it would slow down each start."""
     if cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return True
     if server.elsewhere or not server.hands_on:

@@ -50,6 +50,16 @@ for _signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(_signal, signal.SIG_DFL)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a row by its words: pytest numbers lists and long strings."""
+    if isinstance(val, (list, tuple)) and all(isinstance(word, str) for word in val):
+        val = " ".join(val) if val else "none"
+    if not isinstance(val, str):
+        return None
+    text = val.encode("unicode_escape").decode("ascii")
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make dist-test` name the files of a release; it takes minutes and a package index."""
     parser.addoption("--release", metavar="FOLDER", help="see tests/test_dist.py")

@@ -25,7 +25,7 @@ def run(start: Starter, program: str, *arguments: str, conditions: str = "") -> 
     return start(words, conditions=conditions)
 
 
-def test_text_that_python_holds_back_comes_before_the_commands(start: Starter) -> None:
+def test_buffered_text_comes_before_the_output_of_the_command(start: Starter) -> None:
     program = """
 print("out", end=" ")
 sys.stderr = open(2, "w", buffering=1000, closefd=False)
@@ -48,7 +48,7 @@ become(["sh", "-c", "echo command; echo command >&2"], {})
         "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)",
     ],
 )
-def test_a_stdout_that_cannot_be_flushed_does_not_hurt(start: Starter, statement: str) -> None:
+def test_the_command_starts_if_stdout_cannot_be_flushed(start: Starter, statement: str) -> None:
     ended = run(start, f"print('x', end=''); {statement}\nbecome([probe], {{}})")
     assert (ended.status, ended.err) == (0, b"")
     assert ended.seen["pid"] == "@PID@"
@@ -113,7 +113,7 @@ def test_files_of_the_program_are_closed(start: Starter) -> None:
         ("become(['true', '\\ud800'], {})", "surrogates"),
     ],
 )
-def test_what_is_no_command_is_refused_with_nothing_changed(
+def test_an_invalid_command_is_refused_with_nothing_changed(
     start: Starter,
     call: str,
     why: str,
@@ -154,7 +154,7 @@ def test_an_argument_that_is_too_long_is_reported_as_by_env(start: Starter) -> N
     assert (ended.status, ended.out) == (126, b"")
 
 
-def test_a_file_that_took_the_place_of_stderr_is_not_written_to(
+def test_a_file_that_reuses_the_number_of_stderr_is_not_written(
     start: Starter,
     tmp_path: Path,
 ) -> None:
@@ -167,6 +167,6 @@ become(["/nonexistent"], {})
     assert (tmp_path / "took").read_bytes() == b""
 
 
-def test_what_is_said_is_one_line(start: Starter) -> None:
+def test_each_message_is_one_line(start: Starter) -> None:
     ended = run(start, "say('a\\nb\\r\\udcff\\N{SNOWMAN}')")
     assert ended.err == "eplb-launch: a\\nb\\r\\udcff\N{SNOWMAN}\n".encode()

@@ -70,7 +70,7 @@ def running(command: list[str], stderr: int) -> Iterator[subprocess.Popen[bytes]
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("delay", [0, 0.0003, 0.001, 0.003])
-def test_a_signal_between_the_first_line_and_the_command_is_quiet(
+def test_a_signal_before_the_command_starts_prints_nothing(
     launcher: list[str],
     wait_for_first_line: Callable[[int], None],
     number: signal.Signals,
@@ -86,7 +86,7 @@ def test_a_signal_between_the_first_line_and_the_command_is_quiet(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("delay", [0, 0.004, 0.008, 0.012, 0.016, 0.02, 0.03])
-def test_termination_at_any_time_is_quiet(
+def test_sigterm_at_any_time_prints_nothing(
     start: Starter,
     number: signal.Signals,
     delay: float,

@@ -97,7 +97,7 @@ def drained(reader: int) -> bytes:
 
 @pytest.mark.parametrize("ends", KINDS, indirect=True)
 @pytest.mark.parametrize("form", ["script", "module"])
-def test_a_full_stderr_keeps_no_command_from_starting(
+def test_the_command_starts_though_stderr_is_full(
     start: Starter, ends: tuple[int, int], environ: dict[str, str], form: str
 ) -> None:
     reader, writer = ends
@@ -114,7 +114,7 @@ def test_a_full_stderr_keeps_no_command_from_starting(
 
 
 @pytest.mark.parametrize("ends", KINDS, indirect=True)
-def test_with_room_the_line_arrives_and_no_flag_changes(
+def test_the_line_arrives_if_stderr_has_room_and_no_flag_changes(
     start: Starter, ends: tuple[int, int], environ: dict[str, str]
 ) -> None:
     reader, writer = ends
@@ -132,7 +132,7 @@ def test_with_room_the_line_arrives_and_no_flag_changes(
 
 
 @pytest.mark.parametrize("ends", [pytest.param(pipe, id="pipe")], indirect=True)
-def test_of_many_launchers_with_one_page_left_none_waits(
+def test_no_launcher_waits_if_many_share_the_last_page_of_a_pipe(
     start: Starter, ends: tuple[int, int], environ: dict[str, str]
 ) -> None:
     """Whether there is room, and taking it, has to be one step."""
@@ -155,7 +155,7 @@ def test_of_many_launchers_with_one_page_left_none_waits(
 
 @pytest.mark.parametrize("ends", KINDS, indirect=True)
 @pytest.mark.parametrize("command", [["/nonexistent"], ["vllm", "serve", "m", "--tp", "x"]])
-def test_a_command_that_cannot_be_started_does_not_wait_either(
+def test_a_failed_start_does_not_wait_for_stderr(
     start: Starter, ends: tuple[int, int], command: list[str]
 ) -> None:
     fill(ends[1])
@@ -189,7 +189,7 @@ ODD = "\x1b]0;title\x07\r\n::error::x ##[command]y \u202e\x7f"
         ),
     ],
 )
-def test_what_is_said_is_one_line_that_no_terminal_acts_on(
+def test_each_message_is_one_line_without_control_characters(
     start: Starter, environ: dict[str, str], words: list[str]
 ) -> None:
     command = [*start.forms["script"], *words]
@@ -201,7 +201,7 @@ def test_what_is_said_is_one_line_that_no_terminal_acts_on(
     assert "##[" not in text
 
 
-def test_a_stderr_in_memory_has_what_is_said(environ: dict[str, str]) -> None:
+def test_messages_reach_a_stderr_in_memory(environ: dict[str, str]) -> None:
     """Where sys.stderr is no file, what is said is written there."""
     code = (
         "import io, sys; sys.stderr = io.StringIO()\n"

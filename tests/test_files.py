@@ -54,9 +54,7 @@ def test_tells_files_from_folders_and_from_nothing(files: Files, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["missing", "a/missing", "x\0y", "\ud800", "x" * 300])
-def test_what_is_not_there_is_an_error_of_the_system(
-    files: Files, tmp_path: Path, name: str
-) -> None:
+def test_a_path_that_does_not_exist_is_an_oserror(files: Files, tmp_path: Path, name: str) -> None:
     for look in (files.stat, files.names, lambda path: files.read(path, 1)):
         with pytest.raises(OSError, match=f"{os.strerror(2)}|Invalid|too long"):
             look(f"{tmp_path}/{name}")
@@ -75,7 +73,7 @@ def test_a_pipe_is_neither_read_nor_waited_for(tmp_path: Path, kind: str) -> Non
         DISK.read(str(path), 1)
 
 
-def test_a_given_file_has_no_links_and_no_mode(tmp_path: Path) -> None:
+def test_a_file_in_memory_has_no_links_and_no_mode(tmp_path: Path) -> None:
     given = InMemory({"/a/../b/x": "1", "c": "2"})
     assert given.names("/") == ["b", "c"]
     assert given.names("b") == ["x"]

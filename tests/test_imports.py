@@ -85,9 +85,7 @@ def test_a_command_that_is_no_server_loads_no_more(
     assert {name for name in loaded - FREE if not name.startswith("eplb_launch")} == set()
 
 
-def test_only_a_program_that_nobody_knows_is_looked_up(
-    start: Starter, environ: list[bytes]
-) -> None:
+def test_only_an_unknown_program_is_looked_up(start: Starter, environ: list[bytes]) -> None:
     known = start([*start.forms["script"], "--", "/usr/bin/nice", *SERVE], environ=environ)
     other = start([*start.forms["script"], "--", "/usr/bin/true", *SERVE], environ=environ)
     assert "eplb_launch.command.find" in imported(known.err)

@@ -173,7 +173,7 @@ def shadows(tmp_path: Path) -> bytes:
     return b"PYTHONPATH=" + os.fsencode(directory)
 
 
-def test_modules_that_pythonpath_shadows_do_not_hurt(
+def test_the_command_starts_if_pythonpath_shadows_modules(
     start: Starter,
     path: bytes,
     shadows: bytes,

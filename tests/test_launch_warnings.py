@@ -75,14 +75,14 @@ def test_each_warning_has_its_line(folder: Path) -> None:
     assert [name for line, name in zip(lines, expected, strict=True) if name in line] == [*expected]
 
 
-def test_strict_makes_it_fatal(folder: Path) -> None:
+def test_strict_prevents_the_start_after_a_warning(folder: Path) -> None:
     assert start(folder, "--strict", NCCL_MIN_NCHANNELS="16") == (
         *(125, ""),
         [MINIMUM.format("not started (--strict): ")],
     )
 
 
-def test_strict_starts_where_there_is_nothing_to_say(folder: Path) -> None:
+def test_strict_starts_without_a_warning(folder: Path) -> None:
     status, out, lines = start(folder, "--strict", NCCL_MIN_NCHANNELS="8", NCCL_MIN_CTAS="16")
     assert (status, out, lines) == (0, "NCCL_MAX_CTAS=8\n", [SET.format(8)])
 
@@ -91,7 +91,7 @@ def test_quiet_is_silent(folder: Path) -> None:
     assert start(folder, "--quiet", NCCL_MIN_NCHANNELS="16") == (0, "NCCL_MAX_CTAS=8\n", [])
 
 
-def test_notes_are_not_said(folder: Path) -> None:
+def test_a_launch_prints_no_notes(folder: Path) -> None:
     command = ("vllm", "serve", "m", "--nnodes", "2", "--headless")
     status, out, lines = start(folder, "--strict", server=command)
     assert (status, out, lines) == (0, "NCCL_MAX_CTAS=8\n", [SET.format(8)])
@@ -106,13 +106,13 @@ def test_the_limit_of_a_conf_file_stays(folder: Path) -> None:
     assert (status, out, len(lines)) == (125, "", 1)
 
 
-def test_a_pipe_for_a_conf_file_does_not_hold_the_start_up(folder: Path) -> None:
+def test_a_conf_file_that_is_a_pipe_does_not_block_the_start(folder: Path) -> None:
     os.mkfifo(folder / "n.conf")
     status, out, lines = start(folder, NCCL_CONF_FILE=str(folder / "n.conf"))
     assert (status, out, lines) == (0, "NCCL_MAX_CTAS=8\n", [SET.format(8)])
 
 
-def test_a_prefix_that_drops_the_variable(folder: Path) -> None:
+def test_a_wrapper_that_drops_the_variable_is_a_warning(folder: Path) -> None:
     command = ("env", "-u", "NCCL_MAX_CTAS", "vllm", "serve", "m")
     status, out, lines = start(folder, server=command)
     assert (status, out) == (0, "NCCL_MAX_CTAS=unset\n")
@@ -140,11 +140,11 @@ def test_another_cap_reaches_the_server(folder: Path, words: list[str]) -> None:
     assert start(folder, *words) == (0, "NCCL_MAX_CTAS=4\n", [SET.format(4)])
 
 
-def test_another_cap_leaves_a_value_alone(folder: Path) -> None:
+def test_another_cap_does_not_replace_a_value(folder: Path) -> None:
     assert start(folder, "--max-ctas=4", NCCL_MAX_CTAS="2") == (0, "NCCL_MAX_CTAS=2\n", [])
 
 
-def test_the_cap_that_fits(folder: Path) -> None:
+def test_fit_sets_the_cap_that_fits(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"n_routed_experts": 256}))
     server = ("vllm", "serve", str(folder))
     for words in (["--max-ctas", "fit", "--sms", "132"], ["--sms=132", "--max-ctas=fit"]):
@@ -154,7 +154,7 @@ def test_the_cap_that_fits(folder: Path) -> None:
         )
 
 
-def test_a_cap_without_the_experts_is_a_warning(folder: Path) -> None:
+def test_fit_without_the_expert_count_is_a_warning(folder: Path) -> None:
     words = ["--max-ctas", "fit", "--sms", "132"]
     status, out, lines = start(folder, *words)
     assert (status, out) == (0, "NCCL_MAX_CTAS=4\n")
@@ -163,7 +163,7 @@ def test_a_cap_without_the_experts_is_a_warning(folder: Path) -> None:
     assert start(folder, "--strict", *words)[:2] == (125, "")
 
 
-def test_where_nothing_fits_it_is_8_and_a_warning(folder: Path) -> None:
+def test_fit_sets_8_with_a_warning_if_nothing_fits(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"n_routed_experts": 132}))
     server = ("vllm", "serve", str(folder))
     words = ["--max-ctas", "fit", "--sms", "132"]
@@ -195,7 +195,7 @@ def test_a_usage_error_exits_with_2_and_starts_nothing(
     assert message in "\n".join(lines)
 
 
-def test_sub_commands_know_the_cap(folder: Path) -> None:
+def test_sub_commands_take_the_option_for_the_cap(folder: Path) -> None:
     argv = [sys.executable, "-m", "eplb_launch", "--max-ctas=4", "env", "--vllm-version=0.16.0"]
     environ = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(folder)}
     done = subprocess.run(
@@ -231,7 +231,9 @@ print(bool(decided.decisive), *sorted(m for m in set(sys.modules) - before if "e
     ],
     ids=["no hazard", "the ordinary case", "a variable of NCCL"],
 )
-def test_what_is_loaded(command: list[str], environ: dict[str, str], loaded: str) -> None:
+def test_the_checks_are_loaded_only_if_they_are_needed(
+    command: list[str], environ: dict[str, str], loaded: str
+) -> None:
     program = "import eplb_launch.plans\n" + QUIET % (command, environ)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

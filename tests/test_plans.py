@@ -72,14 +72,14 @@ def test_an_exposed_server_gets_the_cap() -> None:
         ),
     ],
 )
-def test_why_nothing_is_set(change: list[str], reason: str) -> None:
+def test_the_reason_says_why_nothing_is_set(change: list[str], reason: str) -> None:
     decided = plan([*EXPOSED, *change], {}, vllm_version="0.16.0")
     assert decided.environment == {}
     assert decided.reason == reason
     assert decided.decisive is None
 
 
-def test_what_all_rules_lack_is_said_once() -> None:
+def test_a_condition_that_all_rules_lack_is_named_once() -> None:
     decided = plan(["vllm", "serve", "m", "-dp", "2"], {})
     assert decided.reason == "enable_eplb does not hold (enable_eplb=False, default)"
 
@@ -100,7 +100,7 @@ def test_rules_that_lack_different_conditions_are_named() -> None:
         (" $(more)", "; $(more …) not known, and a later word could undo it"),
     ],
 )
-def test_words_that_are_not_known_could_undo_what_is_known(more: str, said: str) -> None:
+def test_the_reason_says_that_unknown_words_could_undo_the_known_ones(more: str, said: str) -> None:
     script = f"vllm serve {shlex.join(EXPOSED[2:])}{more}"
     decided = plan(["bash", "-c", script], {"PORT": "1"}, vllm_version="0.16.0")
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
@@ -112,7 +112,7 @@ def test_a_release_without_async_eplb_needs_nothing() -> None:
     assert (decided.environment, decided.reason) == ({}, "vLLM 0.11.2 has no async EPLB")
 
 
-def test_a_value_that_stays() -> None:
+def test_a_number_in_the_environment_stays() -> None:
     decided = plan(EXPOSED, {"NCCL_MAX_CTAS": "4"}, vllm_version="0.16.0")
     assert decided.environment == {}
     assert decided.reason.startswith("NCCL_MAX_CTAS is set already (async EPLB with")
@@ -151,7 +151,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("arguments", "doubt"), UNKNOWN.values(), ids=UNKNOWN)
-def test_what_cannot_be_ruled_out_is_limited(arguments: str, doubt: str) -> None:
+def test_the_cap_is_set_if_a_rule_may_hold(arguments: str, doubt: str) -> None:
     script = (
         "exec vllm serve m -ep --enable-eplb --all2all-backend deepep_low_latency "
         f"--eplb-config '{{\"use_async\": true}}' {arguments}"
@@ -164,14 +164,14 @@ def test_what_cannot_be_ruled_out_is_limited(arguments: str, doubt: str) -> None
     assert result.holds is None
 
 
-def test_unknown_and_false_is_false() -> None:
+def test_a_rule_with_a_false_condition_does_not_hold() -> None:
     script = "exec vllm serve m -dp $((N * 8)) -ep --all2all-backend deepep_low_latency"
     decided = plan(["bash", "-c", script], {}, vllm_version="0.16.0")
     assert decided.environment == {}
     assert decided.decisive is None
 
 
-def test_arguments_that_cannot_be_seen_may_say_anything() -> None:
+def test_unknown_arguments_may_be_any_option() -> None:
     script = "exec vllm serve m $(cat flags)"
     assert plan(["bash", "-c", script], {}, vllm_version="0.16.0").environment
     script = "exec vllm serve m -dp 1 $(cat flags)"
@@ -186,7 +186,7 @@ def test_a_command_that_runs_elsewhere_has_a_release_that_is_not_known() -> None
     assert decided.environment == {"NCCL_MAX_CTAS": "8"}
 
 
-def test_what_an_env_prefix_sets_counts() -> None:
+def test_a_variable_that_env_sets_counts() -> None:
     prefix = ["env", "NCCL_MAX_CTAS=4", "VLLM_DP_SIZE=8"]
     decided = plan([*prefix, *EXPOSED[:3], *EXPOSED[5:]], {}, vllm_version="0.16.0")
     assert decided.settings["data_parallel_size"].value == 8
@@ -252,7 +252,7 @@ def test_a_binary_config_file_is_a_warning(tmp_path: Path, content: bytes) -> No
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_a_config_file_that_is_no_file_is_not_opened_for_long(tmp_path: Path, kind: str) -> None:
+def test_a_config_file_that_is_not_a_file_does_not_block(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "serve.yaml"
     if kind == "pipe":
         os.mkfifo(path)
@@ -359,7 +359,7 @@ SECRET = "s3cr3t"
         ["--api-key", SECRET, "--enable-eplb=" + SECRET],
     ],
 )
-def test_no_secret_is_in_what_a_person_sees(words: list[str]) -> None:
+def test_a_plan_shows_no_secret(words: list[str]) -> None:
     decided = plan([*EXPOSED, *words], {}, vllm_version="0.16.0")
     seen = [decided.reason, *(w.message + w.remedy for w in decided.warnings)]
     seen += [f"{s.name} {s.value} {s.source}" for s in decided.settings.values()]
@@ -459,9 +459,11 @@ def test_a_version_that_is_no_release_is_refused(version: str) -> None:
 
 
 @pytest.mark.parametrize("word", [1, b"serve", None, ["serve"]])
-def test_each_word_of_a_command_is_a_string(word: Any) -> None:
-    with pytest.raises(TypeError, match=r"word 2 of the command is no string: \w+"):
+def test_a_word_that_is_not_a_string_is_refused(word: Any) -> None:
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
         plan(["vllm", word, "m"], {})
+    with pytest.raises(TypeError, match=r"word 2 of the command is not a string: \w+"):
+        eplb_launch.run(["vllm", word, "m"])
 
 
 def test_the_names_of_the_package_are_the_public_ones() -> None:
@@ -470,6 +472,8 @@ def test_the_names_of_the_package_are_the_public_ones() -> None:
 
 
 @pytest.mark.parametrize("command", ["vllm serve m", b"vllm serve m"])
-def test_a_command_is_no_string(command: Any) -> None:
+def test_a_command_that_is_one_string_is_refused(command: Any) -> None:
     with pytest.raises(TypeError, match="a sequence of words"):
         plan(command, {})
+    with pytest.raises(TypeError, match="a sequence of words"):
+        eplb_launch.run(command)

@@ -40,7 +40,7 @@ RULE = ("-dp", "8", "--enable-eplb", "--all2all-backend", "deepep_low_latency")
         ("\U000e0041", "\\U000e0041"),
     ],
 )
-def test_a_line_is_shown_as_one_line(text: str, shown: str) -> None:
+def test_control_characters_of_a_line_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
@@ -51,7 +51,7 @@ def test_a_line_is_shown_as_one_line(text: str, shown: str) -> None:
         ["\U0001f99c", "::x"],
     ],
 )
-def test_json_says_what_there_is_and_is_ascii(value: object) -> None:
+def test_json_is_ascii_and_reads_back_the_same(value: object) -> None:
     text = terminal.json_text(value)
     assert json.loads(text) == value
     assert text.isascii()
@@ -76,7 +76,7 @@ def test_json_has_no_half_of_a_surrogate_pair() -> None:
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_explain_shows_nothing_that_a_terminal_acts_on(
+def test_explain_prints_no_control_characters(
     start: Starter, tmp_path: Path, words: list[str], options: list[str]
 ) -> None:
     # The name of a folder says which release is installed.
@@ -97,7 +97,7 @@ def test_explain_shows_nothing_that_a_terminal_acts_on(
         assert text.count("]0;t") < 99  # cut at 200 characters: 20 of them, where it stands
 
 
-def test_a_name_that_is_no_utf_8_is_said_in_each_style(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_shown_in_each_style(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff\n::x.sh"
     with open(name, "wb") as file:
         file.write(b"vllm serve m\n")

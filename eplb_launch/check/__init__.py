@@ -1,13 +1,15 @@
-"""`eplb-launch check`: the vLLM servers that deployment files start, reviewed.
+"""`eplb-launch check`: a review of the vLLM servers that deployment files start.
 
-The way of the data: `sources` reads files, `yaml_tree` makes trees of YAML with lines. A `kind`
-takes some of them and yields what they start as `tasks`: `kubernetes/`, `compose/`, `systemd` and
-`quadlet` (both with `units`), `dockerfile`, `shell_files`, `fields` for all other YAML, and
-`others` for files without a reader. `reader` has the list of the kinds, and asks all of them.
+The data goes this way. `sources` reads files, and `yaml_tree` makes trees with line numbers from
+YAML. A `kind` of file takes some of them and yields `tasks`, the commands that they start. The
+kinds are `kubernetes/`, `compose/`, `systemd` and `quadlet` (both on `units`), `dockerfile`,
+`shell_files`, `fields` for all other YAML, and `others` for files without a reader. `reader` lists
+the kinds and asks each of them.
 
-`assess_task` asks for the Plan of each server of a task (`plan_cache` keeps them). `scripts` finds
-the lines of servers in a script, `images` knows what images bring, `launcher` whether the launcher
-is there, `fixes` what to do. `model` has all that is said, `reports` and `sarif` print it, and
-`command` does all of that for a command line.
-Nothing is started, and nothing here is imported to launch a command.
+`assess_task` finds the servers of a task and makes a Plan for each (`plan_cache` keeps the Plans).
+`scripts` finds the lines of servers in a script, `images` knows what images contain, `launcher`
+knows whether the launcher is there, and `fixes` says what to do. `model` holds the results,
+`reports` and `sarif` print them, and `command` does all this for a command line.
+
+Nothing is started here. The launcher imports nothing of this when it starts a command.
 """

@@ -1,4 +1,4 @@
-"""From a task to the servers that it starts, each with its assessment. The Plan decides. Pure."""
+"""The servers that a task starts, each with its assessment. The Plan decides. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, Seen, assess
 from eplb_launch.check import images, launcher, scripts, sources
-from eplb_launch.check.fixes import ways
+from eplb_launch.check.fixes import fixes_of
 from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
@@ -24,25 +24,26 @@ from eplb_launch.plans import Plan
 from eplb_launch.vllm.releases import CAP, VARIABLE
 from eplb_launch.vllm.settings import Setting
 
-# Of EPLB itself, of the low-latency backends, and of what turns EPLB on. Mega MoE asks for nothing
-# by itself: its rule needs EPLB as well.
+# Words of EPLB, of the low-latency backends, and of what turns EPLB on. Mega MoE is not among them:
+# its rule needs EPLB too.
 _WORDS = ("eplb", "low_latency", "elastic_ep")
-# The EPLB of a plugin, such as vLLM Ascend, is another one: it does not use NCCL.
+# The EPLB of a plugin, such as vLLM Ascend, is a different one: it does not use NCCL.
 _PLUGIN = re.compile(
     r"--additional-config(?:=|\s+)(?:'[^']*'|\"[^\"]*\"|\{[^\n]*\}$|\S+)|dynamic_eplb",
     re.IGNORECASE | re.MULTILINE,
 )
-# Values that may be shown: vllm/config/parallel.py, vllm/config/kernel.py of 0.12 to 0.33.
-_PUBLIC = """
+# vLLM's own values, which are no secrets: vllm/config/parallel.py and kernel.py of 0.12 to 0.33.
+_OWN_VALUES = """
     allgather_reducescatter deepep_high_throughput deepep_low_latency deepep_v2 flashinfer_all2allv
     flashinfer_nvlink_one_sided flashinfer_nvlink_two_sided mori mori_high_throughput
     mori_low_latency naive nixl_ep passthrough pplx pynccl torch_nccl torch_gloo nixl
     auto triton deep_gemm deep_gemm_mega_moe cutlass marlin aiter
 """
-_VALUES = frozenset(_PUBLIC.split())
+_PUBLIC = frozenset(_OWN_VALUES.split())
 _CONFIG = re.compile(r"--config[\s\\]+([\w./-]+\.[\w-]+)")
 _MAX_FILES = 100
-_NAMED = 3  # variables that are not known, in one sentence
+_FAILED = "eplb-launch failed to read the command, a bug of its own"
+_MAX_NAMED = 3  # unknown variables in one sentence
 
 
 def assess_task(task: Task, vllm_version: str | None, plans: Plans) -> list[Finding]:
@@ -51,11 +52,11 @@ def assess_task(task: Task, vllm_version: str | None, plans: Plans) -> list[Find
     if task.without_defaults is None or all(finding.verdict != OK for finding in found):
         return found
     others = {(f.file, f.line): f for f in _findings(task.without_defaults, vllm_version, plans)}
-    return [_if_changed(finding, others.get((finding.file, finding.line))) for finding in found]
+    return [_worse(finding, others.get((finding.file, finding.line))) for finding in found]
 
 
-def _if_changed(finding: Finding, other: Finding | None) -> Finding:
-    """Return a finding; unknown, if the server is not ok without the defaults."""
+def _worse(finding: Finding, other: Finding | None) -> Finding:
+    """Return a finding; unknown if `other`, which is without the defaults, is not ok."""
     if finding.verdict != OK or other is None or other.verdict == OK:
         return finding
     return other.replace(assessment=other.assessment.replace(state=UNKNOWN))
@@ -75,17 +76,19 @@ def _findings(task: Task, vllm_version: str | None, plans: Plans) -> list[Findin
 
 
 def _asks(task: Task) -> bool:
-    """Whether anything that belongs to a task has a word of EPLB in it."""
+    """Whether a task has a word of EPLB in it."""
     about = task.about or (task.source.text if task.unreadable else "")
     texts = [about, "\n".join(word.text for word in task.words)]
     texts += (text for item in task.variables.known.items() for text in item)
     texts += (file.text for file in task.files.values())
-    return any(map(_asks_for_it, texts))
+    return any(map(_mentions_eplb, texts))
 
 
-@functools.lru_cache(maxsize=32)  # many containers mount one large file
-def _asks_for_it(text: str) -> bool:
-    low = text.lower().replace("-", "_").replace(" ", "_")  # a pattern takes 20 times as long
+@functools.lru_cache(maxsize=32)  # many containers mount the same large file
+def _mentions_eplb(text: str) -> bool:
+    low = (
+        text.lower().replace("-", "_").replace(" ", "_")
+    )  # a regular expression takes 20 times as long
     if not any(word in low for word in _WORDS):
         return False
     low = _PLUGIN.sub("", text).lower().replace("-", "_").replace(" ", "_")
@@ -93,10 +96,10 @@ def _asks_for_it(text: str) -> bool:
 
 
 def with_script(task: Task) -> Task:
-    """Return a task with a script in the place of its name, where it is known.
+    """Return a task with the text of a script in place of its name, if it is known.
 
-    `/scripts/run.sh ARGUMENTS` and `bash /scripts/run.sh ARGUMENTS` become `bash -c TEXT ..`; and
-    one word that is a whole command becomes `bash -c WORD`.
+    `/scripts/run.sh ARGUMENTS` and `bash /scripts/run.sh ARGUMENTS` become `bash -c TEXT ..`. A
+    single word that is a whole command becomes `bash -c WORD`.
     """
     texts = [word.text for word in task.words]
     if len(texts) == 1 and ENTRY_POINT.search(texts[0]):
@@ -120,10 +123,10 @@ def _shell(at: Word) -> tuple[Word, ...]:
 
 
 def _with_config_files(task: Task) -> Task:
-    """Return a task with the files that `--config` names, where they are beside what names them.
+    """Return a task with the files that `--config` names, as far as they are here.
 
-    What a path means on the machine that it is for is not known here. A file of that name beside
-    the manifest, as configMapGenerator and COPY have it, is taken to be it.
+    A file of the same name beside the deployment file is taken for the file in the container:
+    configMapGenerator and COPY put it there.
     """
     files = dict(task.files)
     texts = [word.text for word in task.words]
@@ -145,10 +148,9 @@ class _Servers:
 
     def __init__(self, task: Task, vllm_version: str | None, plans: Plans) -> None:
         self.task = task
-        self.given = vllm_version is not None
+        self.is_given = vllm_version is not None
         self.version = vllm_version or task.version[0]
         self.plans = plans
-        # Nobody keeps settings in a Secret.
         self.environ = environment(task.variables.known, unread=may_set_cap(task.variables.unread))
 
     def findings(self) -> Iterator[Finding]:
@@ -159,12 +161,18 @@ class _Servers:
         else:
             yield from self.read()
 
-    def unknown(self, cause: str, reason: str, at: tuple[str, int] | None = None) -> Finding:
-        place = at or (self.task.source.path, self.task.line)
-        return self.finding(*place, Assessment(UNKNOWN, cause, reason))
+    def unknown(self, cause: str, reason: str, place: tuple[str, int] | None = None) -> Finding:
+        path, line = place or (self.task.source.path, self.task.line)
+        return self.finding(path, line, Assessment(UNKNOWN, cause, reason))
+
+    def finding(self, path: str, line: int, found: Assessment) -> Finding:
+        listed = [w.line for w in self.task.words if w.line and w.source.path == path]
+        if scripts.shell_index([word.text for word in self.task.words]) or not listed:
+            listed = [line]
+        lines = min(listed), max(listed)
+        return Finding(path, line, self.task.name, found, notes=self.task.notes, lines=lines)
 
     def read(self) -> Iterator[Finding]:
-        """Yield the findings, as far as the words go."""
         words = [word.text for word in self.task.words]
         if self.task.unreadable:
             yield self.unknown("not-a-command", self.task.unreadable)
@@ -179,35 +187,36 @@ class _Servers:
             yield self.unknown("script-too-large", "the script is too large to be read", place)
             return
         if at:
-            words[at] = scripts.with_exports(words[at], lambda *has: self.launched(words, at, *has))
+            words[at] = scripts.with_exports(words[at], lambda *has: self.exported(words, at, *has))
         elif self.task.place.templated:
             words = [placeholders(word) for word in words]
-        yield from self.command(words, at)
+        yield from self.of_command(words, at)
 
-    def launched(
+    def exported(
         self, words: Sequence[str], at: int, before: str, command: str, after: str
     ) -> str | None:
-        """Return what the launcher sets for a command that a script has between two texts.
+        """Return the value that `eplb-launch env -- COMMAND` exports; "" for none.
 
-        "" if it sets nothing, None if that is not known. The script is `words[at]`. Where the very
-        same command follows, it is set where it has to be.
+        `before` and `after` are the texts around it in the script `words[at]`. None if the value is
+        not known; but where the same command follows, `env` exports the cap or the cap is not
+        needed.
         """
         if not self.task.source.spend(PARSED * len(words[at])):
             return None
         changed = [*words[:at], f"{before}\n{command}", *words[at + 1 :]]
         servers = self.plans.servers(changed, self.environ)
-        plan = self.plan(servers[0], changed) if servers else None
+        plan = self.plan(servers[0], changed, self.version) if servers else None
         if plan is None or (plan.decisive is not None and plan.decisive.holds is None):
             follows = scripts.on_a_line(command) in scripts.on_a_line(after)
             return str(CAP) if follows else None
         return plan.environment.get(VARIABLE, "")
 
-    def command(self, words: Sequence[str], at: int) -> Iterator[Finding]:
+    def of_command(self, words: Sequence[str], at: int) -> Iterator[Finding]:
         """Yield the findings of a command; `words[at]` is a script, if `at` is not 0."""
         task = self.task
         servers = self.plans.servers(words, self.environ)
         if servers is None:
-            yield self.failed((task.source.path, task.line))
+            yield self.unknown("failed", _FAILED)
             return
         named = (word for word in words[:2] if word.endswith(".sh") and " " not in word)
         name = "" if servers or not images.is_vllm(task.image) else next(named, "")
@@ -218,16 +227,13 @@ class _Servers:
             if not server.entry and images.is_other(task.image):
                 continue
             finding = self.of_server(server, words, self.place(server, words, at))
-            if not finding.entry and at:  # the rest of a script, which is not followed
+            if not finding.entry and at:  # it may be any line in the rest of the script
                 last = finding.line + self.lines(server, words)
                 finding = finding.replace(lines=(finding.line, last))
-            # Options without a program are half a command, and say nothing.
-            named_by = finding.entry or images.run_of(server)
-            if named_by or finding.verdict != OK or not task.place.fragments:
+            # Options without a program are half a command: they cannot show that a server is ok.
+            has_program = finding.entry or images.run_of(server)
+            if has_program or finding.verdict != OK or not task.place.fragments:
                 yield finding
-
-    def failed(self, place: tuple[str, int]) -> Finding:
-        return self.unknown("failed", "eplb-launch failed to make sense of it", place)
 
     def place(self, server: Server, words: Sequence[str], at: int) -> tuple[str, int]:
         """Return the file and the line of a server."""
@@ -243,68 +249,67 @@ class _Servers:
         return word.source.path, _line(word, offset)
 
     def lines(self, server: Server, words: Sequence[str]) -> int:
-        """Return how many lines of a script a server has after its first one."""
+        """Return the number of lines of a script that a server has after its first line."""
         place = server.place
         if server.script or not isinstance(place, Place) or place >= len(words):
             return 0
         return words[place].count("\n", place.offset, place.end)
 
     def plan(
-        self, server: Server, words: Sequence[str], version: str | None = None, cap: int = CAP
+        self, server: Server, words: Sequence[str], version: str | None, cap: int = CAP
     ) -> Plan | None:
-        """Return the Plan; None for a bug of ours."""
-        return self.plans.plan(server, words, self.environ, version or self.version, cap)
+        return self.plans.plan(server, words, self.environ, version, cap)
 
     def of_server(self, server: Server, words: Sequence[str], place: tuple[str, int]) -> Finding:
-        """Return the finding of a server.
+        """Return the finding of a server, with what only its command says.
 
-        Only the server tells its image, what sets variables on the way to it, and the options of
-        the launcher.
+        That is an image, the variables that are set before it, and the launcher's options.
         """
         run = images.run_of(server)
-        version = None if run is None or self.version else images.version(run.image)[0]
-        told = launcher.options(server.wrappers) or {}
-        if self.version is None and version is None:
-            version = told.get("vllm_version")
-        cap = told.get("max_ctas")
-        cap = cap if isinstance(cap, int) else CAP  # `fit` is found out where it starts
+        of_run = images.version(run.image) if run else (None, "")
+        options = launcher.options(server.wrappers) or {}
+        version = self.version or of_run[0] or options.get("vllm_version")
+        cap = options.get("max_ctas")
+        cap = cap if isinstance(cap, int) else CAP  # `fit` depends on the machine
         read_by_shell = scripts.unread(server.sourced)
-        if read_by_shell or (run is not None and run.unread):
+        of_environment = run.unread if run else ()
+        if read_by_shell or of_environment:
             server = server.replace(environ=environment(server.environ, unread=True))
         plan = self.plan(server, words, version, cap)
         if plan is None:
-            return self.failed(place)
-        unread = (*self.task.variables.unread, *read_by_shell, *(run.unread if run else ()))
+            return self.unknown("failed", _FAILED, place)
+        unread = (*self.task.variables.unread, *read_by_shell, *of_environment)
         found = self.assessed(plan, server, unread)
-        by_image = images.version(run.image) if run and not self.task.version[0] else None
         notes = self.task.notes
         if self.task.unset_by and found.state not in OK_STATES:
             notes = (*notes, f"{self.task.unset_by} unsets {VARIABLE}: setting it has no effect")
         notes = (*notes, *(f"{note.message}; {note.remedy}" for note in plan.unfit))
+        source = of_run[1] if run and not self.task.version[0] else self.task.version[1]
         return self.finding(*place, found).replace(
             notes=notes,
             entry=server.entry or (run.entry if run else ""),
             version=plan.vllm_version,
-            version_source="given" if self.given else (by_image or self.task.version)[1],
-            fixes=ways(self.task, server, plan, found),
+            version_source="given" if self.is_given else source,
+            fixes=fixes_of(self.task, server, plan, found),
         )
 
     def assessed(self, plan: Plan, server: Server, unread: Sequence[str]) -> Assessment:
-        """Return the assessment of a server; `unread`: what sets more, and could not be read."""
-        wrapped, idle = launcher.is_there(server.wrappers), self.is_idle(plan, server)
+        """Return the assessment of a server. `unread`: what sets variables and was not read."""
         absent = launcher.missing(self.task, server)
         warnings = (absent,) if absent is not None else ()
-        if wrapped and launcher.options(server.wrappers) is None:
-            reason = "eplb-launch refuses its options, and starts nothing"
+        wrapped, options = launcher.is_there(server.wrappers), launcher.options(server.wrappers)
+        if wrapped and options is None:
+            reason = "eplb-launch refuses its options and starts nothing"
             if launcher.lacks_dashes(server.wrappers):
                 reason = 'eplb-launch starts nothing without "--" before its command'
             return Assessment(EXPOSED, "launcher-misused", reason, warnings=warnings)
+        is_idle = wrapped and self.is_idle(plan, server, (options or {}).get("vllm_version"))
         seen = Seen(
-            launched=wrapped and not idle,
+            launched=wrapped and not is_idle,
             files=self.plans.files,
             unread=may_set_cap(unread),
             value_unread=UNREADABLE in (plan.current or "") and self.is_set(),
-            # The environment of a container is that of its Ray, but of no other container's.
+            # A container shares the environment of its own Ray, but not that of other containers.
             ray_capped=not self.task.uncapped_peers,
         )
         found = assess(plan, seen)
@@ -313,62 +318,54 @@ class _Servers:
                 "its --config file is not among the files that are checked, or is not valid YAML"
             )
             found = found.replace(reason=reason, warnings=())
-        if wrapped and idle and found.state not in OK_STATES:
-            told = "eplb-launch is told of a release for which it sets nothing"
-            found = found.replace(reason=f"{found.reason}; {told}")
-        found = _public(found, plan.settings)
+        if is_idle and found.state not in OK_STATES:
+            reason = "eplb-launch is given a release for which it sets nothing"
+            found = found.replace(reason=f"{found.reason}; {reason}")
+        found = _without_secrets(found, plan.settings)
         if found.state == UNKNOWN:
             names = tuple(dict.fromkeys((*server.unknown, *self.task.variables.missing)))
             if names and found.cause == "settings-not-known":
-                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-                said = f"{', '.join(names[:_NAMED])}{more} not known"
-                found = found.replace(reason=f"{found.reason}; {said}")
+                more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+                listed = f"{', '.join(names[:_MAX_NAMED])}{more} not known"
+                found = found.replace(reason=f"{found.reason}; {listed}")
             found = found.replace(unread=(*found.unread, *names, *unread))
         return found.replace(warnings=(*found.warnings, *warnings))
 
-    def is_idle(self, plan: Plan, server: Server) -> bool:
-        """Whether the launcher is told of a release for which it sets nothing."""
-        told = (launcher.options(server.wrappers) or {}).get("vllm_version")
-        if told is None or told == plan.vllm_version:
+    def is_idle(self, plan: Plan, server: Server, version: str | None) -> bool:
+        """Whether the launcher is given another version, for which it sets nothing."""
+        if version is None or version == plan.vllm_version:
             return False
-        there = self.plan(server, plan.command, told)
-        return there is not None and not there.variables
+        other = self.plan(server, plan.command, version)
+        return other is not None and not other.variables
 
     def is_set(self) -> bool:
-        """Whether a file says that the variable is set, also to a value that is not known.
+        """Whether a file sets the variable, to a known value or not.
 
-        Behind `sudo` and the like it is not known either, but there nobody has set it.
+        The value is not known after `sudo` and the like either, but nobody has set it there.
         """
         return VARIABLE in self.task.variables.known or any(
             re.search(rf"\b{VARIABLE}=", word.text) for word in self.task.words
         )
 
-    def finding(self, path: str, line: int, found: Assessment) -> Finding:
-        listed = [w.line for w in self.task.words if w.line and w.source.path == path]
-        if scripts.shell_index([word.text for word in self.task.words]) or not listed:
-            listed = [line]
-        lines = min(listed), max(listed)
-        return Finding(path, line, self.task.name, found, notes=self.task.notes, lines=lines)
 
+def _without_secrets(found: Assessment, settings: Mapping[str, Setting]) -> Assessment:
+    """Return an assessment whose reason shows only vLLM's own values.
 
-def _public(found: Assessment, settings: Mapping[str, Setting]) -> Assessment:
-    """Return an assessment whose reason shows only values of vLLM's own.
-
-    Other values may come from a Secret, or from a file of variables.
+    Another value may be from a Secret or from a file of variables.
     """
     reason = found.reason
     for setting in settings.values():
         source = cut(setting.source)
-        foreign = isinstance(setting.value, str) and setting.value not in _VALUES
-        if foreign or "{" in source:
-            said = "(another)" if foreign else setting.shown
-            shown = f"{setting.name}={said}, {source.partition(':')[0]}"
+        hidden = isinstance(setting.value, str) and setting.value not in _PUBLIC
+        if hidden or "{" in source:
+            value = "(another)" if hidden else setting.shown
+            shown = f"{setting.name}={value}, {source.partition(':')[0]}"
             reason = reason.replace(f"{setting.name}={setting.shown}, {source}", shown)
     return found.replace(reason=reason)
 
 
 def _line(word: Word, offset: int) -> int:
-    """Return the line of the file for a line of a word's text, counted from 0."""
+    """Return the line in the file of a line in the text of a word, counted from 0."""
     if word.block:
         return word.line + offset
     if offset == 0 and word.end <= word.line:

@@ -1,4 +1,4 @@
-"""`eplb-launch check`: from paths to findings, and to an exit status."""
+"""`eplb-launch check`: paths in, findings and an exit status out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from eplb_launch.check.tasks import Task
 from eplb_launch.launch import say
 from eplb_launch.terminal import print_text
 
-_NAMED = 3  # of many files, in one line
+_MAX_NAMED = 3  # files in one line
 
 
 def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool = False) -> Review:
-    """Return the review of the servers that files start.
+    """Return the review of the servers that the files at `paths` start.
 
-    `vllm_version` is what runs in all of them, whatever the images say. `follow`: what they name
-    is read wherever it is.
+    `vllm_version` is the release of all servers, whatever the images say. `follow`: a file that
+    another one names is read wherever it is.
     """
     reader = Reader()
     reach = Reach(paths, follow=follow)
@@ -44,11 +44,11 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
     plans = Plans()
     for finding in assessed(reader.tasks()):
         findings.setdefault((finding.file, finding.line, finding.name), finding)
-    covered = {(file, line) for file, line, _ in findings}
+    found_lines = {(file, line) for file, line, _ in findings}
     for finding in assessed(reader.leftover()):
         key = finding.file, finding.line, finding.name
-        # A script may be started or sourced by several.
-        if key[:2] not in covered and (key not in findings or finding.rank < findings[key].rank):
+        is_worse = key not in findings or finding.rank < findings[key].rank
+        if key[:2] not in found_lines and is_worse:  # several files may start the same script
             findings[key] = finding
     reader.troubles += reader.unrendered()
     reader.troubles += [Trouble(reader.name(file), 0, message) for file, message in reach.said]
@@ -59,7 +59,7 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
 
 
 def _mentions(reader: Reader, found: Sequence[Finding]) -> Iterator[Mention]:
-    """Yield the lines with an entry point that belong to no server, with the reason for each."""
+    """Yield the lines with an entry point that belong to no server, each with the reason."""
     servers = {(one.file, line) for one in found for line in one.covered_lines}
     repeated = {
         (file, line)
@@ -87,12 +87,12 @@ def run(
     verbose: bool = False,
     follow: bool = False,
 ) -> int:
-    """Check, print the review in a style ("text", "json", "github", "sarif"), return the status."""
-    gc.disable()  # a tree of YAML takes twice as long with it, and the process ends soon
+    """Print the review in a style ("text", "json", "github", "sarif"). Return the exit status."""
+    gc.disable()  # it doubles the time for a tree of YAML, and the process ends soon
     review = check(paths, vllm_version, follow=follow).replace(strict=strict)
     if review.idle:
-        names = ", ".join(reports.printable(path) for path in review.idle[:_NAMED])
-        more = f" and {len(review.idle) - _NAMED} more" if len(review.idle) > _NAMED else ""
+        names = ", ".join(reports.printable(path) for path in review.idle[:_MAX_NAMED])
+        more = f" and {len(review.idle) - _MAX_NAMED} more" if len(review.idle) > _MAX_NAMED else ""
         say(f"nothing that check reads is in {names}{more}")
     text = reports.STYLES[style](review, verbose=verbose)
     print_text(text.encode("utf-8", "backslashreplace").decode("utf-8"), end="")

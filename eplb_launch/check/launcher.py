@@ -1,4 +1,4 @@
-"""The launcher where a file starts it: with which options, and whether it can be there."""
+"""The launcher in a file: its options, whether it is installed there, and how a fix starts it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _LAUNCHERS = (*NAMES, SINGLE_FILE)
 
 
 def is_there(wrappers: Sequence[Wrapper]) -> bool:
-    """Whether the launcher is among what stands before a server."""
+    """Whether the launcher is one of the wrappers of a server."""
     return any(map(_is_launcher, wrappers))
 
 
 def lacks_dashes(wrappers: Sequence[Wrapper]) -> bool:
-    """Whether the launcher is there, without the "--" that it needs before its command."""
+    """Whether the launcher lacks the "--" that it needs before its command."""
     return any(_is_launcher(wrapper) and "--" not in wrapper.words for wrapper in wrappers)
 
 
 def options(wrappers: Sequence[Wrapper]) -> dict[str, Any] | None:
-    """Return the options that the launcher is given; None where it refuses them."""
+    """Return the options of the launcher; None if it refuses them."""
     found: dict[str, Any] | None = {}
     for wrapper in filter(_is_launcher, wrappers):
         names = [word.rpartition("/")[2] for word in wrapper.words]
@@ -44,14 +44,14 @@ def options(wrappers: Sequence[Wrapper]) -> dict[str, Any] | None:
 
 def _is_launcher(wrapper: Wrapper) -> bool:
     if wrapper.name in images.ENGINES:
-        return False  # what it starts in the container is a wrapper of its own
+        return False  # a launcher in the container is a wrapper of its own
     return wrapper.name in _LAUNCHERS or any(
         word.rpartition("/")[2] in _LAUNCHERS for word in wrapper.words[:4]
     )
 
 
 def words(task: Task, program: Sequence[str]) -> list[str]:
-    """Return the words that start the launcher, where a file has none yet."""
+    """Return the words that would start the launcher."""
     if task.bare:
         return ["python3", PLACE]
     folder = posixpath.dirname("".join(program[:1]))
@@ -61,7 +61,7 @@ def words(task: Task, program: Sequence[str]) -> list[str]:
 
 
 def how(task: Task) -> str:
-    """Return how the launcher comes to where the words start it."""
+    """Return how the launcher gets to the path in `words`, to add to a sentence."""
     if not task.bare:
         return ""
     if task.place.image:
@@ -70,10 +70,9 @@ def how(task: Task) -> str:
 
 
 def missing(task: Task, server: Server) -> PlanWarning | None:
-    """Return the warning that nothing brings the launcher that a file starts; None if all is well.
+    """Return the warning that a file starts the launcher where it cannot be; None if it may be.
 
-    Only what is sure is said: an image as it was published, without a mount that may hold programs
-    and without a step that installs one.
+    An image lacks it only if it is as it was published, and no mount or step may bring it.
     """
     run = images.run_of(server)
     names = [wrapper.name for wrapper in server.wrappers]

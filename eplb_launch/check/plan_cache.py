@@ -1,13 +1,14 @@
-"""The Plans of a review: each is made once, however many containers share a script.
+"""The servers and the Plans of a review. Each is computed once for all containers that share it.
 
-They see the files of a container that are known, and none of this machine.
+They see the known files of a container, and none of this machine.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from eplb_launch.check.tasks import File, Task
 from eplb_launch.command import look
@@ -19,47 +20,40 @@ _MAX_FILE = 1 << 20
 _MAX_ALL = 2 << 20
 _MAX_FILES = 100
 _MAX_DEPTH = 64  # folders, one inside another
-_MAX_PLANS = 512  # that are kept
-_MAX_COMMANDS = 64
-_TEXTS = 4  # characters that are looked through in the time that one is read
+_MAX_KEPT = 512
+_CHARACTERS_SEARCHED = 4  # in the time in which one is read
 _NAME = re.compile(r"[\w.+-]+")
+_T = TypeVar("_T")
 
 
 class Plans:
-    """The Plans for the commands of one container after the other."""
+    """The servers and the Plans for the commands of one container after the other."""
 
     def __init__(self) -> None:
         self.files = InMemory({})
         self.directory = "/"
-        self.known: dict[object, Plan | None] = {}
-        self.found: dict[object, tuple[Server, ...] | None] = {}
-        self.done: list[int] = []  # what looking for servers took, in characters
+        self.known: dict[object, Any] = {}
+        self.done: list[int] = []  # the work of finding servers, in characters
 
     def enter(self, task: Task) -> None:
-        """Have the files of a task where a Plan will look for them."""
+        """Give the Plans the files of a task."""
         self.directory = task.directory
-        self.done.append(sum(map(len, _texts(task))) // _TEXTS)
+        self.done.append(sum(map(len, _texts(task))) // _CHARACTERS_SEARCHED)
         files = InMemory(dict(_wanted(task)))
         if files.texts != self.files.texts:
             self.files = files
             self.known.clear()
-            self.found.clear()
 
     def servers(
         self, words: Sequence[str], environ: Mapping[str, str]
     ) -> tuple[Server, ...] | None:
-        """Return the servers that a command starts; None for a bug of ours."""
-        key = (tuple(words), frozenset(environ.items()), self.directory)
-        if key not in self.found:
-            if len(self.found) >= _MAX_COMMANDS:
-                self.found.clear()
-            try:
-                server, _, _ = look(words, environ, self.files, self.directory, done=self.done)
-            except Exception:  # noqa: BLE001 - the other files are still to be checked
-                self.found[key] = None
-            else:
-                self.found[key] = (server, *server.others) if server is not None else ()
-        return self.found[key]
+        """Return the servers that a command starts; None if the launcher has a bug."""
+
+        def find() -> tuple[Server, ...]:
+            server, _, _ = look(words, environ, self.files, self.directory, done=self.done)
+            return (server, *server.others) if server is not None else ()
+
+        return self._once((tuple(words), frozenset(environ.items()), self.directory), find)
 
     def plan(
         self,
@@ -69,7 +63,7 @@ class Plans:
         version: str | None,
         cap: int,
     ) -> Plan | None:
-        """Return the Plan for one of them; None for a bug of ours."""
+        """Return the Plan of a server; None if the launcher has a bug."""
         key = (
             *(server.entry, server.words, server.program, server.wrappers, server.directory),
             server.written,
@@ -77,30 +71,34 @@ class Plans:
             *(frozenset(server.environ.items()), frozenset(environ.items())),
             *(tuple(words), self.directory, version, cap),
         )
+        request = Request(
+            environ, version, directory=self.directory, files=self.files, max_ctas=cap
+        )
+        return self._once(key, lambda: plan_for(server, tuple(words), request))
+
+    def _once(self, key: object, compute: Callable[[], _T]) -> _T | None:
         if key not in self.known:
-            if len(self.known) >= _MAX_PLANS:
+            if len(self.known) >= _MAX_KEPT:
                 self.known.clear()
             try:
-                request = Request(
-                    environ, version, directory=self.directory, files=self.files, max_ctas=cap
-                )
-                self.known[key] = plan_for(server, tuple(words), request)
+                self.known[key] = compute()
             except Exception:  # noqa: BLE001 - the other files are still to be checked
                 self.known[key] = None
-        return self.known[key]
+        found: _T | None = self.known[key]
+        return found
 
 
 def _texts(task: Task) -> list[str]:
     return [*(word.text for word in task.words), *task.variables.known.values()]
 
 
-@functools.lru_cache(maxsize=32)  # many containers have the same script
+@functools.lru_cache(maxsize=32)  # many containers share a script
 def _names(text: str) -> frozenset[str]:
     return frozenset(_NAME.findall(text))
 
 
 def _wanted(task: Task) -> Iterator[tuple[str, str]]:
-    """Yield the small files of a task, up to a limit; files that it names come first."""
+    """Yield the small files of a task, up to a limit; files that its words name come first."""
     if not task.files:
         return
     names = frozenset().union(*map(_names, _texts(task)))

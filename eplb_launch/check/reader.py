@@ -19,16 +19,15 @@ from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes.manifests import Kubernetes
 from eplb_launch.check.model import Mention, Trouble
 from eplb_launch.check.others import OTHER, Other, entries, not_deployed, why_no_server, written
-from eplb_launch.check.quadlet import Quadlet
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import COMMAND_COST, WORD_COST, YAML, Reach, Source
-from eplb_launch.check.systemd import Unit
 from eplb_launch.check.tasks import Task, TooMuch
+from eplb_launch.check.units import Quadlet, Systemd
 from eplb_launch.check.yaml_tree import Node
 
 # The first kind that takes a file has it.
 KINDS: tuple[type[Kind], ...] = (
-    *(Dockerfile, Quadlet, Unit, Script, Compose, Kubernetes, Fields, Other),
+    *(Dockerfile, Quadlet, Systemd, Script, Compose, Kubernetes, Fields, Other),
 )
 MAX_FILES = 100_000
 MANY = 1 << 20  # characters: a larger List in JSON is read item by item

@@ -1,4 +1,4 @@
-"""A review as a person, a program, a workflow of GitHub and a code scanner read it."""
+"""A review as text, as JSON, as GitHub annotations and as SARIF."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from eplb_launch.check.model import VERDICTS, WORDS, Finding, Review, Trouble
 from eplb_launch.model import UNKNOWN as UNREADABLE
 from eplb_launch.render.explain import warning_as_dict
 
-# Raised when a key changes its meaning or goes; new keys do not raise it.
+# It is raised when a key is removed or changes its meaning, not when one is added.
 SCHEMA = 2
 
 
 def text(review: Review, *, verbose: bool = False) -> str:
-    """For a person: a line for each server, what to do below it, and a summary."""
-    lines: list[str] = []
-    for finding in review.shown:
-        lines += _lines(finding)
+    """Return the text: a line for each server with its fixes below it, and a summary."""
+    lines = [line for finding in review.shown for line in _lines(finding)]
     for trouble in review.troubles:
         place = f"{trouble.file}:{trouble.line}" if trouble.line else trouble.file
         lines.append(f"{place}: not read: {trouble.message}")
-    lines += _ends(review, verbose=verbose)
+    lines += _ending(review, verbose=verbose)
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
-def _ends(review: Review, *, verbose: bool) -> list[str]:
-    return [*(_mentions(review) if verbose else ()), _summary(review)]
+def _ending(review: Review, *, verbose: bool) -> list[str]:
+    return [*(_no_findings(review) if verbose else ()), _summary(review)]
 
 
 def _lines(finding: Finding) -> list[str]:
-    who = f"{finding.name}: " if finding.name else ""
-    lines = [f"{finding.file}:{finding.line}: {finding.verdict}: {who}{finding.assessment.reason}"]
+    name = f"{finding.name}: " if finding.name else ""
+    lines = [f"{finding.file}:{finding.line}: {finding.verdict}: {name}{finding.assessment.reason}"]
     lines += [f"    {line}" for line in finding.missing]
     for number, fix in enumerate(finding.fixes):
         lines.append(f"    {'' if number else 'fix: '}{fix.how}:")
@@ -44,41 +42,37 @@ def _lines(finding: Finding) -> list[str]:
     return lines
 
 
-def _mentions(review: Review) -> list[str]:
-    """Return the servers that do not ask for EPLB, and the lines that are no server."""
-    apart = []
+def _no_findings(review: Review) -> list[str]:
+    """Return the servers that do not ask for EPLB, and the entry points that start no server."""
+    lines = []
     for one in review.not_asked_for:
-        said = ": ".join(part for part in (one.name, one.assessment.reason) if part)
-        apart.append(f"{one.file}:{one.line}: does not ask for EPLB: {said}")
-        apart += [f"    {line}" for line in one.missing]
-    return apart + [f"{one.file}:{one.line}: no server: {one.why}" for one in review.mentions]
+        why = ": ".join(part for part in (one.name, one.assessment.reason) if part)
+        lines.append(f"{one.file}:{one.line}: does not ask for EPLB: {why}")
+        lines += [f"    {line}" for line in one.missing]
+    return lines + [f"{one.file}:{one.line}: no server: {one.why}" for one in review.mentions]
 
 
 def _summary(review: Review) -> str:
-    counts = review.counts
-    total = len(review.shown)
-    apart = len(review.not_asked_for)
+    counts, others = review.counts, len(review.not_asked_for)
     parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS]
     parts[0] += " to the EPLB hang"
     if counts[WORDS[UNKNOWN]]:
         parts[1] += (
             " (counts as exposed: --strict)" if review.strict else " (--strict: counts as exposed)"
         )
-    servers, files = _plural(total, "server"), _plural(review.files, "file")
-    line = f"{servers} in {files}: {', '.join(parts)}"
+    files = _plural(review.files, "file")
+    line = f"{_plural(len(review.shown), 'server')} in {files}: {', '.join(parts)}"
     if not review.files:
-        line = "nothing was checked: no file that check reads is there; name a file itself"
-    elif not total and not apart:
-        line = f"{servers} in {files}: nothing there starts vLLM, as far as check reads it"
-    if apart:
-        does = "do" if apart > 1 else "does"
-        line += f"; {_plural(apart, 'more server')} {does} not ask for EPLB"
-        line += ", but what they read at run time could (--verbose)"
+        line = "nothing was checked: check knows no file there by its name; give the path of a file"
+    elif not review.shown and not others:
+        line = f"0 servers in {files}: check found no command that starts vLLM"
+    if others:
+        line += f"; {_plural(others, 'more server')} {'do' if others > 1 else 'does'} not ask for"
+        line += " EPLB, but what they read at run time could (--verbose)"
     if review.mentions:
-        many = "start" if len(review.mentions) > 1 else "starts"
-        line += (
-            f"; {_plural(len(review.mentions), 'line')} with an entry point {many} none (--verbose)"
-        )
+        mentions = _plural(len(review.mentions), "line")
+        verb = "start" if len(review.mentions) > 1 else "starts"
+        line += f"; {mentions} with an entry point {verb} no server (--verbose)"
     if review.troubles:
         line += f"; {_plural(len(review.troubles), 'part')} not read"
     return line
@@ -89,13 +83,13 @@ def _plural(count: int, noun: str) -> str:
 
 
 def printable(line: str) -> str:
-    """Return a line without what a terminal would act on."""
+    """Return a line without control characters."""
     line = line.replace(UNREADABLE, "?")
     return "\t".join(map(model.printable, line.split("\t")))
 
 
 def as_dict(review: Review) -> dict[str, Any]:
-    """Return a review as JSON-ready values; README.md documents the keys."""
+    """Return a review as JSON-ready values: docs/json.md."""
     return {
         "schema": SCHEMA,
         "launcher": __version__,
@@ -128,14 +122,13 @@ def _server(finding: Finding) -> dict[str, Any]:
     }
 
 
-def as_json(review: Review, *, verbose: bool = False) -> str:
-    """For a program, which is always told all of it."""
-    del verbose
+def as_json(review: Review, *, verbose: bool = False) -> str:  # noqa: ARG001
+    """Return the JSON, which always contains everything."""
     return terminal.json_text(as_dict(review)) + "\n"
 
 
 def github(review: Review, *, verbose: bool = False) -> str:
-    """For a workflow of GitHub Actions: annotations at the lines, and the summary in its log.
+    """Return annotations for GitHub Actions, and the summary for its log.
 
     docs.github.com/actions/reference/workflow-commands-for-github-actions.
     """
@@ -144,7 +137,7 @@ def github(review: Review, *, verbose: bool = False) -> str:
         for one in review.issues
     ]
     lines += [_annotation("error", t, "not read", t.message) for t in review.troubles]
-    lines += map(printable, _ends(review, verbose=verbose))
+    lines += map(printable, _ending(review, verbose=verbose))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -162,9 +155,8 @@ def _property(value: str) -> str:
     return _data(value).replace(":", "%3A").replace(",", "%2C")
 
 
-def as_sarif(review: Review, *, verbose: bool = False) -> str:
-    """For a code scanner, to which a line without a server is no result."""
-    del verbose
+def as_sarif(review: Review, *, verbose: bool = False) -> str:  # noqa: ARG001
+    """Return the SARIF log. An entry point that starts no server is no result in it."""
     return terminal.json_text(sarif.log(review)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""A review as a SARIF 2.1.0 log. docs.oasis-open.org/sarif/sarif/v2.1.0."""
+"""A review as a SARIF 2.1.0 log: docs.oasis-open.org/sarif/sarif/v2.1.0."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _RULES = {
     EXPOSED: (
         "error",
         "A vLLM server that can hang",
-        "Expert-parallel load balancing over NCCL can deadlock with MoE kernels; no limit is set.",
+        "Expert-parallel load balancing over NCCL can deadlock with MoE kernels; no cap is set.",
     ),
     UNKNOWN: (
         "warning",
         "A vLLM server that may hang",
-        "What is here does not say whether NCCL has to be limited.",
+        "The files do not say whether NCCL has to be capped.",
     ),
     "warning": (
         "warning",
-        "A limit that may not hold",
-        "Something beside the server makes the limit of NCCL void or doubtful.",
+        "A cap that may not hold",
+        "Another setting of the server may make the cap of NCCL void.",
     ),
 }
 
 
 def log(review: Review) -> dict[str, Any]:
-    """Return the log: a result for each server that is not ok, and for each warning."""
+    """Return a log with a result for each server that is not ok, and for each warning."""
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",

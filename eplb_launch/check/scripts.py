@@ -1,4 +1,4 @@
-"""Scripts: the lines of servers, and what a script sources or evaluates before them."""
+"""Scripts: where the servers are, and what a script sources or evaluates before them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,16 @@ _PROGRAM = re.compile(
     r"(?<![\w.-])(?:vllm(?:-omni)?(?=[\s\"'\\]|$)|vllm\.|dynamo\.vllm|huggingfaceserver)"
 )
 _EVALUATES = ("eval", "source", ".")
-# Scripts of Python environments, of environment modules and of login shells: they set nothing of
-# NCCL or vLLM.
-_FILES = frozenset(
-    (
-        "/etc/profile",
-        "activate",
-        "conda.sh",
-        "lmod.sh",
-        "mamba.sh",
-        "modules.sh",
-        "nvm.sh",
-        "~/.profile",
-    )
+# Python environments, environment modules and login shells: they set nothing of NCCL or vLLM.
+_HARMLESS_FILES = (
+    *("/etc/profile", "activate", "conda.sh", "lmod.sh", "mamba.sh", "modules.sh", "nvm.sh"),
+    "~/.profile",
 )
-_COMMANDS = frozenset(("brew", "conda", "dircolors", "mamba", "micromamba", "pyenv", "ssh-agent"))
+_HARMLESS_COMMANDS = ("brew", "conda", "dircolors", "mamba", "micromamba", "pyenv", "ssh-agent")
 
 
 def shell_index(words: Sequence[str]) -> int:
-    """Return which of the words is a script for a shell; 0 if none is."""
+    """Return the index of the word that is a script for a shell; 0 if there is none."""
     for index, word in enumerate(words[:64]):
         if word.rpartition("/")[2] in SHELLS:
             found, is_file = shell_string(words, index)
@@ -53,21 +44,19 @@ def guess_line(script: str) -> int:
 
 
 def line_of(script: str, place: Place) -> int:
-    """Return the line, from 0, of the words of a server; in a string, of what looks like it."""
+    """Return the line, from 0, of a server: of its program, or of the string that holds it."""
     match = _PROGRAM.search(script, place.offset, place.end)
     return script.count("\n", 0, match.start() if match else place.offset)
 
 
 def with_exports(script: str, value: Callable[[str, str, str], str | None]) -> str:
-    """Return a script with what `eval "$(eplb-launch env -- CMD)"` would evaluate in its place.
+    """Return a script that has `eval "$(eplb-launch env -- CMD)"` replaced by its effect.
 
-    `value` is given the script up to there, CMD, and the script from there, and returns what the
-    variable is set to: "" if it is not, None if that cannot be known.
+    `value` takes the script before that, CMD, and the script after it. It returns the value that
+    the variable gets: "" if it is not set, None if that is not known.
     """
-    if not any(name in script for name in NAMES):
-        return script
-    for start, end, launched in sorted(_evaluated(script), reverse=True):
-        setting = value(script[:start], launched, script[end:])
+    for start, end, command in sorted(_evaluated(script), reverse=True):
+        setting = value(script[:start], command, script[end:])
         if setting is not None:
             done = f"export {VARIABLE}={setting}" if setting else ":"
             lines = script[start:end].count("\n")
@@ -76,17 +65,31 @@ def with_exports(script: str, value: Callable[[str, str, str], str | None]) -> s
 
 
 def _evaluated(script: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where a script evaluates what `eplb-launch env -- CMD` prints, with the CMD."""
-    todo = [parse(script)]
+    """Yield the start and the end of each `eval "$(eplb-launch env -- CMD)"`, and its CMD."""
+    todo = [parse(script)] if any(name in script for name in NAMES) else []
     while todo:
         node = todo.pop()
         todo += node.parts
         first = node.items[0] if node.kind == "simple" and node.items else None
         if isinstance(first, Word) and literal(first) in _EVALUATES:
             start, end = first.at, node.items[-1].end
-            command = launched(script[start:end])
+            command = _launched(script[start:end])
             if command:
                 yield start, end, command
+
+
+def _launched(command: str) -> str:
+    """Return the CMD of an `eplb-launch env -- CMD` in a shell command; "" if there is none."""
+    words = (token for token in tokens(command) if isinstance(token, Word))
+    for text in (text for word in words for kind, text, _ in word if kind == COMMAND):
+        options, *launched = re.split(r"\s--\s", text, maxsplit=1)
+        before = [word.rpartition("/")[2] for word in split(options)]
+        # Another --format than the default is not for shells.
+        output = " ".join(before).replace("=", " ").replace("--format shell", "")
+        is_launcher = "env" in before and any(name in before for name in NAMES)
+        if launched and is_launcher and "--format" not in output:
+            return launched[0]
+    return ""
 
 
 def on_a_line(command: str) -> str:
@@ -95,42 +98,17 @@ def on_a_line(command: str) -> str:
 
 
 def unread(sourced: Sequence[str]) -> tuple[str, ...]:
-    """Return what a server's script reads first and may set the variable.
+    """Return what a server's script reads before it, if that may set the variable.
 
-    Of a command only the program: the rest, and what is assigned before it, may hold a secret.
+    Of a command, only the program is shown: an argument or an assignment may hold a secret.
     """
     found = []
     for item in sourced:
         if item.startswith("$("):
             words = [word for word in split(item[2:-1]) if "=" not in word]
             program = "".join(words[:1]).rpartition("/")[2]
-            if program not in _COMMANDS:
+            if program not in _HARMLESS_COMMANDS:
                 found.append(f"$({program} …) (evaluated by the shell)")
-        elif item not in _FILES and item.rpartition("/")[2] not in _FILES:
+        elif item not in _HARMLESS_FILES and item.rpartition("/")[2] not in _HARMLESS_FILES:
             found.append(f"{item} (read by the shell)")
     return tuple(found)
-
-
-def launched(command: str) -> str:
-    """Return the CMD of a shell command that evaluates `eplb-launch env -- CMD`; "" for another."""
-    for token in tokens(command):
-        for kind, text, _ in token if isinstance(token, Word) else ():
-            if kind == COMMAND and is_launcher(text):
-                return re.split(r"\s--\s", text, maxsplit=1)[1]
-    return ""
-
-
-def is_launcher(text: str) -> bool:
-    """Whether a command is `eplb-launch env -- CMD`, with an output for shells."""
-    words = [word.rpartition("/")[2] for word in split(text)]
-    before = words[: words.index("--")] if "--" in words else []
-    formats = [value for value in _values(before, "--format") if value != "shell"]
-    return any(word in NAMES for word in before) and "env" in before and not formats
-
-
-def _values(words: Sequence[str], option: str) -> Iterator[str]:
-    for index, word in enumerate(words):
-        if word == option:
-            yield "".join(words[index + 1 : index + 2])
-        elif word.startswith(option + "="):
-            yield word[len(option) + 1 :]

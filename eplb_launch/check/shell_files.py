@@ -1,4 +1,4 @@
-"""Shell scripts that are files of their own."""
+"""Shell scripts in files of their own."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PLACE = Place(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
 )
 
-_FILE = re.compile(r"(?<![\w.+-])[\w.+-]+\.\w+")  # tried once for each word
-_MOST = 16  # files that a script may source or start
+_FILE = re.compile(r"(?<![\w.+-])[\w.+-]+\.\w+")  # starts at a word, so that it stays fast
+_MAX_FILES = 16  # that a script names, and the files that they name
 _NODES = re.compile(r"#SBATCH\s+(?:--nodes[=\s]\s*|-N\s*)([\w*,-]+)")
 
 
 class Script(Kind):
-    """A script. It counts only if no container runs it."""
+    """A shell script. It counts only if no other file runs it."""
 
     title = "a shell script"
     form = "script"
@@ -33,22 +33,22 @@ class Script(Kind):
 
     @classmethod
     def looks(cls, first: str, text: str) -> bool:
-        """Whether its first line names a shell, or it is a job of Slurm."""
+        """Whether the first line names a shell, or the text is a job for Slurm."""
         if first.startswith("#!"):
             return any(word.rpartition("/")[2] in SHELLS for word in first[2:].split())
         return any(line.startswith("#SBATCH") for line in text.split("\n", 20))
 
     def leftover(self) -> Iterator[Task]:
-        named: dict[str, list[Source]] = {}
+        by_name: dict[str, list[Source]] = {}
         for source in self.sources:
-            named.setdefault(source.path.rpartition("/")[2], []).append(source)
+            by_name.setdefault(source.path.rpartition("/")[2], []).append(source)
         for source in self.sources:
             files: dict[str, File] = {}
             todo = [source]
-            while todo and len(files) < _MOST:
+            while todo and len(files) < _MAX_FILES:
                 names = dict.fromkeys(_FILE.findall(todo.pop().text))
-                found = itertools.chain.from_iterable(named.get(name, ()) for name in names)
-                for other in itertools.islice(found, _MOST):
+                found = itertools.chain.from_iterable(by_name.get(name, ()) for name in names)
+                for other in itertools.islice(found, _MAX_FILES):
                     path = os.path.abspath(other.path)
                     if path not in files and other is not source:
                         files[path] = File(other.text, other)
@@ -58,7 +58,7 @@ class Script(Kind):
 
 
 def task(source: Source, text: str, line: int, name: str) -> Task:
-    """Return the task of a script: its parameters are not known."""
+    """Return the task of a script. Its parameters are not known."""
     end = line + text.count("\n")
     first = text.partition("\n")[0]
     shell = "bash" if not first.startswith("#!") or "bash" in first else "sh"
@@ -71,9 +71,9 @@ def task(source: Source, text: str, line: int, name: str) -> Task:
 
 
 def _of_slurm(text: str) -> Variables:
-    """Return the variables that Slurm sets for a job by its options: sbatch(1).
+    """Return the variables that Slurm sets by the options in a script: sbatch(1).
 
-    The command line may say otherwise, but the file is what is checked.
+    Options of the sbatch command could replace them. They are not in the file.
     """
     found = Variables()
     for line in text.split("\n"):

@@ -1,22 +1,41 @@
-"""Units of systemd and Podman: drop-ins, settings, variables and commands.
+"""What systemd units start, and Quadlet units, of which Podman makes containers.
 
-systemd.unit(5), systemd.syntax(7), systemd.exec(5), systemd.service(5).
+systemd.unit(5), systemd.syntax(7), systemd.exec(5), systemd.service(5), podman-systemd.unit(5).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from eplb_launch.check import images
+from eplb_launch.check.dockerfile import exec_form
 from eplb_launch.check.kind import Kind
+from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import Variables, Word, words_at
+from eplb_launch.check.tasks import VALUES, File, Place, Task, Variables, Word, words_at
 from eplb_launch.check.templating import env_lines, joined, replace
 from eplb_launch.model import UNKNOWN, Record
+from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
+_IN_UNIT = Place(
+    "in a drop-in",
+    FORMATS["systemd"](VALUES).rstrip("\n"),
+    line=True,
+    last_wins=True,
+    absolute=True,
+)
+_IN_CONTAINER = Place(
+    "in the unit",
+    f"[Container]\nEnvironment={VARIABLE}={CAP}",
+    own=("start the container with eplb-launch", "Entrypoint={}"),
+    last_wins=True,
+)
+_PODMAN_OPTIONS = ("-e", "--env", "--entrypoint")  # options of podman-run(1) that change the server
 # The folders of units. The root of their system is above: EnvironmentFile= starts there.
 _FOLDERS = re.compile(
     r"(?:^|/)(etc|run|lib|usr/lib|usr/local/lib|usr/share)"
@@ -53,6 +72,15 @@ class Units(Kind):
         drop_in = folder == f"{suffix[1:]}.d" or folder.endswith(f"{suffix}.d")
         return super().is_named(path) or (drop_in and path.lower().endswith(".conf"))
 
+    def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
+        for unit in self.units():
+            yield unit[0], self.of_unit(unit)
+
+    @classmethod
+    def of_unit(cls, unit: Sequence[Source]) -> Iterator[Task]:
+        """Yield the commands of a unit and its drop-ins."""
+        raise NotImplementedError
+
     def units(self) -> Iterator[list[Source]]:
         """Yield each unit with its drop-ins; a drop-in without its unit is a unit by itself.
 
@@ -76,6 +104,86 @@ class Units(Kind):
                 used.update(source.path for source in found)
                 yield [main, *_in_order(found)]
         yield from ([source] for source in others if source.path not in used)
+
+
+class Systemd(Units):
+    title = "a systemd unit"
+    form = "unit"
+    suffixes = (".service",)
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:  # noqa: ARG003
+        """Whether the text begins with a section of a unit."""
+        return first in ("[Unit]", "[Service]", "[Install]")
+
+    @classmethod
+    def of_unit(cls, unit: Sequence[Source]) -> Iterator[Task]:
+        found = settings(unit, "[Service]")
+        directory = _last(found, "WorkingDirectory").lstrip("-")
+        if not directory.startswith("/") or "%" in directory:
+            directory = "/"
+        unset = {VARIABLE, f"{VARIABLE}={CAP}"}.intersection(_words(found, "UnsetEnvironment"))
+        for key in ("ExecStartPre", "ExecStart", "ExecStartPost"):
+            for setting in found.get(key, ()):
+                variables = environment(unit[0], found)
+                for words in commands(setting, variables):
+                    scripts = (word.text for word in words[:2] if Script.is_named(word.text))
+                    yield Task(
+                        _IN_UNIT,
+                        f"{os.path.basename(unit[0].path)} {key}=",
+                        setting.source,
+                        setting.line,
+                        words,
+                        variables,
+                        directory,
+                        files=_files({path: path for path in scripts}, unit[0]),
+                        unset_by="UnsetEnvironment=" if unset else "",
+                    )
+
+
+class Quadlet(Units):
+    title = "a Quadlet unit"
+    form = "quadlet"
+    suffixes = (".container",)
+
+    @classmethod
+    def looks(cls, first: str, text: str) -> bool:
+        """Whether the text has a [Container] section."""
+        return first.startswith("[") and "[Container]" in text.split("\n")
+
+    @classmethod
+    def of_unit(cls, unit: Sequence[Source]) -> Iterator[Task]:
+        found = settings(unit, "[Container]")
+        image = _last(found, "Image")
+        variables = environment(unit[0], found)
+        entry: tuple[Word, ...] = ()
+        for one in found.get("Entrypoint", ())[-1:]:
+            entry = words_at(exec_form(one.value) or [one.value], one.source, one.line, one.end)
+        args: list[Word] = []
+        for one in found.get("Exec", ())[-1:]:
+            args += itertools.chain.from_iterable(commands(one, Variables()))
+        if not args and not entry:
+            return
+        program = entry or words_at(images.entry_point(image), unit[0], 0)
+        if any(word.startswith(_PODMAN_OPTIONS) for word in _words(found, "PodmanArgs")):
+            variables.unread.append("PodmanArgs=")
+        volumes = [one.value.split(":") for one in found.get("Volume", ())]
+        mounts = {there[0]: here for here, *there in volumes if there}
+        first = (args or entry)[0]
+        yield Task(
+            _IN_CONTAINER,
+            os.path.basename(unit[0].path),
+            first.source,
+            first.line,
+            (*program, *args),
+            variables,
+            _last(found, "WorkingDir") or "/",
+            image,
+            _files(mounts, unit[0]),
+            own_entry=not entry and bool(program),
+            only_arguments=not entry,
+            mounts=tuple(mounts),
+        )
 
 
 def _system(folder: str) -> str:
@@ -124,7 +232,7 @@ def settings(unit: Sequence[Source], section: str) -> Settings:
     return found
 
 
-def last(settings: Settings, name: str) -> str:
+def _last(settings: Settings, name: str) -> str:
     """Return the last value of a setting; "" if it has none."""
     found = settings.get(name)
     return found[-1].value if found else ""
@@ -138,7 +246,7 @@ def environment(unit: Source, settings: Settings) -> Variables:
             name, equals, value = specifiers(word).partition("=")
             if equals:
                 found.set(name, value, setting.source, setting.line, f"{name}={CAP}")
-    found.known.update(dict.fromkeys(words(settings, "PassEnvironment"), UNKNOWN))
+    found.known.update(dict.fromkeys(_words(settings, "PassEnvironment"), UNKNOWN))
     for setting in settings.get("EnvironmentFile", ()):
         path = specifiers(setting.value).lstrip("-")
         file = file_of(path, unit)
@@ -146,7 +254,7 @@ def environment(unit: Source, settings: Settings) -> Variables:
             found.unread.append(f"{path or '?'} (EnvironmentFile=)")
         for name, value, line in env_lines(file):
             found.set(name, value, file or unit, line, f"{name}={CAP}")
-    for word in words(settings, "UnsetEnvironment"):  # systemd applies it last
+    for word in _words(settings, "UnsetEnvironment"):  # systemd applies it last
         name, equals, value = word.partition("=")
         if not equals or found.known.get(name) == value:
             found.known.pop(name, None)
@@ -155,7 +263,7 @@ def environment(unit: Source, settings: Settings) -> Variables:
     return found
 
 
-def words(settings: Settings, name: str) -> list[str]:
+def _words(settings: Settings, name: str) -> list[str]:
     """Return the words of all values of a setting."""
     return [word for setting in settings.get(name, ()) for word in split(setting.value)]
 
@@ -174,6 +282,12 @@ def file_of(path: str, unit: Source) -> Source | None:
     places.append(os.path.normpath(os.path.join(directory, name)))
     found = next((place for place in places if os.path.isfile(place)), None)
     return unit.near(found, "") if found else None
+
+
+def _files(paths: Mapping[str, str], unit: Source) -> dict[str, File]:
+    """Return the files at some paths, which a unit names, as far as they are here."""
+    found = ((path, file_of(named, unit)) for path, named in paths.items())
+    return {path: File(file.text, file) for path, file in found if file is not None}
 
 
 def split(text: str) -> list[str]:

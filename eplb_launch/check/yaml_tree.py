@@ -1,7 +1,7 @@
-"""YAML as a tree with line numbers, within bounds. No tag does anything, nothing is constructed.
+"""YAML as trees of nodes with line numbers, within bounds. Tags construct nothing.
 
-The tree is made of the parser's events, so that a bomb is seen while it is read: its depth and its
-number of nodes are limited, and an alias is a reference to a node that is there already.
+The trees are made from the events of the parser, so that depth and size can be limited while a text
+is read. An alias becomes a reference to its node, so that a "billion laughs" text stays small.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ import yaml
 from eplb_launch.check.templating import templates
 from eplb_launch.model import Record
 
-DEPTH = 100  # libyaml itself ends at 1,000 since PyYAML 6.0.4, before that at 10,000 and more
+DEPTH = 100  # libyaml itself has a limit of 1,000 since PyYAML 6.0.4, before of 10,000 or more
 NODES = 400_000  # of one file; the largest bundles of CRDs have about 100,000
 
-_DOCUMENT_COSTS = 20  # as many nodes as it takes time to begin one
-_CIRCLE_COSTS = 50_000  # as many as a map may have that is merged into one of its own values
+_DOCUMENT_COST = 20  # nodes: the time to begin a document
+_CIRCLE_COST = 50_000  # nodes: for a map that is merged into one of its own values
 
 MAP, LIST, TEXT = "map", "list", "text"
 
-_TEXTS = 2_000  # that are looked at for a word
+_MAX_TEXTS = 2_000  # nodes that `Node.texts` visits
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEFINITION = re.compile(r"^kind: CustomResourceDefinition[ \r]*$", re.MULTILINE)
 _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-# One message for both: libyaml reads ahead, and may come to its own limit before we do to ours.
+# One message for both: libyaml reads ahead, and may come to its own limit first.
 _INVALID = f"not valid YAML, or nested more than {DEPTH} deep"
 TEMPLATE = (
     "a template, not YAML yet: check what it renders to, for instance with "
     "`helm template … | eplb-launch check -`"
 )
-_NULL = frozenset(("", "~", "null", "Null", "NULL"))
+_NULL = ("", "~", "null", "Null", "NULL")
 
 
 class Problem(Record):
-    """What could not be read, and where."""
+    """Why a document, or the rest of a file, is not read."""
 
-    line: int  # 0: no particular one
+    line: int
     message: str
 
 
 class Node:
-    """A value of a document and the line that it begins at."""
+    """A value of a document, and its place."""
 
     __slots__ = (
         *("block", "end", "items", "kind", "known", "line", "merged", "pairs", "plain", "tag"),
@@ -54,21 +54,20 @@ class Node:
     )
 
     def __init__(self, kind: str, line: int) -> None:
-        """Begin an empty one at `line`, counted from 1."""
         self.kind = kind
-        self.line = line  # of the first line of text, for a block scalar
+        self.line = line  # the first line, from 1: of a block scalar, the first line of its text
         self.end = line  # the last line
         self.text = ""
-        self.plain = False  # a text without quotes: may be a number or null
-        self.block = False  # a literal block: each of its lines is a line of the file
+        self.plain = False  # a text without quotes, which may be a number or null
+        self.block = False  # a literal block: each line of the text is a line of the file
         self.tag = ""  # as it is written, "!reset"
         self.items: list[Node] = []
         self.pairs: list[tuple[Node, Node]] = []
-        self.known: dict[str, Node] | None = None  # the entries, once they are asked for
-        self.merged = 0  # how many pairs those have that are merged into this map, at most
+        self.known: dict[str, Node] | None = None  # the result of `entries`
+        self.merged = 0  # an upper bound for the pairs that are merged into this map
 
     def maps(self) -> Iterator[Node]:
-        """Yield this map and those merged into it (`<<`), each once; the first one wins."""
+        """Yield this map and the maps that are merged into it (`<<`). An earlier map wins."""
         todo, seen = [self], set()
         while todo:
             node = todo.pop()
@@ -81,11 +80,11 @@ class Node:
                     todo += reversed(value.items if value.kind == LIST else [value])
 
     def get(self, name: str) -> Node | None:
-        """Return the value of a key of a map; None if it has none."""
+        """Return the value of a key of a map; None if there is none."""
         return self.entries().get(name) if self.kind == MAP else None
 
     def entries(self) -> dict[str, Node]:
-        """Return all keys and values of a map; of two equal ones, the last one wins."""
+        """Return the entries of a map and its merged maps. Of equal keys, the last one wins."""
         if self.known is None:
             self.known = {}
             for node in self.maps():
@@ -96,14 +95,14 @@ class Node:
         return self.known
 
     def place(self, line: int, *names: str) -> int:
-        """Return a line inside this map: `line`, or that of a key if it leads elsewhere."""
+        """Return `line` if it is a line of this map, else the line of the first of these keys."""
         if self.line <= line <= self.end:
             return line
         lines = {key.text: key.line for key, _ in reversed(self.pairs)}
         return next((lines[name] for name in names if name in lines), self.line)
 
     def at(self, *names: str) -> Node | None:
-        """Return what is at a path of keys; None if there is nothing."""
+        """Return the value at a path of keys; None if there is none."""
         node: Node | None = self
         for name in names:
             node = node.get(name) if node is not None else None
@@ -115,98 +114,93 @@ class Node:
         return node.text if node is not None and node.kind == TEXT and not node.null else ""
 
     def list(self, *names: str) -> list[Node]:
-        """Return the elements of the list at a path of keys; none if there is none."""
+        """Return the items of the list at a path of keys; [] if there is none."""
         node = self.at(*names)
         return node.items if node is not None and node.kind == LIST else []
 
     def texts(self) -> Iterator[str]:
-        """Yield the texts in it, each node once, of a large tree not all."""
+        """Yield the texts in this value. Only a part of a large value is visited."""
         todo, seen = [self], {id(self)}
         while todo:
             at = todo.pop()
             if at.kind == TEXT:
                 yield at.text
             for below in (*at.items, *(value for _, value in at.pairs)):
-                if len(seen) < _TEXTS and id(below) not in seen:
+                if len(seen) < _MAX_TEXTS and id(below) not in seen:
                     seen.add(id(below))
                     todo.append(below)
 
     @property
     def merges(self) -> bool:
-        """Whether it is the key that merges other maps into the one that it stands in."""
+        """Whether this is the key that merges other maps into its map."""
         return self.text == "<<" and self.plain
 
     @property
     def null(self) -> bool:
-        """Whether it is no value at all."""
+        """Whether this is YAML's null."""
         return self.kind == TEXT and self.plain and self.text in _NULL
 
 
 def documents(text: str, line: int = 1) -> Iterator[tuple[str, Node | Problem]]:
-    """Yield the documents of a YAML text: each with its source, and as a tree or a Problem.
+    """Yield the documents of a YAML text: their texts, each with its tree or its Problem.
 
-    `line` is the one that the text begins at in its file.
-
-    They are parsed one by one, so that a broken one leaves the others readable.
+    `line` is the line of the file that the text begins at. Each document is parsed by itself, so
+    that a broken one leaves the others readable.
     """
-    left = [NODES]
+    builder = _Builder()
     starts = {match.start() for match in _DOCUMENT.finditer(text)}
-    edges = [0, *sorted(starts), len(text)]
-    for start, end in itertools.pairwise(edges):
+    for start, end in itertools.pairwise([0, *sorted(starts), len(text)]):
         source = text[start:end]
-        if _DEFINITION.search(source):
-            pass  # it says what objects of a kind may have, in thousands of values, and is none
-        elif start in starts or not _only_comments(source):
-            left[0] -= _DOCUMENT_COSTS
+        # A definition of a kind has thousands of values, and starts nothing.
+        if not _DEFINITION.search(source) and (start in starts or not _is_comment(source)):
             try:
-                for node in _compose(source, line, left):
+                for node in builder.trees(source, line):
                     yield source, node
             except yaml.YAMLError as error:
                 yield source, _problem(error, source, line)
-            except _TooMuch as error:
-                yield source, Problem(error.line, error.message)
-                if left[0] < 0:
+            except _NotReadError as error:
+                yield source, error.problem
+                if builder.left < 0:
                     return
         line += source.count("\n")
 
 
-def _only_comments(source: str) -> bool:
+def _is_comment(source: str) -> bool:
     return all(not line.strip() or line.lstrip()[0] in "#%" for line in source.split("\n"))
 
 
-class _TooMuch(Exception):  # noqa: N818
+class _NotReadError(Exception):
     def __init__(self, line: int, message: str) -> None:
-        self.line = line
-        self.message = message
+        self.problem = Problem(line, message)
 
 
 def _problem(error: yaml.YAMLError, source: str, line: int) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    at = line + mark.line if mark else line
     if "{{" in source or "{%" in source:
-        return Problem(at, TEMPLATE)
-    return Problem(at, _INVALID if mark else "not valid YAML: unreadable characters in it")
-
-
-def _compose(source: str, first: int, left: list[int]) -> Iterator[Node]:
-    """Yield the documents of a source that begins at line `first` of its file."""
-    builder = _Builder(yaml.parse(source, Loader=_LOADER), first, left)
-    for event in builder.events:
-        if isinstance(event, yaml.DocumentStartEvent):
-            builder.anchors = {}
-        elif isinstance(event, yaml.NodeEvent):
-            yield builder.node(event)
+        message = TEMPLATE
+    else:
+        message = _INVALID if mark else "not valid YAML: unreadable characters in it"
+    return Problem(line + _line(mark), message)
 
 
 class _Builder:
-    """Trees that are being made of the events of a parser."""
+    """Makes the trees of one file from the events of the parser."""
 
-    def __init__(self, events: Iterator[yaml.Event], first: int, left: list[int]) -> None:
-        self.events = events
+    def __init__(self) -> None:
+        self.left = NODES
+
+    def trees(self, source: str, first: int) -> Iterator[Node]:
+        """Yield the trees of a text that begins at line `first` of the file."""
+        self.left -= _DOCUMENT_COST
         self.first = first
-        self.left = left  # how many nodes there may be, in the whole file
-        self.open: list[Node] = []
+        self.open: list[Node] = []  # the maps and lists around a node
         self.anchors: dict[str, Node] = {}
+        self.events: Iterator[Any] = yaml.parse(source, Loader=_LOADER)
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                self.anchors = {}
+            elif isinstance(event, yaml.NodeEvent):
+                yield self.node(event)
 
     def node(self, event: Any) -> Node:
         """Return the node that begins with an event."""
@@ -214,7 +208,7 @@ class _Builder:
         self.take(1, line)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise _TooMuch(line, "not valid YAML: an alias that nothing stands for")
+                raise _NotReadError(line, "not valid YAML: an alias that nothing stands for")
             return self.anchors[event.anchor]
         node = Node(MAP if isinstance(event, yaml.MappingStartEvent) else LIST, line)
         if event.anchor is not None:
@@ -229,7 +223,7 @@ class _Builder:
             node.end = self.first + _line(event.end_mark)
             return node
         if len(self.open) >= DEPTH:
-            raise _TooMuch(line, _INVALID)
+            raise _NotReadError(line, _INVALID)
         self.open.append(node)
         while isinstance(child := next(self.events), yaml.NodeEvent):
             if node.kind == LIST:
@@ -242,20 +236,20 @@ class _Builder:
         return node
 
     def merge(self, node: Node) -> None:
-        """Count what is merged into a map: it is looked through for each key."""
+        """Count the pairs that are merged into a map: `entries` reads them all."""
         for key, value in node.pairs:
             for other in (value.items or [value]) if key.merges else ():
                 circle = any(other is above for above in self.open)
-                node.merged += _CIRCLE_COSTS if circle else len(other.pairs) + other.merged
+                node.merged += _CIRCLE_COST if circle else len(other.pairs) + other.merged
         self.take(node.merged, node.line)
 
     def take(self, count: int, line: int) -> None:
-        """Take from what there may be in a file."""
-        self.left[0] -= count
-        if self.left[0] < 0:
-            raise _TooMuch(line, f"more than {NODES:,} values in it: not read on from here")
+        """Count nodes; stop where there are too many."""
+        self.left -= count
+        if self.left < 0:
+            raise _NotReadError(line, f"more than {NODES:,} values in it: not read on from here")
 
 
 def _line(mark: Any) -> int:
-    """Return the line of a place, from 0."""
+    """Return the line of a mark, from 0."""
     return int(mark.line) if mark is not None else 0

@@ -1,4 +1,4 @@
-"""The vLLM server inside a command, and what happens to its environment on the way there."""
+"""The vLLM server inside a command, and what the programs before it do to its environment."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def find_server(
     command: Sequence[str], environ: Mapping[str, str], *, strings: bool = True
 ) -> Server | None:
-    """Return the vLLM server that `command` starts, or None where there is none to be seen.
+    """Return the vLLM server that `command` starts, or None if none is seen.
 
-    `command` is an argument list as the kernel gets it; `environ` is its environment. Where
-    nothing on the way changes the environment, the server's is the same object. Without `strings`,
-    none for a shell is looked into: it takes as long as who wrote it likes, within bounds.
+    `command` is an argument list, and `environ` is its environment. If nothing changes the
+    environment, the server has the same object. Without `strings`, shell strings are not followed:
+    following them can take as long as their author likes, within limits.
     """
     return look(command, environ, strings=strings)[0]
 
@@ -36,12 +36,15 @@ def look(
 ) -> Look:
     """Return the server that `command` starts, and what else is known: see `Look`.
 
-    Of a script, the last program that is neither built into the shell nor known to start nothing.
-    Scripts are read through `files`, if there are any. `done` is given how much work it was.
+    Scripts are read through `files`, if there are any. `done` gets the work that this took.
     """
     found = find_by_name(command, environ)
     if found is None:
+        from eplb_launch.command.context import Shared
         from eplb_launch.command.find import find
 
-        found = find(command, environ, files, directory, strings=strings, done=done)
+        shared = Shared(files, directory, strings=strings)
+        found = find(command, environ, shared)
+        if done is not None:
+            done.append(shared.work)
     return found

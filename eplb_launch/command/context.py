@@ -1,4 +1,4 @@
-"""What is known on the way to the server: the environment so far, the programs passed."""
+"""What is known on the way to the server: the environment so far, and the wrappers passed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ if TYPE_CHECKING:
     from eplb_launch.command.wrappers import Row
     from eplb_launch.files import Files
 
-    Said: TypeAlias = tuple[str, str, str]  # the table's column for an option, it, its value
+    Said: TypeAlias = tuple[str, str]  # the column of an option in the table, and its value
 
 DEPTH = 16  # shell strings inside shell strings
-# How much work there may be beyond reading the command once, about in characters: `A=$A$A` doubles
-# with every turn.
+# The work for a command, besides reading it once, in characters: `A=$A$A` doubles in each round.
 ROOM = 1_200_000
-PARSED = 16  # what it takes to read a character of a script
+PARSED = 16  # the work of reading a character of a script
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
 class Environ:
-    """An environment, as changes to the one that it started from."""
+    """An environment: the changes to another environment."""
 
-    __slots__ = ("base", "changes", "handed", "looked_at", "opaque")
+    __slots__ = ("base", "changes", "looked_at", "opaque")
 
     def __init__(
         self,
@@ -38,55 +37,50 @@ class Environ:
         looked_at: set[str] | None = None,
     ) -> None:
         self.base = base
-        self.changes: dict[str, str | None] = {}  # None: taken out
-        self.handed: dict[str, Environ] = {}  # changes that are what another environment has
-        self.opaque = opaque  # what is set besides cannot be seen
-        self.looked_at = looked_at  # names asked for: of the launcher's, or of a shell's commands
+        # By name: the value, None if it is unset, or the environment that the value is taken from.
+        self.changes: dict[str, str | Environ | None] = {}
+        self.opaque = opaque  # further variables may be set, and cannot be seen
+        self.looked_at = looked_at  # the names that a wrapper or a shell has asked for
 
     def get(self, name: str, *, look: bool = True) -> str | None:
-        """Return the value of `name`, which may be UNKNOWN; None if it is not set.
+        """Return the value of `name`, which may be UNKNOWN, or None if it is not set.
 
-        Without `look`, nothing is going to depend on what it is.
+        Without `look`, the name does not count as asked for.
         """
         at: Mapping[str, str] | Environ = self
         while isinstance(at, Environ):
-            if name in at.handed:
-                at = at.handed[name]
+            value = at.changes.get(name)
+            if isinstance(value, Environ):
+                at = value
                 continue
             if look and at.looked_at is not None:
                 at.looked_at.add(name)
             if name in at.changes:
-                return at.changes[name]
+                return value
             if at.opaque:
                 return UNKNOWN
             at = at.base
         return at.get(name)
 
     def put(self, assignment: str, before: Environ) -> None:
-        """Set NAME=VALUE, or the NAME that there is in `before`."""
+        """Set NAME=VALUE, or take the NAME from the environment `before`."""
         name, equals, value = assignment.partition("=")
-        if equals:
-            self.changes[name] = value
-            self.handed.pop(name, None)
-        else:
-            self.changes[name] = before.get(name, look=False)
-            self.handed[name] = before
-
-    def unset(self, name: str) -> None:
-        self.changes[name] = None
-        self.handed.pop(name, None)
+        self.changes[name] = value if equals else before
 
     def hands_on(self, name: str) -> bool:
-        """Whether `name` is still what the launcher sets it to."""
+        """Whether `name` still has the value that the launcher sets."""
         at: Mapping[str, str] | Environ = self
         reached = False
-        while isinstance(at, Environ) and (name not in at.changes or name in at.handed):
+        while isinstance(at, Environ):
             reached = at.looked_at is not None
-            at = at.handed[name] if name in at.changes else at.base
-        return reached and not isinstance(at, Environ)
+            value = at.changes.get(name)
+            if name in at.changes and not isinstance(value, Environ):
+                return False
+            at = value if isinstance(value, Environ) else at.base
+        return reached
 
     def whole(self) -> Mapping[str, str]:
-        """Return all that is known to be set; values may hold UNKNOWN."""
+        """Return all variables that are known to be set. A value may hold UNKNOWN."""
         layers = []
         at: Mapping[str, str] | Environ = self
         while isinstance(at, Environ):
@@ -94,168 +88,170 @@ class Environ:
             at = at.base
         if not any(layers):
             return at
-        values: dict[str, str | None] = dict(at)
+        found: dict[str, str | Environ | None] = dict(at)
         for changes in reversed(layers):
-            values.update(changes)
-        return {name: value for name, value in values.items() if value is not None}
+            found.update(changes)
+        values = (
+            (name, value.get(name, look=False) if isinstance(value, Environ) else value)
+            for name, value in found.items()
+        )
+        return {name: value for name, value in values if value is not None}
+
+
+class Shared:
+    """What all contexts of one command share."""
+
+    def __init__(self, files: Files | None, directory: str | None, *, strings: bool) -> None:
+        """Scripts are read through `files`, if there are any. The command runs in `directory`."""
+        self.files = files
+        self.directory = directory
+        self.strings = strings  # whether shell strings are followed
+        self.room = ROOM  # the work that is left
+        self.work = 0  # the work that was done
+        self.idle = False  # the last program looked at is vLLM that starts no engine
+        self.looked_at: set[str] = set()  # names that something asks for as the launcher sets them
+        self.scripts: Scripts | None = None
 
 
 class Context:
-    """What the programs on the way have changed. A context may go on from another one."""
+    """What is known where a program starts."""
 
-    def __init__(self, environ: Mapping[str, str] | Environ, above: Context | None = None) -> None:
-        """`above`: go on from all that is known there."""
-        self.looked_at: set[str] = above.looked_at if above else set()
-        self.environ = Environ(environ, looked_at=None if above else self.looked_at)
-        self.above = above
-        self.wrappers: list[Wrapper] = []  # those after `above`
-        self.directory: str | None = above.directory if above else None
-        self.elsewhere: str = above.elsewhere if above else ""
-        self.sourced: tuple[str, ...] = above.sourced if above else ()
-        self.complete: bool = above.complete if above else True
-        self.depth: int = above.depth if above else 0
-        # How much work is left, and how much was done.
-        self.room: list[int] = above.room if above else [ROOM, 0]
-        self.strings: bool = above.strings if above else True  # those for a shell are looked into
-        # Whether what was looked at last is vLLM that starts no engine.
-        self.idle: list[bool] = above.idle if above else [False]
-        self.gap: int = above.gap if above else -1  # the last word that more may stand before
-        # Through which files scripts are read, and where the command is started; then those read.
-        self.files: tuple[Files, str | None] | None = above.files if above else None
-        self.reading: list[Scripts] = above.reading if above else []
-        self.level: int = above.level if above else 0  # scripts, one in another
-        self.script: str = above.script if above else ""  # the innermost one
-        self.release: str = above.release if above else ""  # of vLLM, that the command asks for
+    def __init__(self, environ: Mapping[str, str], shared: Shared) -> None:
+        self.shared = shared
+        self.environ = Environ(environ, looked_at=shared.looked_at)
+        self.wrappers: list[Wrapper] = []  # passed so far, the outermost first
+        self.directory: str | None = None  # where a wrapper changes to
+        self.elsewhere = ""  # the wrapper that leaves this host or container
+        self.sourced: tuple[str, ...] = ()  # what shells read first
+        self.complete = True  # False: an expansion that is not known may add arguments
+        self.depth = 0  # shell strings, one in another
+        self.gap = -1  # more words may stand before the word at this index; -1: nowhere
+        self.level = 0  # scripts, one in another
+        self.script = ""  # the innermost script
+        self.release = ""  # the vLLM release that the command asks for
 
     def branch(self) -> Context:
-        """Return a context that goes on from here and leaves this one as it is."""
-        return Context(self.environ, self)
+        """Return a context that starts as a copy of this one."""
+        new = object.__new__(Context)
+        new.__dict__.update(self.__dict__)
+        new.environ = Environ(self.environ)
+        new.wrappers = [*self.wrappers]
+        return new
 
     def spend(self, work: int) -> bool:
-        """Take so much of the room; False if there is none left."""
-        self.room[0] -= work
-        self.room[1] += work
-        return self.room[0] >= 0
+        """Take this much work from the room, and return False if there is not enough."""
+        self.shared.room -= work
+        self.shared.work += work
+        return self.shared.room >= 0
 
     def make_room(self, length: int) -> None:
-        """Add what it takes to read a script of this length."""
-        self.room[0] += PARSED * length
+        """Add the work of reading a script of this length."""
+        self.shared.room += PARSED * length
 
     def enter(self, at: int) -> None:
-        """Go on inside the word at `at`; what may stand before a later word adds arguments."""
+        """Go on inside the word at `at`. Words that may stand before a later one add arguments."""
         self.depth += 1
         self.complete = self.complete and self.gap <= at
         self.gap = -1
 
     def scripts(self) -> Scripts | None:
-        """Return the scripts of this host; None where none is to be read."""
-        if self.files is None or self.elsewhere:
+        """Return the reader of this host's scripts, or None if none may be read."""
+        shared = self.shared
+        if shared.files is None or self.elsewhere:
             return None
-        if not self.reading:
+        if shared.scripts is None:
             from eplb_launch.command.scripts import Scripts
 
-            self.reading.append(Scripts(*self.files))
-        return self.reading[0]
+            shared.scripts = Scripts(shared.files, shared.directory)
+        return shared.scripts
 
-    def passed(self) -> tuple[Wrapper, ...]:
-        """Return all the programs on the way, the outermost first."""
-        contexts = []
-        at: Context | None = self
-        while at is not None:
-            contexts.append(at)
-            at = at.above
-        found: list[Wrapper] = []
-        for context in reversed(contexts):
-            # What a shell does is not in the words of a wrapper: the last one started the shell.
-            if found and not context.wrappers and VARIABLE in context.environ.changes:
-                sets = context.environ.changes[VARIABLE] is not None
-                found[-1] = found[-1].replace(drops=not sets, sets=sets)
-            found += context.wrappers
-        return tuple(found)
+    def set_by_shell(self, changes: Mapping[str, str | None]) -> None:
+        """Change the environment as the shell does that the last wrapper has started."""
+        self.environ.changes.update(changes)
+        if VARIABLE in changes and self.wrappers:
+            sets = changes[VARIABLE] is not None
+            self.wrappers[-1] = self.wrappers[-1].replace(drops=not sets, sets=sets)
 
-    def step_over(
-        self,
-        name: str,
-        words: tuple[str, ...],
-        position: int,
-        said: Sequence[Said] = (),
-        row: Row | None = None,
-    ) -> None:
-        """Pass a program, and note what its row and options say; without a row: nothing."""
-        drops = sets = False
-        if row is not None:
-            drops, sets = _effect(words, said, row, self.environ)
-            self._apply(said, row)
-            if "elsewhere" in row:
-                self.elsewhere = self.elsewhere or name
-        for kind, _, value in said:
-            if kind == "requires":
-                self.require(value)
-        says = row or {}
-        facts = "user" in says, says.get("python", ""), says.get("option", "")
-        self.wrappers.append(Wrapper(name, words, position, drops, sets, *facts))
+    def step_over(self, wrapper: Wrapper, said: Sequence[Said], row: Row) -> None:
+        """Pass a wrapper, and apply what its row and its options say."""
+        drops, sets = _effect(wrapper.words, said, row, self.environ)
+        self._apply(said, row)
+        if "elsewhere" in row:
+            self.elsewhere = self.elsewhere or wrapper.name
+        if "appends" in row:
+            self.complete = False
+        self.wrappers.append(
+            wrapper.replace(
+                drops=drops,
+                sets=sets,
+                user="user" in row,
+                python=row.get("python", ""),
+                option=row.get("option", ""),
+            )
+        )
 
     def _apply(self, said: Sequence[Said], row: Row) -> None:
-        """Change the environment and the directory as a program's options say."""
         before = self.environ
-        kinds = {kind for kind, _, _ in said}
-        if not kinds.isdisjoint(("sets", "passes", "exports")):
-            self.environ = Environ(before)  # which may take names from the one before
-        if "own" in row and "keeps" not in kinds:
+        columns = {column for column, _ in said}
+        if not columns.isdisjoint(("sets", "passes", "exports")):
+            self.environ = Environ(before)  # names are taken from the environment before
+        if "own" in row and "keeps" not in columns:
             self.environ = Environ({}, opaque=True)
-        if "clears" in kinds:
+        if "clears" in columns:
             self.environ = Environ({}, opaque="elsewhere" in row)
-        for kind, _, value in said:
-            if kind in ("exports", "passes"):
+        for column, value in said:
+            if column in ("exports", "passes"):
                 names = value.split(",")
-                if kind == "exports" and "ALL" not in names:
+                if column == "exports" and "ALL" not in names:
                     self.environ = Environ({}, opaque=True)
                 for name in names:
                     if name not in ("ALL", "NONE", "NIL"):
                         self.environ.put(name, before)
-            elif kind in ("sets", "assigns"):
+            elif column in ("sets", "assigns"):
                 self.environ.put(value, before)
-            elif kind == "unsets":
-                self.environ.unset(value)
-            elif kind == "chdir":
+            elif column == "unsets":
+                self.environ.changes[value] = None
+            elif column == "chdir":
                 self.change_directory(value)
-        if "appends" in row:
-            self.complete = False
+            elif column == "requires":
+                self.require(value)
 
     def change_directory(self, directory: str) -> None:
-        """Note that the command runs in `directory`."""
         if self.directory is None or directory.startswith("/"):
             self.directory = directory
         else:
             self.directory = f"{self.directory.rstrip('/')}/{directory}"
 
     def require(self, text: str) -> None:
-        """Note a package that the command is to have."""
+        """Note the release, if the text is a requirement of vLLM."""
         name, version = requirement(text)
-        if name in VLLM[:1] and version:
+        if name == "vllm" and version:
             self.release = version
 
     def server(
         self, words: Sequence[str], positions: Sequence[int], found: tuple[str, int], program: str
     ) -> Server:
-        """Return the server that was found at the end of the way."""
+        """Return the server that this context leads to."""
         entry, start = found
         at = max(start - 1, 0)
         if program.rpartition("/")[2] in VLLM:
             while at and words[at] != program:
                 at -= 1
+        # In `vllm $X` any argument may be in the word that is not known.
+        vague = not entry and start > 1 and UNKNOWN in words[start - 1]
+        vague = vague and words[start - 2].rpartition("/")[2] in VLLM
         return Server(
             entry,
             tuple(words[start:]),
             tuple(positions[start:]),
             self.environ.whole(),
             program,
-            self.passed(),
+            tuple(self.wrappers),
             self.directory,
-            self.complete and self.gap < start and not _unread(words, found),
+            self.complete and self.gap < start and not vague,
             self.elsewhere,
             self.sourced,
-            hands_on=None if VARIABLE in self.looked_at else self.environ.hands_on(VARIABLE),
+            hands_on=None if VARIABLE in self.shared.looked_at else self.environ.hands_on(VARIABLE),
             script=self.script,
             place=positions[at] if positions else 0,
             release=self.release,
@@ -263,7 +259,7 @@ class Context:
 
 
 def requirement(text: str) -> tuple[str, str]:
-    """Return the name of a package, and its version where that is said: `vllm@0.16.0`.
+    """Return the name of a package, and its version if that is given: `vllm@0.16.0`.
 
     PEP 508; docs.astral.sh/uv/guides/tools: NAME@VERSION.
     """
@@ -276,66 +272,55 @@ def requirement(text: str) -> tuple[str, str]:
     return name, version if known and not version.endswith("*") else ""
 
 
-def _unread(words: Sequence[str], found: tuple[str, int]) -> bool:
-    """Whether the sub-command cannot be known, so that any argument may stand in its word."""
-    entry, start = found
-    return (
-        not entry
-        and start > 1
-        and UNKNOWN in words[start - 1]
-        and words[start - 2].rpartition("/")[2] in VLLM
-    )
-
-
 def _effect(
-    own: Sequence[str], said: Sequence[Said], row: Row, environ: Environ
+    words: Sequence[str], said: Sequence[Said], row: Row, environ: Environ
 ) -> tuple[bool, bool]:
-    """Whether a program takes NCCL_MAX_CTAS out on the way, and whether it sets it instead.
+    """Whether a wrapper drops NCCL_MAX_CTAS, and whether it sets it.
 
-    `own` are its words, `environ` is what it gets.
+    `words` are its own words, and `environ` is its environment.
     """
-    kinds = {kind for kind, _, _ in said}
+    columns = {column for column, _ in said}
     names = [
-        (name, sets)
-        for kind, _, value in said
-        if kind in ("sets", "assigns", "passes", "exports", "keeps")
-        for name, sets, _ in (item.partition("=") for item in value.replace(" ", ",").split(","))
+        item.partition("=")[:2]
+        for column, value in said
+        if column in ("sets", "assigns", "passes", "exports", "keeps")
+        for item in value.replace(" ", ",").split(",")
     ]
     named = [
-        sets
-        for name, sets in names
+        equals
+        for name, equals in names
         if name == VARIABLE or (name[-1:] == "*" and VARIABLE.startswith(name[:-1]))
     ]
     drops = (
-        "clears" in kinds
-        or ("own" in row and "keeps" not in kinds)
-        or ("exports" in kinds and ("ALL", "") not in names)
-        or ("unsets", VARIABLE) in [(kind, value) for kind, _, value in said]
+        "clears" in columns
+        or ("own" in row and "keeps" not in columns)
+        or ("exports" in columns and ("ALL", "") not in names)
+        or ("unsets", VARIABLE) in said
         or _resets(said, row, environ)
     )
-    kept = (
+    keeps = (
         bool(named)
-        or ("keeps", "") in [(kind, value) for kind, _, value in said]
-        or any(text in word for text in row.get("unless", "").split() for word in own)
+        or ("keeps", "") in said
+        or any(text in word for text in row.get("unless", "").split() for word in words)
         or any(
             environ.get(name + VARIABLE) not in (None, UNKNOWN)
             for name in row.get("own_names", "").split()
         )
     )
-    return drops and not kept, any(named)
+    return drops and not keeps, any(named)
 
 
 def _resets(said: Sequence[Said], row: Row, environ: Environ) -> bool:
-    """Whether a program leaves most variables out, though that may be set up otherwise."""
-    if "spreads" in row:  # to other hosts
-        hosts = ",".join(value for kind, _, value in said if kind == "hosts").split(",")
+    """Whether a wrapper drops most variables, unless it is configured otherwise."""
+    if "spreads" in row:  # it drops them only on other hosts
+        hosts = ",".join(value for column, value in said if column == "hosts").split(",")
         counts = [environ.get(name) or "" for name in row["nodes"].split()]
         return (
             not _LOCAL.issuperset(host.partition(":")[0] for host in hosts)
-            or any(kind == "spreads" for kind, _, _ in said)
+            or any(column == "spreads" for column, _ in said)
             or next((count for count in counts if count), "1") not in ("1", UNKNOWN)
         )
-    if "default" in row and not any(kind == "exports" for kind, _, _ in said):
+    if "default" in row and not any(column == "exports" for column, _ in said):
         default = environ.get(row["default"]) or "ALL"
         return default.partition(",")[0] not in ("ALL", UNKNOWN)
     return "resets" in row

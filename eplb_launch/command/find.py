@@ -1,8 +1,7 @@
 """Find the vLLM server behind the programs that start it: `numactl`, `env`, `sh -c`, `docker run`.
 
-Three ways, in this order: step over each program that the table in `wrappers` knows to start
-another; look ahead for words that can only be a server; settle for any program that is given
-vLLM's own options. On the way it is noted what each program does to the environment.
+There are three ways, in this order. Step over each program that has a row in `wrappers`. Look ahead
+for words that can only be a server. Take any program that is given vLLM's own options.
 """
 
 from __future__ import annotations
@@ -24,51 +23,38 @@ from eplb_launch.entrypoints import (
     python_target,
     script_entry,
 )
-from eplb_launch.model import UNKNOWN, is_python
+from eplb_launch.model import UNKNOWN, Wrapper, is_python
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eplb_launch.command.context import Said
-    from eplb_launch.files import Files
+    from eplb_launch.command.context import Shared
+    from eplb_launch.command.wrappers import Row
+    from eplb_launch.entrypoints import Look
     from eplb_launch.model import Server
 
-# Whose value is a command for sure, in whatever program; of others it may be a text.
+# In any program, the value of these options is a command. The value of another one may be a text.
 _COMMAND_OPTIONS = frozenset(("--", "-c", "-e", "-x", "--cmd", "--command", "--exec", "--run"))
-_OF_A_PROGRAM = 48  # of the room for a command: nobody has 25,000 programs in one
-_LIKE_POSIX = frozenset("$`()*?[]{}~;&|<>\n")  # what fish and tcsh may not read as sh does
+_PROGRAM = 48  # the work of a program: no real command has 25,000
+_SHELL_SYNTAX = frozenset("$`()*?[]{}~;&|<>\n")  # fish and tcsh may read it differently from sh
 
 
-def find(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    files: Files | None,
-    directory: str | None,
-    *,
-    strings: bool = True,
-    done: list[int] | None = None,
-) -> tuple[Server | None, bool, Sequence[str]]:
-    """As `entrypoints.look`, for a command whose first word is not the server."""
-    words = list(command)
-    context = Context(environ)
-    context.strings = strings
-    context.files = None if files is None else (files, directory)
-    server = search(words, range(len(words)), context)
-    if done is not None:
-        done.append(context.room[1])
-    unread = [*context.reading[0].unread] if context.reading else []
-    if server is None and context.room[0] < 0:
+def find(command: Sequence[str], environ: Mapping[str, str], shared: Shared) -> Look:
+    """Do as `command.look`, for a command whose first word is not the server."""
+    server = search(list(command), range(len(command)), Context(environ, shared))
+    unread = [*shared.scripts.unread] if shared.scripts else []
+    if server is None and shared.room < 0:
         unread.append("a part of the command was too much to follow")
-    return server, server is None and context.idle[0], unread
+    return server, server is None and shared.idle, unread
 
 
 def search(words: Sequence[str], positions: Sequence[int], context: Context) -> Server | None:
     """Return the server that `words` start.
 
-    `positions` says where each of them stands in the command, `context` what is known on arrival.
+    `positions` says where each word stands in the command, `context` what is known before them.
     """
-    context.idle[0] = False
+    context.shared.idle = False
     if context.depth > DEPTH:
         return None
     trail = Trail(words, positions, context.branch())
@@ -82,46 +68,47 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
             return trail.server
     if trail.server is not None or not marked or _is_other(words[first:]):
         return trail.server
-    # An option can stand first: `docker run IMAGE --enable-eplb` leaves the program to the image.
+    # The first word can be an option: `docker run IMAGE --enable-eplb` starts the image's program.
     start = first + (not words[first].startswith("-"))
     return context.server(words, positions, ("", start), "".join(words[first:start]))
 
 
 class Trail:
-    """A walk over programs that start each other."""
+    """The way over programs that start each other, from left to right."""
 
     def __init__(self, words: Sequence[str], positions: Sequence[int], context: Context) -> None:
         self.words = words
         self.positions = positions
         self.context = context
         self.server: Server | None = None
-        self.first = 0  # the program at which the walk ended
-        self.end = 0  # the first word that it has not looked at
+        self.first = 0  # the last program that was looked at
+        self.end = 0  # the next word to look at
 
     def follow(self, index: int) -> bool:
-        """Walk on from the word at `index`; True if it is settled what `server` is."""
+        """Go on from the word at `index`, and return whether `server` is decided."""
         self.end = index
         while self.end < len(self.words):
             self.first = self.end
-            if self.first and not self.context.spend(_OF_A_PROGRAM):
+            if self.first and not self.context.spend(_PROGRAM):
                 self.end = len(self.words)
                 return False
-            settled = self._look(self.first)
-            if settled is not None:
-                return settled
+            decided = self._look(self.first)
+            if decided is not None:
+                return decided
         return False
 
     def look_ahead(self, *, marked: bool) -> bool:
-        """Pass the program at which the walk ended, up to where a server may start; or False."""
+        """Pass the last program, up to the next word that may start a server, if there is one."""
+        shared = self.context.shared
         for index in range(self.end, len(self.words)):
             if self._is_plausible(index, marked=marked):
                 self._pass(self.words[self.first].rpartition("/")[2], self.first, index)
                 return True
-            self.context.idle[0] = self.context.idle[0] or _is_idle(self.words, index)
+            shared.idle = shared.idle or _is_idle(self.words, index)
         return False
 
     def _is_plausible(self, index: int, *, marked: bool) -> bool:
-        """Whether a server may start at `index`, behind a program that is not known."""
+        """Whether a server may start at `index`, after a program that is not known."""
         words = self.words
         name = words[index].rpartition("/")[2]
         before = words[index - 1]
@@ -132,13 +119,17 @@ class Trail:
             found = entry_at(words, index)
             if found is None or found == NO_ENGINE:
                 return False
-            # After an option, and with nothing behind, it is a value: `train.py --name vllm serve`.
+            # After an option and with no more words it is a value: `train.py --name vllm serve`.
             option = before.startswith("-") and before != "--"
             return marked or not option or max(len(words) - 1, self.context.gap) >= found[1]
         return name in WRAPPERS or name in SHELLS or is_python(name)
 
     def _look(self, index: int) -> bool | None:
-        """Look at the program at `index`: settled, not to be settled, or None to walk on."""
+        """Look at the program at `index`.
+
+        Return True if `server` is decided, False if the program is not known to start another one,
+        and None to go on at `end`.
+        """
         words = self.words
         name = words[index].rpartition("/")[2]
         self.end = index + 1
@@ -157,43 +148,45 @@ class Trail:
             return self._look_at_shell(index, name)
         if found is not None:
             return self._found(found, index)
-        # Of `vllm bench sweep`, what its --serve-cmd starts is looked at next, if it has one.
-        self.context.idle[0] = name in VLLM
+        # This is idle: `vllm bench sweep`, unless it has a --serve-cmd.
+        self.context.shared.idle = name in VLLM
         if name not in WRAPPERS:
             return self._look_at_program(index)
         return self._step(name, index, index + 1)
 
     def _look_at_shell(self, index: int, name: str) -> bool:
-        """As _look, for a shell."""
-        words = self.words
-        at, is_file = shell_string(words, index)
+        at, is_file = shell_string(self.words, index)
         if not at:
             return False
         if is_file:
             return self._look_at_script(index, at, name)
         self._pass("sh", index, at + 1)
-        self.context.sourced += _sourced(words[index:at], name, self.context)
-        return self._run(words[at], at, at + 1, name)
+        self.context.sourced += _sourced(self.words[index:at], name, self.context)
+        return self._run(self.words[at], at, at + 1, name)
 
     def _look_at_string(self, index: int) -> bool:
-        """As _look, for a word that may be a whole command: `doas -- wrapper "vllm serve m"`."""
+        """Look at a word that may be a whole command: `doas -- wrapper "vllm serve m"`."""
         self._run(self.words[index], index, index + 1, "sh")
         return self.server is not None and bool(self.server.entry)
 
     def _look_at_program(self, index: int) -> bool | None:
-        """As _look, for a program that nobody knows: it may be a script of a shell."""
+        """Look at a program without a row: it may be a shell script."""
         scripts = self.context.scripts()
         words = scripts.interpreter(self.words[index], self.context) if scripts else ()
         if not words:
             return False
-        self.words = [*self.words[:index], *words, *self.words[index + 1 :]]
-        places = [self.positions[index]] * len(words)
-        self.positions = [*self.positions[:index], *places, *self.positions[index + 1 :]]
+        self._insert(words, index, index + 1)
         self.end = index
         return None
 
+    def _insert(self, words: Sequence[str], at: int, end: int) -> None:
+        """Put words in the place of those from `at` to `end`."""
+        place = self.positions[min(at, end - 1)]
+        self.words = [*self.words[:at], *words, *self.words[end:]]
+        self.positions = [*self.positions[:at], *[place] * len(words), *self.positions[end:]]
+
     def _look_at_script(self, index: int, at: int, shell: str) -> bool:
-        """As _look, for a shell with a script, which is the word at `at`."""
+        """Look at a shell whose script is the file at `at`."""
         context = self.context
         self.first, self.end = at, at + 1
         scripts = context.scripts()
@@ -210,19 +203,18 @@ class Trail:
         place = Place(self.positions[at], 0, len(text), exact=True)
         self.positions = [*self.positions[:at], place, *self.positions[at + 1 :]]
         self._run(text, at, at, shell)
-        # Else a server may be among the words of the script.
+        # If there is none in the script, a server may be among its arguments.
         self.context = context
         return self.server is not None and bool(self.server.entry)
 
     def _look_at_python(self, index: int) -> bool | None:
-        """As _look, for a Python interpreter."""
         words = self.words
         module, start = python_target(words, index)
         found = None
         if module:
             self.end = start
             found = module_entry(words, module, start)
-            self.context.idle[0] = module in SWEEPS
+            self.context.shared.idle = module in SWEEPS
             if found is None and f"-m {module}" in WRAPPERS:
                 return self._step(f"-m {module}", index, start)
         elif UNKNOWN not in words[index]:
@@ -234,107 +226,107 @@ class Trail:
         """Step over the program at `index`, whose own words go on at `start`."""
         step = Step(self, start)
         row = step.over(path)
-        if row is None or step.settled:
+        if row is None or step.ends:
             return row is not None
         own = tuple(self.words[index : step.own_end])
-        name = path.removeprefix("-m ")
-        self.context.step_over(name, own, self.positions[index], step.said, row)
+        wrapper = Wrapper(path.removeprefix("-m "), own, self.positions[index])
+        self.context.step_over(wrapper, step.said, row)
         self.end = end = step.end
         words = self.words
-        if step.program is not None:
-            # The command starts in an option: `docker run --entrypoint vllm IMAGE serve`.
-            self.context.enter(step.at)
-            started = [step.program, *words[end:]]
-            places = [self.positions[step.at], *self.positions[end:]]
-            self.server = search(started, places, self.context)
-            return True
-        if step.string is not None:
-            if "foreign" in row and not _LIKE_POSIX.isdisjoint(step.string):
-                self.context.complete = False
-            self._run(step.string, step.at, end, "sh")
-            self._sweep(step.said, step.at)
-            return True
-        if end < len(words) and "appends" in row:
-            if not self.context.spend(len(words)):  # one in another, and all words copied for each
+        if step.program is not None or step.string is not None:
+            return self._start_option(step, row)
+        if "appends" in row:
+            if not self.context.spend(len(words)):  # every such wrapper copies all words
                 return True
-            # What stands for each item, and after ":::" the items.
+            # `{}` stands for an item. The items may follow after ":::".
             stop = words.index(":::", end) if ":::" in words[end:] else len(words)
-            behind = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
-            self.words, self.positions = [*words[:end], *behind], self.positions[:stop]
-            words = self.words
-        if end < len(words) and "joins" in row:
+            command = [word.replace("{}", UNKNOWN) for word in words[end:stop]]
+            self.words = words = [*words[:end], *command]
+            self.positions = self.positions[:stop]
+        if end == len(words):
+            return None
+        if "joins" in row:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
-        if end < len(words) and "package" in row:
+        if "package" in row:
             name, _ = requirement(words[end])
             self.context.require(words[end])
             self.words = words = [*words[:end], name, *words[end + 1 :]]
         found = None
-        if end < len(words) and step.module:
+        if step.module:
             found = module_entry(words, words[end], end + 1)
-        elif end < len(words) and "module" in row:
+        elif "module" in row:
             index = end
             found = script_entry(words, index)
         return None if found is None else self._found(found, index)
 
-    def _sweep(self, said: Sequence[Said], at: int) -> None:
-        """Note what files of parameters change of the server."""
-        for kind, _, path in said:
-            if kind == "params" and self.server is not None:
+    def _start_option(self, step: Step, row: Row) -> bool:
+        """Look at a command that starts in an option."""
+        if step.program is not None:  # `docker run --entrypoint vllm IMAGE serve`
+            self.context.enter(step.at)
+            words = [step.program, *self.words[step.end :]]
+            positions = [self.positions[step.at], *self.positions[step.end :]]
+            self.server = search(words, positions, self.context)
+            return True
+        text = step.string or ""
+        if "foreign" in row and not _SHELL_SYNTAX.isdisjoint(text):
+            self.context.complete = False
+        self._run(text, step.at, step.end, "sh")
+        for column, path in step.said:  # the files of parameters of `vllm bench sweep`
+            if column == "params" and self.server is not None:
                 from eplb_launch.command.sweep import swept
 
                 scripts = self.context.scripts()
-                text = scripts.text(path, self.context) if scripts else None
-                self.server = swept(self.server, text, self.positions[at])
+                parameters = scripts.text(path, self.context) if scripts else None
+                self.server = swept(self.server, parameters, self.positions[step.at])
+        return True
 
     def _found(self, found: tuple[str, int], index: int) -> bool:
-        """Settle for an entry point whose program is at `index`."""
-        self.context.idle[0] = found == NO_ENGINE
+        """Decide for an entry point, whose program is at `index`."""
+        self.context.shared.idle = found == NO_ENGINE
         if found[1]:
             self.server = self.context.server(self.words, self.positions, found, self.words[index])
         return True
 
     def _pass(self, name: str, index: int, end: int) -> None:
-        """Note a program that leaves the environment as it is."""
+        """Pass a program that leaves the environment as it is."""
         self.end = end
-        self.context.step_over(name, tuple(self.words[index:end]), self.positions[index])
+        wrapper = Wrapper(name, tuple(self.words[index:end]), self.positions[index])
+        self.context.wrappers.append(wrapper)
 
     def _run(self, text: str, at: int, rest: int, shell: str) -> bool:
-        """Look into a command string, which stands at `at`; its `$0` and so on follow at `rest`."""
+        """Follow a shell string, the word at `at`. Its `$0`, `$1` and so on start at `rest`."""
         from eplb_launch.command.shell.script import run
 
         context = self.context.branch()
         context.enter(at)
-        if not context.strings:
+        if not context.shared.strings:
             return True
         if context.depth > 1:
-            context.spend(64 + 2 * len(text))  # where that is too much, `run` says so
+            context.spend(64 + 2 * len(text))  # `run` looks whether that is too much
         parameters = list(zip(self.words[rest:], self.positions[rest:], strict=True))
         self.server = run(text, self.positions[at], shell, parameters, context, search=search)
         return True
 
     def split(self, text: str, at: int) -> None:
-        """Have the words of a text follow the word at `at`, which it comes from: `env -S`."""
+        """Insert the words of a text after the word at `at`, which has the text: `env -S`."""
         from eplb_launch.command.shell.lexer import split
 
         self.context.enter(at)
-        inside = split(text)
-        self.words = [*self.words[: at + 1], *inside, *self.words[at + 1 :]]
-        place = [self.positions[at]] * len(inside)
-        self.positions = [*self.positions[: at + 1], *place, *self.positions[at + 1 :]]
+        self._insert(split(text), at + 1, at + 1)
 
 
 def _is_idle(words: Sequence[str], index: int) -> bool:
-    """Whether vLLM without an engine may start at `index`, behind a program that is not known."""
+    """Whether the words at `index` are vLLM that starts no engine."""
     return words[index].rpartition("/")[2] in VLLM and "".join(words[index + 1 : index + 2]) in IDLE
 
 
 def _is_command(word: str) -> bool:
-    """Whether a word may be a whole command, for a program that has it executed."""
+    """Whether a word may be a whole command."""
     return " " in word.strip() and any(hint in word for hint in HINTS)
 
 
 def _is_mark(word: str) -> bool:
-    """Whether a word is one of the options that only vLLM has."""
+    """Whether a word is an option that only vLLM has."""
     return word.startswith("-") and _name(word) in MARKS
 
 
@@ -343,9 +335,9 @@ def _name(option: str) -> str:
 
 
 def _is_other(words: Sequence[str]) -> bool:
-    """Whether a program that is not known is another one: a proxy with --data-parallel-size.
+    """Whether a program with an option of vLLM is not vLLM: a proxy with --data-parallel-size.
 
-    It has an option that no vLLM has, and none of EPLB's.
+    It has an option that vLLM does not have, and none of EPLB's.
     """
     names = [_name(word) for word in words if word.startswith("--") and UNKNOWN not in word]
     if any(name in OF_EPLB for name in names):
@@ -357,7 +349,7 @@ def _is_other(words: Sequence[str]) -> bool:
 
 
 def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, ...]:
-    """Return the files that a shell with such options reads before its command string."""
+    """Return the files that a shell reads first. Its options are in `words`."""
     short = [word for word in words[1:] if word.startswith("-") and not word.startswith("--")]
     if "--login" in words or any("l" in word for word in short):
         return ("/etc/profile", "~/.profile")
@@ -366,9 +358,9 @@ def _sourced(words: Sequence[str], shell: str, context: Context) -> tuple[str, .
 
 
 def shell_string(words: Sequence[str], index: int) -> tuple[int, bool]:
-    """Return where the script of the shell at `index` stands, and whether it is a file.
+    """Return the index of the script of the shell at `index`, and whether that is a file.
 
-    0 if it is given none, and reads its input.
+    The index is 0 if the shell has no script and reads its input.
     """
     i = index + 1
     string = stdin = False

@@ -1,6 +1,6 @@
-"""The Python environment that a runner such as `uv run` or `conda run` starts a command in.
+"""The Python environment in which `uv run`, `conda run` and the like start a command.
 
-It is not the one on our PATH. Imported only for a command with such a prefix.
+It is not the environment on PATH. This is imported only for a command with wrappers.
 """
 
 from __future__ import annotations
@@ -19,39 +19,37 @@ if TYPE_CHECKING:
 
 
 class NotKnownError(LookupError):
-    """Which environment a runner starts its command in; the message is the runner's name."""
+    """The environment of a runner is not known. The message is the runner's name."""
 
 
 def path_of(server: Server, files: Files = DISK) -> str:
-    """Return the PATH on which the server's program is found; NotKnownError where it is not known.
+    """Return the PATH on which the server's program is found. Raises NotKnownError.
 
-    Where there is no runner among its prefixes, that is the PATH of its environment.
+    The innermost runner among the wrappers decides. Without one it is the PATH of the server.
     """
     path = server.environ.get("PATH", "")
-    for wrapper in reversed(server.wrappers):
-        if wrapper.python == "knows":
-            raise NotKnownError(wrapper.name)
-        if wrapper.python == "project":
-            folder = _project_environment(wrapper.words, server.environ, server.directory, files)
-            return f"{folder}/bin:{path}" if folder else path
-        if wrapper.python == "prefix":
-            folder = _option(wrapper.words, ("-p", "--prefix"))
-            if not folder:
-                raise NotKnownError(wrapper.name)
-            return f"{folder}/bin:{path}"
-    return path
+    runner = next((wrapper for wrapper in reversed(server.wrappers) if wrapper.python), None)
+    if runner is None:
+        return path
+    if runner.python == "project":
+        folder = _project_environment(runner.words, server.environ, server.directory, files)
+        return f"{folder}/bin:{path}" if folder else path
+    folder = _option(runner.words, "-p", "--prefix") if runner.python == "prefix" else ""
+    if not folder:
+        raise NotKnownError(runner.name)
+    return f"{folder}/bin:{path}"
 
 
 def _project_environment(
     words: tuple[str, ...], environ: Mapping[str, str], directory: str | None, files: Files
 ) -> str:
-    """Return uv's environment of the project (docs.astral.sh/uv/concepts/projects/config)."""
-    start = os.path.join(directory or "", _option(words, ("--project",)))
+    """Return the environment of uv's project (docs.astral.sh/uv/concepts/projects/config)."""
+    start = os.path.join(directory or "", _option(words, "--project"))
     for folder in _upwards(start):
         if files.is_file(f"{folder}/pyproject.toml"):
             name = environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
             return os.path.join(folder, name)
-    # Without a project uv takes what is active, else a .venv nearby.
+    # Without a project uv takes the active environment, else a .venv in a folder above.
     active = environ.get("VIRTUAL_ENV")
     if active and UNKNOWN not in active:
         return active
@@ -62,6 +60,7 @@ def _project_environment(
 
 
 def _upwards(start: str) -> Iterator[str]:
+    """Yield a folder and the folders above it."""
     try:
         folder = os.path.abspath(start)
     except OSError:  # the directory was deleted
@@ -73,8 +72,8 @@ def _upwards(start: str) -> Iterator[str]:
         folder = os.path.dirname(folder)
 
 
-def _option(words: tuple[str, ...], names: tuple[str, ...]) -> str:
-    """Return the value of an option in the words of a prefix, or ""."""
+def _option(words: tuple[str, ...], *names: str) -> str:
+    """Return the value of an option in the words of a wrapper, or ""."""
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name in names:

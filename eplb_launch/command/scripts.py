@@ -1,7 +1,7 @@
-"""Shell scripts among the programs of a command: found as the kernel or a shell would, and read.
+"""Shell scripts among the programs of a command: they are found as the kernel or a shell does.
 
-All reading goes through the `Files` of the plan, and only of regular files: to open a pipe or a
-device can already do something. What is not read, though a server may be in it, is named.
+They are read through the `Files` of the plan, and only if they are regular files: just opening a
+pipe or a device can have an effect. A script that is not read is named in a warning.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from eplb_launch.command.context import Context
     from eplb_launch.files import Files
 
-MOST = 256 * 1024  # bytes of one script, and of all that are read for one plan
-LEVELS = 3  # scripts that start or source each other
-LOOKED_UP = 2_000  # paths to look at for one plan
-NAMED = 4  # scripts that were not read
-_HEAD = 256  # bytes, of which the kernel reads "#!": BINPRM_BUF_SIZE in linux/binfmts.h
+MAX_BYTES = 256 * 1024  # of all the scripts of one plan
+MAX_LEVELS = 3  # scripts that start or source each other
+MAX_LOOKUPS = 2_000  # paths that are looked at for one plan
+MAX_NAMED = 4  # scripts that a warning names
+_HEAD = 256  # bytes in which the kernel looks for "#!": BINPRM_BUF_SIZE in linux/binfmts.h
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG)
 
 
@@ -31,23 +31,23 @@ class Scripts:
     """The scripts of one plan."""
 
     def __init__(self, files: Files, directory: str | None) -> None:
-        """Read through `files`; the command runs in `directory`, or here."""
+        """Scripts are read through `files`. The command runs in `directory` (None: here)."""
         self.files = files
         self.directory = directory or ""
-        self.unread: list[str] = []  # each with why not
-        self.left = MOST
-        self.lookups = LOOKED_UP
-        self.programs: dict[tuple[str, str, str], tuple[str, ...]] = {}  # what they are
+        self.unread: list[str] = []  # scripts that were not read, with the reason
+        self.bytes_left = MAX_BYTES
+        self.lookups_left = MAX_LOOKUPS
+        self.programs: dict[tuple[str, str, str], tuple[str, ...]] = {}  # results of `started`
 
     def interpreter(self, program: str, context: Context) -> tuple[str, ...]:
-        """Return what the kernel makes of a program that is a script of a shell: several words.
+        """Return the words that the kernel starts for a shell script: `/bin/sh SCRIPT`.
 
-        Where it is none, or there is none, no words.
+        Return no words if the program is no shell script, or is not found.
         """
         return self.started(program, context.directory, context.environ.get("PATH"))
 
     def started(self, program: str, directory: str | None, path: str | None) -> tuple[str, ...]:
-        """As interpreter, in a directory and with a PATH."""
+        """Do as interpreter, in a directory and with a PATH."""
         folder = os.path.join(self.directory, directory or "")
         path = "" if "/" in program else DEFAULT_PATH if path is None else path
         key = program, folder, path
@@ -60,17 +60,17 @@ class Scripts:
         try:
             head = self.files.read(inside, _HEAD)
         except OSError:
-            return ()  # no shell can read it either
+            return ()  # a shell cannot read it either
         first, _, rest = os.fsdecode(head.partition(b"\n")[0])[2:].strip().partition(" ")
         if not head.startswith(b"#!"):
-            first, rest = "/bin/sh", ""  # what execvp(3) and the shells do with a text
+            first, rest = "/bin/sh", ""  # execvp(3) and shells start a text file so
             if not head or b"\0" in head:
                 return ()
         names = [word.rpartition("/")[2] for word in f"{first} {rest}".split()]
         return (first, *filter(None, (rest.strip(),)), path) if SHELLS & set(names) else ()
 
     def text(self, name: str, context: Context, *, sourced: bool = False) -> str | None:
-        """Return the text of a file that a shell is to read; None where it is not read."""
+        """Return the text of a file that a shell reads, or None if it is not read here."""
         folder = os.path.join(self.directory, context.directory or "")
         if not name or UNKNOWN in name + folder:
             return None
@@ -87,41 +87,34 @@ class Scripts:
                     context.make_room(len(content))
                     return None if b"\0" in content else os.fsdecode(content)
         except OSError as error:
-            if len(self.unread) < NAMED:
+            if len(self.unread) < MAX_NAMED:
                 self.unread.append(f"{name} was not read ({error.strerror})")
         return None
 
     def _read(self, path: str, context: Context) -> bytes | None:
-        """Return what there is at a path; None for nothing. What is not read is an OSError."""
-        status = self._stat(path)
-        if status is None:
-            return None
-        if not is_regular(status.st_mode):
-            raise NotRegularError(path)
-        if context.level >= LEVELS:
-            raise OSError(errno.ELOOP, f"more than {LEVELS} scripts, one in another")
-        size = status.st_size
-        if size <= self.left and (size or not self.files.all_there):
-            content = self.files.read(path, self.left + 1)
-            size = max(size, len(content))
-        else:
-            content = b""
-        if size > self.left:
-            together = "" if size > MOST else "with others "
-            raise OSError(errno.EFBIG, f"{together}larger than {MOST // 1024} KiB")
-        self.left -= size
-        return content
-
-    def _stat(self, path: str) -> os.stat_result | None:
+        """Return the content of a file, or None if there is none. OSError if it is not read."""
         try:
-            return self.files.stat(path)
+            status = self.files.stat(path)
         except OSError as error:
             if error.errno in _MISSING:
                 return None
             raise
+        if not is_regular(status.st_mode):
+            raise NotRegularError(path)
+        if context.level >= MAX_LEVELS:
+            raise OSError(errno.ELOOP, f"more than {MAX_LEVELS} scripts, one in another")
+        size, content = status.st_size, b""
+        if size <= self.bytes_left and (size or not self.files.all_there):
+            content = self.files.read(path, self.bytes_left + 1)
+            size = max(size, len(content))
+        if size > self.bytes_left:
+            together = "" if size > MAX_BYTES else "with others "
+            raise OSError(errno.EFBIG, f"{together}larger than {MAX_BYTES // 1024} KiB")
+        self.bytes_left -= size
+        return content
 
     def _program(self, name: str, folder: str, places: list[str]) -> str:
-        """Return where a program is; "" for none."""
+        """Return the path of a program, or "" if it is not found."""
         runs = self.files.runs if self.files.all_there else self.files.is_file
         for at in places if self._look(len(places)) else ():
             path = os.path.join(at, name)
@@ -132,8 +125,8 @@ class Scripts:
         return ""
 
     def _look(self, places: int) -> bool:
-        """Whether there is room to look into so many places."""
-        if 0 <= self.lookups < places:
+        """Whether this many places may still be looked at."""
+        if 0 <= self.lookups_left < places:
             self.unread.append("more programs than are looked for")
-        self.lookups -= places
-        return self.lookups >= 0
+        self.lookups_left -= places
+        return self.lookups_left >= 0

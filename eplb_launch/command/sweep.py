@@ -1,4 +1,4 @@
-"""`vllm bench sweep`: the same server again and again, with other options from a file."""
+"""`vllm bench sweep` starts one server several times, with further options from a file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def swept(server: Server, text: str | None, position: int) -> Server:
-    """Return a server with what a file of parameters may add to it or change, as options.
+    """Return the server with the options that a parameter file may add or change.
 
-    `text` is None where the file is not read. vllm/benchmarks/sweep/param_sweep.py of 0.11.1 to
-    0.33: a list of objects, or an object of them; an option that is there is replaced.
+    `text` is None if the file is not read. The file has a list of objects, or an object of objects;
+    each replaces options of the command (vllm/benchmarks/sweep/param_sweep.py of 0.11.1 to 0.33).
     """
     words = None if text is None else _words(text)
     if words is None:
@@ -40,10 +40,10 @@ def _words(text: str) -> Sequence[str] | None:
 
 
 def _of(record: dict[str, object]) -> Iterator[str]:
-    """Yield the options of one run that are read, each as one word; their values are not known."""
+    """Yield the options of one run that are read. Their values count as not known."""
     for key, value in record.items():
         name, dot, rest = key.partition(".")
         option = f"--{name.replace('_', '-')}"
         if option not in OPTIONS or value is False:
-            continue  # what others set is worse, or what the command says itself
+            continue  # a switch that is off in one run may be on in another run
         yield option if value is True and not dot else f"{option}{dot}{rest}={UNKNOWN}"

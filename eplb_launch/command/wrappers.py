@@ -1,7 +1,7 @@
-"""Programs that start another program: what stands between their name and the command.
+"""Wrappers, programs that start another program: which options stand before the command.
 
-The table is data, a row for each program or sub-command, from the manual that is named above it.
-`find` looks ahead where a row is wrong.
+Each program or sub-command has a row, from the manual that is named above it. If a row is wrong,
+`find` looks ahead for the server.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = dict[str, str]  # by column
 
-# Shells that take a command as a string. POSIX sh(1); bash(1), dash(1), zsh(1), ksh(1).
+# Shells. POSIX sh(1); bash(1), dash(1), zsh(1), ksh(1).
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "rbash"))
 
-# Programs whose arguments are no command, though they may look like one.
+# Programs whose arguments may look like a command, but are none.
 _READERS = """
     [ alias apt apt-cache apt-get awk basename cat code cp curl cut declare diff dirname dnf dpkg
     du echo ed egrep emacs export fgrep file find gawk gh git grep hash head help hf
@@ -30,65 +30,65 @@ _READERS = """
 """
 READERS = frozenset(_READERS.split())
 
-# The columns whose options have a value: `-n 5`, `-n5`, `--adjustment 5`, `--adjustment=5`.
+# Options with a value: `-n 5`, `-n5`, `--adjustment 5`, `--adjustment=5`.
 VALUED = {
-    "values": "of no interest here",
+    "values": "a value that is not needed here",
     "sets": "NAME=VALUE (or NAME) for the environment",
-    "exports": "what the command gets: ALL or NONE, NAME, NAME=VALUE, with commas between them",
-    "passes": "the NAMEs that the command gets, with commas between them",
-    "unsets": "a NAME to take out of the environment",
+    "exports": "the variables of the command: ALL, NONE, NAME or NAME=VALUE, separated by commas",
+    "passes": "variables that the command gets: NAMEs, separated by commas",
+    "unsets": "a NAME to remove from the environment",
     "chdir": "the working directory of the command",
-    "string": "a command for a shell",
+    "string": "the command, as a shell string",
     "splits": "text that is split into words",
-    "program": "the program, whose arguments the command is",
-    "replaces": "what stands for the operands: `runuser -u USER CMD`",
+    "program": "the program; the command is its arguments",
+    "replaces": "a value that replaces the operands: `runuser -u USER CMD`",
     "requires": "a requirement: `vllm==0.16.0`",
     "params": "a file with options for the server",
-    "spreads": "other hosts to start the command on, without our environment",
-    "hosts": "such hosts, as a list that may hold this one",
+    "spreads": "other hosts that run the command, without this environment",
+    "hosts": "a list of such hosts, which may include this host",
 }
-# Those whose options have two values.
-PAIRS = {"pairs": "of no interest here", "assigns": "NAME and VALUE for the environment"}
-# Those whose options have no value.
+# Options with two values.
+PAIRS = {"pairs": "values that are not needed here", "assigns": "NAME and VALUE to set"}
+# Options without a value.
 BARE = {
-    "flags": "no value; if a row has this column, other options have one, if the next word can be",
-    "clears": "the environment is emptied",
-    "keeps": "the environment is handed on all the same: all of it, or by name (--keep=NAME)",
-    "module": "a Python module stands behind it, not a program",
+    "flags": "no value. In a row with this column, an option that is not listed may have a value",
+    "clears": "the environment is cleared",
+    "keeps": "the environment is handed on: all of it, or one name (--keep=NAME)",
+    "module": "the command is a Python module, not a program",
     "refuses": "no command is started",
 }
-# The others.
+# Other columns.
 FACTS = {
-    "operands": "how many words that are no options stand before the command",
+    "operands": "the number of operands before the command",
     "mixed": "options may follow the operands",
     "words": "`-np` is one option, not `-n p`",
-    "assignments": "NAME=VALUE before the command go into its environment",
-    "needs": "the options without which the words are no command",
-    "stops": "the first words with which no command is started",
-    "own": "the command gets an environment that is not ours",
-    "resets": "most of our environment is left out, if it is not set up otherwise",
-    "nodes": "the variables that tell how many hosts there are",
-    "default": "the variable that stands for `exports` where there is no such option",
-    "unless": "what, in a word of its own, may make it hand ours on",
-    "own_names": "what stands before NAME in variables that the command gets as NAME",
+    "assignments": "NAME=VALUE may stand before the command",
+    "needs": "no command is started without one of these options",
+    "stops": "no command is started if one of these words follows",
+    "own": "the command gets another environment, not this one",
+    "resets": "most variables are dropped, unless the wrapper is configured otherwise",
+    "nodes": "the variables that hold the number of hosts",
+    "default": "the variable that is read if there is no option of `exports`",
+    "unless": "a text in its words that may make it hand the environment on",
+    "own_names": "a prefix: the command gets the variable PREFIXNAME as NAME",
     "option": "the option that makes it hand {name} on, or sets it to {value}",
     "user": "the command runs as another user",
-    "python": "its Python environment: of the `project`, by `prefix`, or nobody `knows`",
-    "image": "its last operand is the image of a container",
-    "foreign": "its shell expands otherwise than POSIX has it",
+    "python": "its Python environment: the `project`'s, the one at `prefix`, or `unknown`",
+    "image": "its last operand is a container image",
+    "foreign": "its shell does not follow POSIX",
     "package": "the first word of the command may be a requirement: `vllm@0.16.0`",
-    "joins": "the words of the command are joined and given to a shell",
-    "appends": "words that cannot be known are added to the command",
+    "joins": "the words of the command are joined to a shell string",
+    "appends": "words that are not known are added to the command",
     "elsewhere": "the command runs on another host or in another container",
 }
 
-# NAMES: COLUMN OPTIONS; COLUMN OPTIONS. Modules that `python -m` runs have -m before their name.
+# NAMES: COLUMN OPTIONS; COLUMN OPTIONS. A module that `python -m` runs has -m before its name.
 _TABLE = """
-# No option of theirs has a value. nohup(1), setsid(1), valgrind(1), catchsegv(1); of shells and
+# These have no option with a value. nohup(1), setsid(1), valgrind(1), catchsegv(1); of shells and
 # containers: skarnet.org/software/s6, openSUSE/catatonit, busybox, toybox; ddtrace.readthedocs.io
 builtin|noglob|!|nohup|setsid|with-contenv|catatonit|busybox|toybox|valgrind|catchsegv|ddtrace-run:
 
-# coreutils 9.4, section 1; those that are built into the shell: POSIX, bash(1)
+# coreutils 9.4, section 1; shell builtins: POSIX, bash(1)
 env: values -a --argv0; unsets -u --unset; chdir -C --chdir; splits -S --split-string;
     clears -i - --ignore-environment; assignments
 exec: values -a; clears -c
@@ -181,15 +181,15 @@ perf record|stat|trace: flags -a --all-cpus -A -B -d -g -i -N -q --quiet -R -s -
 uv: python project; values --allow-insecure-host --cache-dir --color --config-file --project;
     chdir --directory
 uv run: {UV}; requires -w --with; module -m --module
-uvx, uv x, uv tool run: {UV}; requires --from -w --with; python knows; package
-pipx: python knows
+uvx, uv x, uv tool run: {UV}; requires --from -w --with; python unknown; package
+pipx: python unknown
 pipx run: values --backend -i --index-url --pip-args --python; requires --spec --with; package
-poetry|pipenv|rye: python knows
+poetry|pipenv|rye: python unknown
 poetry|pipenv|rye|hatch run:
-pdm: python knows
+pdm: python unknown
 pdm run: values -p --project
-hatch: python knows; values -e --env -p --project
-pixi: python knows
+hatch: python unknown; values -e --env -p --project
+pixi: python unknown
 pixi run: values --manifest-path -e --environment --color
 pixi exec: values -s --spec -c --channel -p --platform
 conda|mamba|micromamba: python prefix; values -r --root-prefix --rc-file
@@ -221,8 +221,8 @@ coverage run, -m coverage run: module -m --module;
 -m memray run: values -o --output; module -m
 
 # Launchers of many processes: docs.pytorch.org, torchrun; huggingface.co/docs/accelerate; mpirun(1)
-# of Open MPI 4 and 5, which hands on to other hosts only what -x names, mpiexec.hydra(1) of MPICH,
-# which has -genv; docs.ray.io, ray job submit
+# of Open MPI 4 and 5, which hands only the variables of -x on to other hosts; mpiexec.hydra(1) of
+# MPICH, which has -genv; docs.ray.io, ray job submit
 torchrun, -m torch.distributed.run|torch.distributed.launch: flags --standalone --run-path
     --use-env; module -m --module
 accelerate launch, -m accelerate.commands.launch: flags --multi-gpu --cpu --tpu --quiet -q --debug
@@ -242,8 +242,8 @@ srun: {SLURM}; default SLURM_EXPORT_ENV
 salloc: {SLURM}
 sbatch: {SLURM}; string --wrap; needs --wrap
 
-# Containers and other hosts: docker(1), podman(1), nerdctl; docs.docker.com/reference/cli; what
-# --env-file has is not looked at
+# Containers and other hosts: docker(1), podman(1), nerdctl; docs.docker.com/reference/cli. Files of
+# --env-file are not read
 docker|podman|nerdctl: image; option -e {name}; values --config -c --context -H --host -l
     --log-level --tlscacert --tlscert --tlskey --connection --identity --root --runroot
     --storage-driver --url -n --namespace -a --address --snapshotter
@@ -272,7 +272,7 @@ enroot start: values -c --conf -m --mount; sets -e --env; operands 1; own; elsew
 ssh: values -B -b -c -D -E -e -F -I -i -J -L -l -m -O -o -P -p -Q -R -S -W -w; operands 1; mixed;
     joins; own; unless SendEnv SetEnv; elsewhere
 
-# Terminals: tmux(1), whose server has an environment of its own; screen(1); watch(1)
+# Terminals: tmux(1), whose server has its own environment; screen(1); watch(1)
 tmux: option -e {name}={value}; values -c -f -L -S -T
 tmux new-session|new|new-window|neww|split-window: values -F -f -n -s -t -x -y; sets -e; chdir -c;
     joins; own
@@ -320,7 +320,7 @@ _SHARED = {
 
 
 def _paths(names: str) -> list[str]:
-    """Return what the names of a row stand for: "a|b run" for "a run" and "b run"."""
+    """Return all names of a row: "a|b run" stands for "a run" and "b run"."""
     if "|" not in names:
         return names.split(", ")
     found = []
@@ -342,14 +342,14 @@ def _read(table: str) -> dict[str, str]:
     return rows
 
 
-# By program and sub-commands, "docker container run": its columns as they are in the table.
+# By program and sub-commands ("docker container run"): the columns, as text.
 WRAPPERS = _read(_TABLE)
 WRAPPERS.update((f"-m {module}", "{SWEEP}") for module in SWEEPS)
 # This launcher. Its sub-commands start nothing.
 _OPTIONS = " ".join(name for name, (takes, _) in OPTIONS.items() if takes)
 _LAUNCHER = f"values {_OPTIONS}; stops {' '.join(SUB_COMMANDS)}"
 WRAPPERS |= {NAMES[0]: _LAUNCHER, f"-m {NAMES[1]}": _LAUNCHER}
-# Those that have sub-commands, of which one has to follow.
+# Programs with sub-commands, one of which has to follow.
 GROUPS = {path.rpartition(" ")[0] for path in WRAPPERS if " " in path} - {"-m"}
 GROUPS |= {path.rpartition(" ")[0] for path in GROUPS if " " in path}
 WRAPPERS |= dict.fromkeys(GROUPS - WRAPPERS.keys(), "")
@@ -357,7 +357,7 @@ _rows: dict[str, Row] = {}
 
 
 def row_of(path: str) -> Row:
-    """Return the row of a program, with its sub-commands; an empty one where there is none."""
+    """Return the row of a program or sub-command, or an empty one if it has none."""
     if path not in _rows:
         text = WRAPPERS.get(path, "")
         for name, shared in _SHARED.items():

@@ -56,7 +56,7 @@ class Row(Record):
     remedies: tuple[str, ...]  # options that make room beside the calls that leave none
 
 
-def _counts(plan: Plan) -> bool:
+def _is_deepep(plan: Plan) -> bool:
     """Whether the kernels that need SMs beside NCCL are DeepEP's."""
     return plan.decisive is not None and plan.decisive.rule.name == RULE
 
@@ -80,64 +80,62 @@ def fit(plan: Plan, files: Files = DISK) -> tuple[int, tuple[PlanWarning, ...]]:
 
     It is vLLM's 8, with a warning, if the cap that fits is not known.
     """
-    if not _counts(plan):
-        return CAP, (_nothing_known(_MEGA_MOE.message, "give a number"),)
+    no_value = f"--max-ctas fit finds no value, so {VARIABLE} is {CAP}: "
+    if not _is_deepep(plan):
+        return _warned(CAP, no_value + _MEGA_MOE.message, "give a number")
     found = _gpus(plan, files)
     if not found.gpus:
-        why = f"the GPU is not known: {found.why}"
-        return CAP, (_nothing_known(why, "give --sms N, or a number"),)
+        message = f"{no_value}the GPU is not known: {found.why}"
+        return _warned(CAP, message, "give --sms N, or a number")
     experts = physical_experts(plan, files)
-    rows = _rows(found.gpus, experts.count, _tokens(plan))
-    for row in rows:
-        if row.fit.cap is None:
-            message = (
-                f"--max-ctas fit: nothing fits on {row.gpu}, so {VARIABLE} is {CAP}: with "
-                f"{experts.count} experts DeepEP's dispatch takes all {row.fit.sms} SMs"
-            )
-            remedy = "change --eplb-config.num_redundant_experts"
-            return CAP, (PlanWarning("max-ctas-nothing-fits", message, remedy, grids.SOURCE),)
+    rows = _rows(plan, found.gpus, experts.count)
+    full = next((row for row in rows if row.fit.cap is None), None)
+    if full:
+        message = (
+            f"--max-ctas fit: nothing fits on {full.gpu}, so {VARIABLE} is {CAP}: with "
+            f"{experts.count} experts DeepEP's dispatch takes all {full.fit.sms} SMs"
+        )
+        remedy = "change --eplb-config.num_redundant_experts"
+        return _warned(CAP, message, remedy, "max-ctas-nothing-fits")
     cap = min(row.fit.cap or CAP for row in rows)
     if experts.count is None:
         message = (
             f"--max-ctas fit: {VARIABLE}={cap} fits beside DeepEP's combine, but its dispatch is "
             f"not known: {experts.source}"
         )
-        remedy = "give a number, or the model as a local directory"
-        return cap, (PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE),)
+        return _warned(cap, message, "give a number, or the model as a local directory")
     return cap, ()
 
 
-def _nothing_known(why: str, remedy: str) -> PlanWarning:
-    message = f"--max-ctas fit finds no value, so {VARIABLE} is {CAP}: {why}"
-    return PlanWarning("max-ctas-unfit", message, remedy, grids.SOURCE)
+def _warned(
+    cap: int, message: str, remedy: str, code: str = "max-ctas-unfit"
+) -> tuple[int, tuple[PlanWarning, ...]]:
+    return cap, (PlanWarning(code, message, remedy, grids.SOURCE),)
 
 
 def advise(plan: Plan, files: Files = DISK) -> Plan:
     """Return the plan, with a note if its cap does not fit on the GPUs of the machine."""
     found = _gpus(plan, files)
-    if not found.gpus or plan.ctas is None or not _counts(plan):
+    if not found.gpus or plan.ctas is None or not _is_deepep(plan):
         return plan
-    calls = _tokens(plan)
-    noted = _noted(plan, _rows(found.gpus, None, calls))
+    noted = _noted(plan, _rows(plan, found.gpus, None))
     if noted is plan:  # combine leaves enough SMs, so dispatch decides
-        noted = _noted(plan, _rows(found.gpus, physical_experts(plan, files).count, calls))
+        noted = _noted(plan, _rows(plan, found.gpus, physical_experts(plan, files).count))
     return noted
 
 
 def explain(plan: Plan, files: Files = DISK) -> Plan:
     """Return the plan with rows for `explain`: for the GPUs of the machine, else for all known."""
-    if not _counts(plan):
+    if not _is_deepep(plan):
         return plan if plan.decisive is None else plan.replace(notes=(*plan.notes, _MEGA_MOE))
     found = _gpus(plan, files)
     experts = physical_experts(plan, files)
-    calls = _tokens(plan)
-    rows = _rows(found.gpus or GPUS, experts.count, calls)
+    rows = _rows(plan, found.gpus or GPUS, experts.count)
     plan = plan.replace(beside=rows) if plan.unfit else _noted(plan, rows).replace(beside=rows)
+    assumed = ", ".join(_tokens(plan).assumed)
     unknown = [f"dispatch is not counted: {experts.source}"] if experts.count is None else []
-    unknown += [f"taken as vLLM's default: {', '.join(calls.assumed)}"] if calls.assumed else []
-    if not found.gpus and not found.why.endswith(
-        NOT_THERE
-    ):  # without a GPU, the rows of all are enough
+    unknown += [f"taken as vLLM's default: {assumed}"] if assumed else []
+    if not found.gpus and not found.why.endswith(NOT_THERE):  # without a GPU, all GPUs are shown
         unknown.append(f"the GPU: {found.why}")
     if not unknown:
         return plan
@@ -147,9 +145,10 @@ def explain(plan: Plan, files: Files = DISK) -> Plan:
     return plan.replace(notes=(*plan.notes, note))
 
 
-def _rows(found: Iterable[Gpu], experts: int | None, calls: grids.Tokens) -> tuple[Row, ...]:
+def _rows(plan: Plan, gpus: Iterable[Gpu], experts: int | None) -> tuple[Row, ...]:
+    calls = _tokens(plan)
     by_sms: dict[int, list[str]] = {}
-    for gpu in found:
+    for gpu in gpus:
         by_sms.setdefault(gpu.sms, []).append(gpu.name)
     rows = []
     for sms, names in by_sms.items():
@@ -163,18 +162,16 @@ def _noted(plan: Plan, rows: Iterable[Row]) -> Plan:
     """Return the plan, with a note about the GPUs on which its cap does not fit."""
     ctas = plan.ctas or CAP
     parts: dict[int | None, list[str]] = {}
-    for row in rows:
-        if row.fit.cap is None or row.fit.cap < ctas <= CAP:
+    for row in rows if ctas <= CAP else ():
+        if row.fit.cap is None or row.fit.cap < ctas:
             parts.setdefault(row.fit.cap, []).append(row.gpu)
-    if not parts or ctas > CAP:
+    if not parts:
         return plan
     said = []
     for cap, names in parts.items():
         gpus = ", ".join(names)
-        if cap is None:
-            said.append(f"not at all on {gpus}")
-        else:
-            said.append(f"on {gpus} only while NCCL uses {_PARTS.get(ctas / cap, cap)} of it")
+        half = cap and f"on {gpus} only while NCCL uses {_PARTS.get(ctas / cap, cap)} of it"
+        said.append(half or f"not at all on {gpus}")
     message = f"{ctas} fits beside DeepEP " + ", ".join(said)
     note = PlanWarning(DOES_NOT_FIT, message, "`eplb-launch --max-ctas fit`", grids.SOURCE)
     return plan.replace(notes=(*plan.notes, note))

@@ -1,27 +1,38 @@
-"""The cases in which the cap is void or in doubt. Each case is a row of `checks`.
+"""The cases in which a cap is void or in doubt. Each case is a row of `checks`.
 
-First come the values, then what keeps the variable from NCCL: wrappers, Ray, other nodes.
+Imported only for a command that can hang.
 """
 
 from __future__ import annotations
 
+from eplb_launch.files import DISK, InMemory
 from eplb_launch.launch_options import NAMES
-from eplb_launch.model import UNKNOWN, Record
-from eplb_launch.nccl.variables import MIN_P2P, MINIMA, channels, limit, parameter, pow2up
+from eplb_launch.model import UNKNOWN, PlanWarning, Record
+from eplb_launch.nccl.checks import NOTES, OVERWRITTEN, WARNINGS
+from eplb_launch.nccl.variables import (
+    ENVIRONMENT,
+    MAXIMA,
+    MIN_P2P,
+    MINIMA,
+    Value,
+    channels,
+    limit,
+    parameter,
+    pow2up,
+    readings,
+)
 from eplb_launch.vllm.releases import CAP, MAX_CHANNELS, VARIABLE, stays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from eplb_launch.files import Files
     from eplb_launch.model import Server
-    from eplb_launch.nccl.variables import Value
     from eplb_launch.plans import Plan
 
     Found = tuple[str, dict[str, object]]  # the code of a row, and the fields of its message
 
-# The code of the warning that a wrapper overwrites the value.
-OVERWRITTEN = "variable-overwritten"
 _LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -52,7 +63,86 @@ def shown(text: str) -> str:
     return text if plain else repr(text)
 
 
-def find(case: Case) -> Iterator[Found]:
+def advise(
+    plan: Plan,
+    environ: Mapping[str, str],
+    *,
+    cap: int,
+    files: Files = DISK,
+    directory: str | None = None,
+) -> Plan:
+    """Return the plan of a command that can hang, with its warnings and notes.
+
+    The command is started with `environ` in `directory`; `cap` is the most CTAs that NCCL may take.
+    If a conf file already limits NCCL, the returned plan sets nothing.
+    """
+    server = plan.server
+    if server is None:
+        return plan
+    found = _readings(plan, server, files)
+    hidden: tuple[Value, ...] = ()
+    if plan.current is None:
+        limits = [_low(reading.get(VARIABLE), cap) for reading in found]
+        hidden = tuple(dict.fromkeys(value for value in limits if value is not None))
+        if hidden and None not in limits:
+            value = hidden[0]
+            reason = f"{VARIABLE}={shown(value.text)} in {value.source} stays ({plan.reason})"
+            plan = plan.replace(variables=(), reason=reason)
+    met, arrives = server, True
+    if plan.variables:
+        text = plan.environment[VARIABLE]
+        arrives = bool(server.hands_on)
+        if server.hands_on is None:  # a script reads the variable
+            from eplb_launch.command import look
+
+            again = look(plan.command, {**environ, VARIABLE: text}, files, directory)[0]
+            servers = (again, *again.others) if again else ()
+            met = next((one for one in servers if one.words == server.words), again or server)
+            arrives = met.environ.get(VARIABLE) == text
+        launchers = [i for i, w in enumerate(server.wrappers, 1) if w.name in NAMES]
+        if launchers:  # the command starts eplb-launch again, which sets the value there
+            arrives = not any(wrapper.sets for wrapper in server.wrappers[launchers[-1] :])
+        there = text if arrives else met.environ.get(VARIABLE) or ""
+        value = Value("" if dropping(met) else there, ENVIRONMENT)
+        found = tuple({**reading, VARIABLE: value} for reading in found)
+    texts = [{name: value.text for name, value in reading.items()} for reading in found]
+    plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
+    cases = list(_find(Case(plan, server, cap, found, hidden, met, arrives)))
+    return plan.replace(
+        warnings=(*plan.warnings, *_said(WARNINGS, cases, cap)),
+        notes=(*plan.notes, *_said(NOTES, cases, cap)),
+    )
+
+
+def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
+    found = readings(
+        server.environ,
+        plan.vllm_version,
+        directory=server.directory,
+        other_user=any(wrapper.user for wrapper in server.wrappers),
+        files=InMemory({}) if server.elsewhere else files,
+    )
+    if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
+        return found
+    # vLLM then sets these itself (override_envs_for_invariance).
+    fixed = {name: Value("1", "VLLM_BATCH_INVARIANT") for name in (MINIMA[0], MAXIMA[0])}
+    return tuple({**reading, **fixed} for reading in found)
+
+
+def _low(value: Value | None, cap: int) -> Value | None:
+    """Return the value if NCCL reads a limit from it that is low enough."""
+    number = limit(value.text) if value else None
+    return value if number is not None and number <= cap else None
+
+
+def _said(rows: tuple[PlanWarning, ...], cases: list[Found], cap: int) -> Iterator[PlanWarning]:
+    for row in rows:
+        for fields in (fields for code, fields in cases if code == row.code):
+            message, remedy = (text.format(cap=cap, **fields) for text in (row.message, row.remedy))
+            yield row.replace(message=message, remedy=remedy)
+
+
+def _find(case: Case) -> Iterator[Found]:
     """Yield the cases that apply."""
     yield from _minima(case, "min-nchannels", MINIMA, -2)
     yield from _minima(case, "min-p2p-nchannels", (MIN_P2P,), 1)

@@ -1,37 +1,15 @@
-"""What voids a cap, as a table: each row has its message and what to do about it.
+"""What voids a cap, or may void it: the messages, and what to do. `cases` says when a row applies.
 
-Imported only for a command that can hang. The launcher prints a row of WARNINGS, and with --strict
-does not start the command. Only `explain` shows a row of NOTES: nothing is wrong then.
+The launcher prints a row of WARNINGS, and with --strict does not start the command. Only `explain`
+shows a row of NOTES: nothing is wrong then.
 """
 
 from __future__ import annotations
 
-from eplb_launch.files import DISK, InMemory
-from eplb_launch.launch_options import NAMES
-from eplb_launch.model import ANYBODY, FILE, LAUNCHER, PlanWarning
-from eplb_launch.model import ENVIRONMENT as BY_ENVIRONMENT
-from eplb_launch.nccl.cases import OVERWRITTEN, Case, dropping, find, shown
-from eplb_launch.nccl.variables import (
-    ENVIRONMENT,
-    MAXIMA,
-    MINIMA,
-    Value,
-    channels,
-    limit,
-    parameter,
-    readings,
-)
-from eplb_launch.vllm.releases import VARIABLE
+from eplb_launch.model import ANYBODY, ENVIRONMENT, FILE, LAUNCHER, PlanWarning
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from eplb_launch.files import Files
-    from eplb_launch.model import Server
-    from eplb_launch.nccl.cases import Found
-    from eplb_launch.plans import Plan
-
+# The code of the warning that a wrapper overwrites the value.
+OVERWRITTEN = "variable-overwritten"
 
 _MINIMUM = "{name}={value} in {where} voids the cap: NCCL takes at least {count} CTAs for {what}"
 _UNSET_IT = "unset it there, or set it to {cap} or less"
@@ -114,7 +92,7 @@ WARNINGS: tuple[PlanWarning, ...] = (
         "{names} {verb} not pass NCCL_MAX_CTAS on to the server",
         "put `eplb-launch --` directly before {place}{option}",
         "the manual of the program",
-        voids=(LAUNCHER, BY_ENVIRONMENT),
+        voids=(LAUNCHER, ENVIRONMENT),
         launch_only=True,
     ),
     PlanWarning(
@@ -132,7 +110,7 @@ WARNINGS: tuple[PlanWarning, ...] = (
         "`eplb-launch env --format ray -- CMD` as the runtime_env",
         "vLLM up to 0.16, vllm/ray/ray_env.py; issue 6803",
         voids=(LAUNCHER,),
-        doubts=(BY_ENVIRONMENT, FILE),
+        doubts=(ENVIRONMENT, FILE),
     ),
 )
 
@@ -169,86 +147,3 @@ NOTES: tuple[PlanWarning, ...] = (
         "NCCL src/graph/paths.cc, ncclTopoComputeP2pChannels; measured with NCCL 2.28.9",
     ),
 )
-
-
-def advise(
-    plan: Plan,
-    environ: Mapping[str, str],
-    *,
-    cap: int,
-    files: Files = DISK,
-    directory: str | None = None,
-) -> Plan:
-    """Return the plan of a command that can hang, with its warnings and notes.
-
-    The command is started with `environ` in `directory`; `cap` is the most CTAs that NCCL may take.
-    If a conf file already limits NCCL, the returned plan sets nothing.
-    """
-    server = plan.server
-    if server is None:
-        return plan
-    found = _readings(plan, server, files)
-    hidden: tuple[Value, ...] = ()
-    if plan.current is None:
-        limits = [_file_limit(reading, cap) for reading in found]
-        hidden = tuple(dict.fromkeys(value for value in limits if value is not None))
-        if hidden and None not in limits:
-            value = hidden[0]
-            reason = f"{VARIABLE}={shown(value.text)} in {value.source} stays ({plan.reason})"
-            plan = plan.replace(variables=(), reason=reason)
-    met, arrives = server, True
-    if plan.variables:
-        text = plan.environment[VARIABLE]
-        arrives = bool(server.hands_on)
-        if server.hands_on is None:  # a script reads the variable
-            from eplb_launch.command import look
-
-            again = look(plan.command, {**environ, VARIABLE: text}, files, directory)[0]
-            servers = (again, *again.others) if again else ()
-            met = next((one for one in servers if one.words == server.words), again or server)
-            arrives = met.environ.get(VARIABLE) == text
-        launchers = [i for i, w in enumerate(server.wrappers, 1) if w.name in NAMES]
-        if launchers:  # the command starts eplb-launch again, which sets the value there
-            arrives = not any(wrapper.sets for wrapper in server.wrappers[launchers[-1] :])
-        there = text if arrives else met.environ.get(VARIABLE) or ""
-        there = "" if dropping(met) else there
-        found = tuple({**reading, VARIABLE: Value(there, ENVIRONMENT)} for reading in found)
-    texts = [{name: value.text for name, value in reading.items()} for reading in found]
-    plan = plan.replace(ctas=max(max(channels(values)) for values in texts))
-    cases = list(find(Case(plan, server, cap, found, hidden, met, arrives)))
-    return plan.replace(
-        warnings=(*plan.warnings, *_said(WARNINGS, cases, cap)),
-        notes=(*plan.notes, *_said(NOTES, cases, cap)),
-    )
-
-
-def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Value], ...]:
-    other_user = any(wrapper.user for wrapper in server.wrappers)
-    found = readings(
-        server.environ,
-        plan.vllm_version,
-        directory=server.directory,
-        other_user=other_user,
-        files=InMemory({}) if server.elsewhere else files,
-    )
-    if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
-        return found
-    # vLLM then sets these itself (override_envs_for_invariance).
-    fixed = {name: Value("1", "VLLM_BATCH_INVARIANT") for name in (MINIMA[0], MAXIMA[0])}
-    return tuple({**reading, **fixed} for reading in found)
-
-
-def _file_limit(reading: Mapping[str, Value], cap: int) -> Value | None:
-    """Return the limit that NCCL reads from a conf file, if it is low enough."""
-    value = reading.get(VARIABLE)
-    if value is None or value.source == ENVIRONMENT:
-        return None
-    number = limit(value.text)
-    return value if number is not None and number <= cap else None
-
-
-def _said(rows: tuple[PlanWarning, ...], cases: list[Found], cap: int) -> Iterator[PlanWarning]:
-    for row in rows:
-        for fields in (fields for code, fields in cases if code == row.code):
-            message, remedy = (text.format(cap=cap, **fields) for text in (row.message, row.remedy))
-            yield row.replace(message=message, remedy=remedy)

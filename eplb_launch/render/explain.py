@@ -12,7 +12,7 @@ from rich.text import Text
 from eplb_launch import __version__
 from eplb_launch.deepep.cap import calls_beside
 from eplb_launch.model import cut, printable
-from eplb_launch.nccl.cases import OVERWRITTEN
+from eplb_launch.nccl.checks import OVERWRITTEN
 from eplb_launch.terminal import print_text
 from eplb_launch.vllm.releases import VARIABLE
 

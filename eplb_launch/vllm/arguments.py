@@ -44,7 +44,7 @@ _RULE_OPTIONS = (
     (JSON, "--kernel-config", ""),
     (SWITCH, "--enable-elastic-ep", "--no-enable-elastic-ep --disable-elastic-ep"),
 )
-# These say where the server runs: see nccl.checks.
+# These say where the server runs: see nccl.cases.
 _PLACEMENT_OPTIONS = (
     (VALUE, "--distributed-executor-backend", ""),
     (VALUE, "--data-parallel-backend -dpb", ""),

@@ -1,8 +1,8 @@
 """`eplb-launch ps` as a task on every node of a Ray cluster.
 
-Run it where `ray status` works; eplb-launch has to be installed beside Ray on every node. It
-prints a line for each server, and exits with 1 if one is exposed, else with 125 if a node did not
-answer.
+Run it where `ray status` works. eplb-launch has to be installed beside Ray on every node. It
+prints a line for each server. It exits with 1 if a server is exposed, or else with 125 if a node
+did not answer.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_a_value_that_limits_nothing_is_changed_where_it_is(
     [server] = servers(path)
     assert server["verdict"] != "ok"
     fix = server["fixes"][-1]
-    match = re.fullmatch(r"(?:or )?change what (.*):(\d+) says of NCCL_MAX_CTAS", fix["how"])
+    match = re.fullmatch(r"(?:or )?change NCCL_MAX_CTAS in (.*):(\d+)", fix["how"])
     assert match
     assert match[1] == str(path)
     lines = text.split("\n")
@@ -219,7 +219,7 @@ def test_what_a_ray_job_sets_to_nothing_is_changed_in_its_line(tmp_path: Path) -
     text = RAY_JOB + "  runtimeEnvYAML: |\n    env_vars:\n      A: b\n      NCCL_MAX_CTAS: 0\n"
     path.write_text(text)
     [fix] = servers(path)[0]["fixes"]
-    assert fix["how"] == f"change what {path}:11 says of NCCL_MAX_CTAS"
+    assert fix["how"] == f"change NCCL_MAX_CTAS in {path}:11"
     path.write_text(text.replace("NCCL_MAX_CTAS: 0", fix["text"]))
     assert servers(path)[0]["cause"] == "environment"
 
@@ -229,7 +229,7 @@ def test_a_file_of_variables_is_named(tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(SERVICE + "    env_file: x.env\n")
     [server] = servers(tmp_path)
     [fix] = server["fixes"]
-    assert fix["how"] == f"change what {tmp_path}/x.env:2 says of NCCL_MAX_CTAS"
+    assert fix["how"] == f"change NCCL_MAX_CTAS in {tmp_path}/x.env:2"
     (tmp_path / "x.env").write_text(f"# limits\n{fix['text']}\n")
     assert servers(tmp_path)[0]["cause"] == "environment"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EPLB = "-dp 8 --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency"
-NOTHING = "nothing was checked: no file that check reads is there; name a file itself"
+NOTHING = "nothing was checked: check knows no file there by its name; give the path of a file"
 SERVE = f"vllm serve m {EPLB}"
 
 # The name of a file, what is in it, and each server with its line.
@@ -129,7 +129,7 @@ def test_every_line_with_an_entry_point_is_said(
     (tmp_path / "e.yaml").write_text('run: ["vllm",\n  "serve",\n  "g"]\n')
     run([str(tmp_path)], style="text", verbose=True)
     out = capsys.readouterr().out.replace(f"{tmp_path}/", "")
-    assert [line for line in out.split("\n") if "no server" in line] == [
+    assert [line for line in out.split("\n") if ": no server: " in line] == [
         "a.sh:1: no server: a comment",
         "a.sh:2: no server: shown or looked for: echo",
         "b.md:1: no server: a document",
@@ -137,10 +137,10 @@ def test_every_line_with_an_entry_point_is_said(
         "d.yaml:2: no server: in a file of which a part is not read",
     ]
     summary = "2 servers in 4 files: 0 exposed to the EPLB hang, 0 unknown, 2 ok; "
-    summary += "5 lines with an entry point start none (--verbose); 1 part not read"
+    summary += "5 lines with an entry point start no server (--verbose); 1 part not read"
     assert out.split("\n")[-2] == summary
     run([str(tmp_path)], style="text")
-    assert "no server" not in capsys.readouterr().out
+    assert ": no server: " not in capsys.readouterr().out
     run([str(tmp_path)], style="json")
     told = json.loads(capsys.readouterr().out)["mentions"]
     assert [(entry["line"], entry["why"]) for entry in told][:1] == [(1, "a comment")]
@@ -155,11 +155,11 @@ def test_every_line_with_an_entry_point_is_said(
         ({"a.txt": "hello"}, NOTHING),
         (
             {"a.yaml": "a: b", "b.sh": "ls"},
-            "0 servers in 2 files: nothing there starts vLLM, as far as check reads it",
+            "0 servers in 2 files: check found no command that starts vLLM",
         ),
         (
             {"a.md": "vllm serve m"},
-            f"{NOTHING}; 1 line with an entry point starts none (--verbose)",
+            f"{NOTHING}; 1 line with an entry point starts no server (--verbose)",
         ),
     ],
 )

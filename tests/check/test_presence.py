@@ -150,7 +150,7 @@ def test_the_fixes_for_a_published_image_start(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(pod("vllm, serve"))
     first, second = only(tmp_path).fixes
     assert (first.how, first.text.split("\n")[0]) == ("set NCCL_MAX_CTAS in the container", "env:")
-    assert second.how == "or let the command begin with eplb-launch, mounted from its ConfigMap"
+    assert second.how == "or start the command with eplb-launch, mounted from its ConfigMap"
     assert second.text == f'command: ["python3", "{PLACE}", "--", "vllm", "serve", …]'
     whole = second.text.removeprefix("command: [").removesuffix(", …]")
     (tmp_path / "p.yaml").write_text(pod(whole, more=mount("/opt/eplb-launch")))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import images, systemd, templating, units, yaml_tree
+from eplb_launch.check import images, templating, units, yaml_tree
 from eplb_launch.check.kubernetes import containers, pods
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import Node, Problem
@@ -160,7 +160,7 @@ def test_an_environment_file_is_read_as_systemd_reads_it() -> None:
 def words_of(text: str) -> list[list[str]]:
     """Return the commands of a unit."""
     source = Source("/u/a.service", "unit", text)
-    return [[word.text for word in task.words] for task in systemd.tasks([source])]
+    return [[word.text for word in task.words] for task in units.Systemd.of_unit([source])]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_our_own_drop_in_quotes_is_read_back(value: str) -> None:
     source = Source(
         "/u/a.service", "unit", FORMATS["systemd"]({"A": value}) + "ExecStart=/bin/a ${A}\n"
     )
-    [task] = systemd.tasks([source])
+    [task] = units.Systemd.of_unit([source])
     assert [word.text for word in task.words] == ["/bin/a", value]
 
 
@@ -265,4 +265,4 @@ def test_merged_keys_are_found_and_the_own_one_wins() -> None:
 def test_no_yaml_is_too_odd(text: str) -> None:
     for document in tree(text):
         if isinstance(document, Node):
-            list(containers.containers(document))
+            list(containers.containers(document, Source("a.yaml")))

@@ -167,7 +167,7 @@ def test_a_launcher_that_is_told_another_release_than_runs_does_not_count(tmp_pa
     path.write_text(f"eplb-launch --vllm-version 0.24.0 -- {SERVE}\n")
     [finding] = check([str(path)], "0.16.0").findings
     assert (finding.verdict, finding.assessment.cause) == EXPOSED
-    assert "told of a release" in finding.assessment.reason
+    assert "given a release" in finding.assessment.reason
     path.write_text(f"eplb-launch --vllm-version 0.15.0 -- {SERVE}\n")
     [finding] = check([str(path)], "0.16.0").findings
     assert (finding.verdict, finding.assessment.cause) == WRAPPED

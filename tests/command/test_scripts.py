@@ -13,7 +13,7 @@ from conftest import SCRIPT, calls
 from house import HAZARD as SERVED
 from house import House
 
-from eplb_launch.command.scripts import LEVELS, LOOKED_UP, MOST, NAMED
+from eplb_launch.command.scripts import MAX_BYTES, MAX_LEVELS, MAX_LOOKUPS, MAX_NAMED
 from eplb_launch.files import DISK, InMemory
 from eplb_launch.plans import NO_SERVER, plan
 
@@ -292,7 +292,7 @@ def warned(found: Plan) -> str:
         pytest.param("a", b"#!/bin/sh\n# vllm serve m\n", "", id="in a comment"),
         pytest.param(
             "a",
-            b"#!/bin/sh\nvllm serve m\n" + b"#" * MOST,
+            b"#!/bin/sh\nvllm serve m\n" + b"#" * MAX_BYTES,
             "; ./a was not read (larger than 256 KiB)",
             id="too large",
         ),
@@ -319,12 +319,12 @@ def test_a_script_that_cannot_be_read_is_named_in_the_warning(
 
 
 def test_a_script_as_large_as_may_be(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(f"{START}\n".encode().ljust(MOST, b"#"))
+    (tmp_path / "a").write_bytes(f"{START}\n".encode().ljust(MAX_BYTES, b"#"))
     assert planned(["sh", "./a"], tmp_path).environment
 
 
 def test_scripts_that_are_too_large_together(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(f"{START}\n".encode().ljust(MOST, b"#"))
+    (tmp_path / "a").write_bytes(f"{START}\n".encode().ljust(MAX_BYTES, b"#"))
     (tmp_path / "b").write_text("true\n./a\nsh a\n")
     assert warned(planned(["sh", "./b"], tmp_path)) == (
         "; a was not read (with others larger than 256 KiB)"
@@ -338,10 +338,10 @@ def test_a_script_that_is_not_executable_is_read_only_behind_a_shell(tmp_path: P
 
 
 def test_scripts_are_followed_three_levels_deep(tmp_path: Path) -> None:
-    for number in range(LEVELS):
+    for number in range(MAX_LEVELS):
         (tmp_path / f"{number}").write_text(f"sh ./{number + 1}\n")
-    (tmp_path / f"{LEVELS}").write_text(START)
-    said = f"; ./{LEVELS} was not read (more than {LEVELS} scripts, one in another)"
+    (tmp_path / f"{MAX_LEVELS}").write_text(START)
+    said = f"; ./{MAX_LEVELS} was not read (more than {MAX_LEVELS} scripts, one in another)"
     assert warned(planned(["sh", "./0"], tmp_path)) == said
     assert planned(["sh", "./1"], tmp_path).environment
     assert planned(["sh", "-c", "./1 || sh ./1"], tmp_path).environment
@@ -421,7 +421,7 @@ def test_a_warning_names_a_few(tmp_path: Path) -> None:
     (tmp_path / "d\x1b[0m").mkdir()
     (tmp_path / "a").write_text(". ./d\x1b[0m\n" * 50)
     said = warned(planned(["sh", "a"], tmp_path))
-    assert said.count("not a regular file") == NAMED
+    assert said.count("not a regular file") == MAX_NAMED
     assert "\x1b" not in said
 
 
@@ -433,10 +433,10 @@ def test_programs_without_end_are_looked_for_with_an_end(tmp_path: Path) -> None
             looked.append(path)
             return False
 
-    (tmp_path / "a").write_text("".join(f"program-{number}\n" for number in range(LOOKED_UP)))
+    (tmp_path / "a").write_text("".join(f"program-{number}\n" for number in range(MAX_LOOKUPS)))
     said = warned(planned(["sh", "./a"], tmp_path, Watched()))
     assert said == "; more programs than are looked for"
-    assert len(looked) <= LOOKED_UP
+    assert len(looked) <= MAX_LOOKUPS
 
 
 def test_scripts_that_start_themselves_without_end(tmp_path: Path) -> None:
@@ -474,8 +474,8 @@ def test_files_that_are_given_are_read() -> None:
     ],
 )
 def test_the_work_for_a_script_is_bounded(line: str, tmp_path: Path) -> None:
-    script = "".join(line.format(number) for number in range(MOST // len(line)))
-    (tmp_path / "a").write_text(script[:MOST])
+    script = "".join(line.format(number) for number in range(MAX_BYTES // len(line)))
+    (tmp_path / "a").write_text(script[:MAX_BYTES])
     assert calls(planned, ["sh", "./a"], tmp_path) < 4_000_000
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from eplb_launch import plan
 from eplb_launch.command import find
 from eplb_launch.files import InMemory
-from eplb_launch.nccl.cases import shown
-from eplb_launch.nccl.checks import NOTES, WARNINGS, advise
+from eplb_launch.nccl.cases import advise, shown
+from eplb_launch.nccl.checks import NOTES, WARNINGS
 from eplb_launch.nccl.variables import NAMES
 
 if TYPE_CHECKING:

@@ -176,7 +176,7 @@ def test_the_format_is_read_back(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", READERS)
-def test_nothing_needed_is_nothing_to_the_reader(form: str) -> None:
+def test_without_a_variable_the_reader_reads_none(form: str) -> None:
     done = env("--format", form, "--", *EXPOSED, "--no-enable-eplb")
     assert (done.exit_code, done.stdout, done.stderr) == (0, EMPTY.get(form, ""), "")
     assert READERS[form](done.stdout) == {}
@@ -186,14 +186,14 @@ def test_shell_is_the_default() -> None:
     assert env("--", *EXPOSED).stdout == "export NCCL_MAX_CTAS=8\n"
 
 
-def test_trouble_is_said_on_stderr() -> None:
+def test_a_warning_is_printed_on_stderr() -> None:
     done = env("--", *EXPOSED, "--data-parallel", "8")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.startswith("eplb-launch: warning: --data-parallel is ambiguous")
 
 
 @pytest.mark.parametrize("form", READERS)
-def test_no_server_is_said_on_stderr(form: str) -> None:
+def test_a_missing_server_is_printed_on_stderr(form: str) -> None:
     done = env("--format", form, "--", "./start.sh")
     assert (done.exit_code, done.stdout) == (0, EMPTY.get(form, ""))
     assert done.stderr == (
@@ -238,7 +238,7 @@ def test_ray_takes_it_as_a_runtime_env() -> None:
     assert ray.RuntimeEnv(**json.loads(text)).env_vars() == CAP
 
 
-def test_the_shell_form_is_for_eval() -> None:
+def test_eval_takes_the_shell_format() -> None:
     command = shlex.join([SCRIPT, "env", "--vllm-version", "0.16.0", "--", *EXPOSED])
     script = f'eval "$({command})"; env | grep ^NCCL_'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)

@@ -141,7 +141,7 @@ def test_no_server_is_a_warning(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["vllm", "bench", "serve"], ["nice", "vllm", "--help"]])
-def test_vllm_without_an_engine_is_none(command: list[str]) -> None:
+def test_a_vllm_command_without_an_engine_has_no_server(command: list[str]) -> None:
     found = as_json("--", *command)
     assert (found["server"], found["warnings"]) == (None, [])
 
@@ -155,7 +155,7 @@ def test_whether_vllm_limits_nccl_itself(version: str, own_rule: bool) -> None:
     assert ("its workers also set the cap" in text) is own_rule
 
 
-def test_an_unknown_is_unknown_in_both() -> None:
+def test_an_unknown_setting_is_unknown_in_the_table_and_in_json() -> None:
     command = ["sh", "-c", "exec vllm serve m -dp $((N * 8)) --enable-eplb"]
     found = as_json("--vllm-version", "0.16.0", "--", *command)
     settings = {setting["name"]: setting for setting in found["settings"]}
@@ -168,7 +168,7 @@ def test_an_unknown_is_unknown_in_both() -> None:
     assert "unknown  data_parallel_size > 1" in text
 
 
-def test_release_not_known_has_no_own_rule_to_tell() -> None:
+def test_an_unknown_release_has_an_unknown_own_rule() -> None:
     assert as_json("--", *EXPOSED)["release"] == {
         "version": None,
         "source": "vllm is not found",
@@ -240,7 +240,7 @@ def test_colour_is_for_terminals_that_want_it() -> None:
     assert "\x1b" not in in_a_terminal(*words, TERM="dumb")
 
 
-def test_runs_nothing(tmp_path: Path) -> None:
+def test_explain_starts_nothing(tmp_path: Path) -> None:
     program = tmp_path / "vllm"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     program.chmod(0o755)
@@ -277,7 +277,7 @@ def test_no_secret_is_shown() -> None:
     assert "s3cr3t" not in explain("--json", "--", *command).stdout
 
 
-def test_an_encoding_without_the_signs_is_no_reason_to_fail() -> None:
+def test_explain_works_in_an_encoding_without_its_signs() -> None:
     done = subprocess.run(
         [SCRIPT, "explain", "--vllm-version", "0.16.0", "--", *EXPOSED],
         env={**ENVIRON, "PYTHONIOENCODING": "ascii", "NCCL_MIN_NCHANNELS": "16"},

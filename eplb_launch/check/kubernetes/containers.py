@@ -1,21 +1,22 @@
-"""Where containers stand in Kubernetes objects, of whatever kind: Pods and all with a pod template.
+"""The containers in Kubernetes objects of any kind.
 
-Kinds are not listed: a container is what stands under `containers`, or has an image and a command.
-So a LeaderWorkerSet, a KServe InferenceService, a RayCluster or a graph of Dynamo needs nothing of
-its own, but for the few things that its controller adds.
+No list of kinds is needed: a container is in a list such as `containers`, or has an image and a
+command. The few kinds whose controllers add something are in `kserve` and `ray`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import Record
 
-MAX_NODES = 400_000
+_MAX_NODES = 400_000
+_MAX_DEPTH = 100
 LISTS = ("containers", "initContainers", "ephemeralContainers")
-# Maps that are a container without being in such a list: Dynamo's extraPodSpec, KServe's predictor
-# (whose runtime brings image and program), and what others call theirs.
+# Containers outside of such lists: Dynamo's extraPodSpec, KServe's predictor (its runtime brings
+# the image and the program), and those of other controllers.
 _SINGLE = ("mainContainer", "container", "model", "huggingface")
 
 
@@ -23,12 +24,18 @@ class Container(Record):
     """A container, and what the objects around it say of it."""
 
     node: Node
-    key: str  # the key that it stands under
+    source: Source
+    key: str  # the key of the container or of its list
     kind: str  # of the object
     name: str  # of the object
-    role: str  # "leader", "worker", the name of a service; ""
-    pod: Node  # the map that it stands in, or under which its list stands
-    above: tuple[Node, ...]  # all maps above, the outermost first
+    namespace: str  # of the object; "" if it gives none
+    role: str  # "leader", "worker" or the name of a service; "" if it has none
+    above: tuple[Node, ...]  # all maps around it, the outermost first
+
+    @property
+    def pod(self) -> Node:
+        """The map that the container or its list is in."""
+        return self.above[-1] if self.above else self.node
 
 
 def is_object(node: Node) -> bool:
@@ -36,7 +43,7 @@ def is_object(node: Node) -> bool:
 
 
 def objects(node: Node) -> Iterator[Node]:
-    """Yield an object, or those in a List."""
+    """Yield an object, or the objects in a List."""
     todo, seen = [node], set()
     while todo:
         at = todo.pop()
@@ -49,39 +56,35 @@ def objects(node: Node) -> Iterator[Node]:
             yield at
 
 
-def containers(node: Node) -> Iterator[Container]:
+def containers(node: Node, source: Source) -> Iterator[Container]:
     """Yield the containers of an object, each once, in the order of the file.
 
-    A document that is no object may be of anything: there, only lists are commands.
+    A document that is no object may be anything: only a list is a command there.
     """
-    kinds = (LIST, TEXT) if is_object(node) else (LIST,)
-    kind, name = node.string("kind"), node.string("metadata", "name")
+    forms = (LIST, TEXT) if is_object(node) else (LIST,)
+    kind = node.string("kind")
+    name, namespace = (node.string("metadata", key) for key in ("name", "namespace"))
     seen: set[int] = set()
     todo: list[tuple[Node, str, str, tuple[Node, ...]]] = [(node, "", "", ())]
-    while todo and len(seen) < MAX_NODES:
+    while todo and len(seen) < _MAX_NODES:
         at, key, role, above = todo.pop()
-        if id(at) in seen or len(above) > 100:
+        if id(at) in seen or len(above) > _MAX_DEPTH:
             continue
         seen.add(id(at))
         if at.kind == LIST:
-            below = [(item, key, _role(item, key, role), above) for item in at.items]
+            todo += [(one, key, _role(one, key, role), above) for one in reversed(at.items)]
+        elif at.kind == MAP and _is_container(at, key, forms):
+            yield Container(at, source, key, kind, name, namespace, role, above)
         elif at.kind == MAP:
-            if _is_container(at, key, kinds):
-                pod = above[-1] if above else at
-                yield Container(at, key, kind, name, role, pod, above)
-                continue
-            below = [
+            todo += [
                 (value, child, _role(value, child, role, key), (*above, at))
-                for child, value in at.entries().items()
+                for child, value in reversed(at.entries().items())
                 if value.kind != TEXT and child not in ("status", "metadata")
             ]
-        else:
-            continue
-        todo += reversed(below)
 
 
 def _role(node: Node, key: str, role: str, parent: str = "") -> str:
-    """Return the role of what stands under `key`, of the one around it if it has none."""
+    """Return the role of the node at a key; `role` is that of the node around it."""
     if key in ("leaderTemplate", "workerTemplate"):
         return f"{role} {key.removesuffix('Template')}".strip()
     if key in ("headGroupSpec", "prefill", "worker", "predictor", "transformer"):
@@ -91,20 +94,16 @@ def _role(node: Node, key: str, role: str, parent: str = "") -> str:
     return key if parent == "services" else role
 
 
-def _is_container(node: Node, key: str, kinds: tuple[str, ...]) -> bool:
-    if key in LISTS:
+def _is_container(node: Node, key: str, forms: tuple[str, ...]) -> bool:
+    if key in LISTS or script(node) is not None:
         return True
-    has_command = any(
-        (value := node.get(name)) is not None and value.kind in kinds
-        for name in ("command", "args")
-    )
-    if script(node) is not None:
-        return True
+    given = (node.get(name) for name in ("command", "args"))
+    has_command = any(value is not None and value.kind in forms for value in given)
     return has_command and (key in _SINGLE or bool(node.string("image")))
 
 
 def script(node: Node) -> Node | None:
-    """Return the script that a step of Tekton, or a template of Argo, has for a shell."""
+    """Return the script of a Tekton step or an Argo template; None if there is none."""
     names = ("script", "source") if node.string("image") else ()
     found = (value for name in names if (value := node.get(name)) is not None)
     return next((value for value in found if value.kind == TEXT and not value.null), None)

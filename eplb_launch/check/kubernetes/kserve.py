@@ -1,6 +1,7 @@
-"""What KServe, and the chart of llm-d, put around the arguments of a container.
+"""What KServe and the chart of llm-d add to the command of a container.
 
-Half a command is in another object. In one that is not here may be any option, and the limit.
+The other half of a command is in another object. If that is not here, it may contain any option,
+and the cap.
 """
 
 from __future__ import annotations
@@ -8,34 +9,33 @@ from __future__ import annotations
 import re
 
 from eplb_launch.check.kubernetes.containers import Container
-from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import Variables, Word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
 
 PRESET = "LLMInferenceService"
-_KINDS = ("ServingRuntime", "ClusterServingRuntime")
+_RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
 _CONTAINER = "kserve-container"
-_BY_CHART = ("imageDefault", "vllmServe")  # of modelCommand: the chart adds arguments of its own
+_BY_CHART = ("imageDefault", "vllmServe")  # a modelCommand to which the chart adds arguments
 _ADDED = frozenset(("args", "env", "envFrom", "volumeMounts"))
 _ABOUT_EPLB = re.compile(r"eplb|all2all|data[-_]parallel|^-dp\b|moe[-_]backend")
 _EXTRA = "VLLM_ADDITIONAL_ARGS"
 
 
 class Runtimes:
-    """The runtimes of all files that are checked: all are to be read, before one is asked for."""
+    """The runtimes of all files. All files have to be read before one is looked up."""
 
     def __init__(self) -> None:
         self.found: dict[str, list[Node]] = {}
 
     def add(self, node: Node) -> bool:
-        if node.string("kind") not in _KINDS:
+        if node.string("kind") not in _RUNTIMES:
             return False
         self.found.setdefault(node.string("metadata", "name"), []).append(node)
         return True
 
     def of(self, name: str) -> Node | None:
-        """Return the container of a runtime; None if that is not known."""
+        """Return the container of a runtime; None if it is not known."""
         found = self.found.get(name, [])
         if len(found) != 1:
             return None
@@ -45,10 +45,10 @@ class Runtimes:
 
 
 def with_runtime(node: Node, runtime: Node) -> Node:
-    """Return the container that KServe makes of the model of an InferenceService and its runtime.
+    """Return the container that KServe makes from the model of an InferenceService and a runtime.
 
-    What the model says wins; its arguments and variables follow those of the runtime. See
-    MergeRuntimeContainers in pkg/controller/v1beta1/inferenceservice/utils of kserve/kserve.
+    The model wins, but lists are joined: MergeRuntimeContainers in
+    pkg/controller/v1beta1/inferenceservice/utils of kserve/kserve.
     """
     merged = Node(MAP, node.line)
     merged.end = node.end
@@ -65,8 +65,8 @@ def with_runtime(node: Node, runtime: Node) -> Node:
     return merged
 
 
-def elsewhere(found: Container, runtime: Node | None) -> str:
-    """Return the object that says more of a container and is not here; "" if there is none."""
+def missing(found: Container, runtime: Node | None) -> str:
+    """Return the object that has another part of a container and is not here; "" for none."""
     name = found.node.string("runtime")
     if found.key == "model" and name and runtime is None:
         return f"ServingRuntime {name}"
@@ -75,26 +75,22 @@ def elsewhere(found: Container, runtime: Node | None) -> str:
     return ""
 
 
-def before(
-    source: Source, found: Container, args: tuple[Word, ...], *, unread: bool
-) -> tuple[Word, ...]:
-    """Return what stands before the arguments of a container that are only the last ones.
+def start_of(found: Container, args: tuple[Word, ...], *, partial: bool) -> tuple[Word, ...]:
+    """Return the start of a command of which a container has only the last arguments.
 
-    () if they are all, or have nothing to do with what is looked for.
+    () if they are all arguments, or if none has to do with EPLB.
     """
-    half = unread or found.node.string("modelCommand") in _BY_CHART
-    if not half or not any(_ABOUT_EPLB.search(word.text) for word in args):
+    partial = partial or found.node.string("modelCommand") in _BY_CHART
+    if not partial or not any(_ABOUT_EPLB.search(word.text) for word in args):
         return ()
-    return words_at(("vllm", "serve", "model", UNKNOWN), source, args[0].line)
+    return words_at(("vllm", "serve", "model", UNKNOWN), found.source, 0)
 
 
-def preset(
-    source: Source, found: Container, args: tuple[Word, ...], variables: Variables
-) -> tuple[Word, ...]:
-    """Return what KServe's presets run before `args`: config/llmisvcconfig/ of kserve/kserve.
+def preset(found: Container, args: tuple[Word, ...], variables: Variables) -> tuple[Word, ...]:
+    """Return the command that a KServe preset runs before `args`.
 
-    `eval "exec vllm serve MODEL .. ${VLLM_ADDITIONAL_ARGS}"`, with --data-parallel-size and others
-    from `parallelism`, and the container's `args` at the end.
+    config/llmisvcconfig/ of kserve/kserve: `eval "exec vllm serve MODEL .. $VLLM_ADDITIONAL_ARGS"`
+    with --data-parallel-size and others from `parallelism`, and then the `args` of the container.
     """
     extra = next((e for e in found.node.list("env") if e.string("name") == _EXTRA), None)
     holder = next((n for n in reversed(found.above) if n.get("parallelism") is not None), None)
@@ -102,10 +98,10 @@ def preset(
         return ()
     size = holder.string("parallelism", "data") if holder is not None else ""
     script = "exec vllm serve model"
-    if elsewhere(found, None):
-        script += " $baseRefs"  # before what is said here, which wins
+    if missing(found, None):
+        script += " $baseRefs"  # the options below override it
     if size:
         script += f" --data-parallel-size {size if size.isdecimal() else '$parallelism'}"
     script += f' ${{{_EXTRA}}} "$@"' if _EXTRA in variables.known else ' "$@"'
     at = extra.get("value") if extra is not None else None
-    return words_at(("/bin/bash", "-c", script, "bash"), source, (at or found.node).line)
+    return words_at(("/bin/bash", "-c", script, "bash"), found.source, (at or found.node).line)

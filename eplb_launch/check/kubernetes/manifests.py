@@ -1,10 +1,9 @@
-"""What the containers of Kubernetes objects start, with what ConfigMaps bring to them."""
+"""What the containers of Kubernetes objects start."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 
 from eplb_launch.check import fields, images, shell_files
 from eplb_launch.check.kind import HINTS, LEADS, Kind
@@ -36,11 +35,11 @@ PLACE = Place(
 )
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _COMMANDS = ("command", "args", "script", "source")
-_BY_ITSELF = "no kind says what this is a part of: it is judged by itself"
+_NO_OBJECT = "it is checked alone: no `kind` names the object that it is part of"
 
 
 class Kubernetes(Kind):
-    """A document of Kubernetes, or one that has containers as its objects have them."""
+    """Kubernetes objects, and other documents that have containers."""
 
     title = "Kubernetes YAML"
     form = YAML
@@ -53,7 +52,7 @@ class Kubernetes(Kind):
         self.objects: list[tuple[Source, Node]] = []
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
-        """Take the objects of a document: those that may start a server, and what these name."""
+        """Take the objects of a document that may start vLLM, and those that they refer to."""
         hinted = any(hint in text for hint in (*HINTS, *LEADS))
         known = False
         is_kustomization = os.path.basename(source.path) in _KUSTOMIZATIONS
@@ -66,7 +65,7 @@ class Kubernetes(Kind):
             elif is_object(item):
                 if self.runtimes.add(item) or hinted:
                     self.objects.append((source, item))
-            elif hinted and any(containers(item)):
+            elif hinted and any(containers(item, source)):
                 self.objects.append((source, item))
             else:
                 continue
@@ -74,39 +73,47 @@ class Kubernetes(Kind):
         return known
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        owned = [bool(node.list("metadata", "ownerReferences")) for _, node in self.objects]
-        said: set[object] = set()
-        for one_of_another in (False, True):
-            for is_owned, (source, node) in zip(owned, self.objects, strict=True):
-                if is_owned == one_of_another:
-                    repeated = set(self._repeated(source, node, said, is_owned=is_owned))
-                    maps = self.maps.within(node.string("metadata", "namespace"))
-                    yield source, tasks(source, node, maps, self.runtimes, repeated)
+        seen: set[object] = set()
+        for source, node in sorted(self.objects, key=_is_owned):
+            repeated = set(self._repeated(source, node, seen))
+            yield source, self._of_object(source, node, repeated)
 
-    def _repeated(
-        self, source: Source, node: Node, said: set[object], *, is_owned: bool
-    ) -> Iterator[int]:
-        """Yield the containers that are those of an owner, by their ids: Pods, ReplicaSets.
+    def _repeated(self, source: Source, node: Node, seen: set[object]) -> Iterator[int]:
+        """Yield the ids of the containers of a Pod or a ReplicaSet that repeat those of its owner.
 
-        What a controller made is said once: by its template, or by the first of its pods. One of an
-        older template is not the same, and is said too.
+        A server is reported once: for the template of its controller, or for the first of its
+        pods. A pod of an older template differs and is reported too.
         """
-        namespace = node.string("metadata", "namespace")
-        for found in containers(node):
+        for found in containers(node, source):
             if not source.spend(WORD_COST * len(found.node.list("env"))):
                 return
-            key = (namespace, *_as_said(found.node))
-            if is_owned and key in said:
+            key = (found.namespace, *_content(found.node))
+            if key in seen and _is_owned((source, node)):
                 yield id(found.node)
-                lines = found.node.line, found.node.end
-                self.repeated.append((source.path, *lines))
-            said.add(key)
+                self.repeated.append((source.path, found.node.line, found.node.end))
+            seen.add(key)
+
+    def _of_object(self, source: Source, node: Node, repeated: set[int]) -> Iterator[Task]:
+        clusters = ray.Clusters(node, source, self.maps)
+        yield from ray.tasks(node, source, self.maps, clusters)
+        for found in containers(node, source):
+            if id(found.node) in repeated:
+                continue
+            name = found.node.string("runtime")
+            runtime = self.runtimes.of(name) if found.key == "model" else None
+            missing = kserve.missing(found, runtime)
+            whole = found
+            if runtime is not None:
+                whole = found.replace(node=kserve.with_runtime(found.node, runtime))
+            for task in _tasks(whole, self.maps, missing):
+                yield task.replace(uncapped_peers=clusters.has_uncapped_peers(found))
 
     def leftover(self) -> Iterator[Task]:
-        """Yield what fields of their own start, and the scripts in ConfigMaps."""
+        """Yield what other fields start, and the scripts in ConfigMaps."""
         for source, node in self.objects:
             own = {
-                id(found.node): any(map(found.node.get, _COMMANDS)) for found in containers(node)
+                id(found.node): any(map(found.node.get, _COMMANDS))
+                for found in containers(node, source)
             }
             yield from fields.tasks(source, node, own)
         for name, key, file in self.maps.files():
@@ -116,8 +123,13 @@ class Kubernetes(Kind):
                 yield shell_files.task(file.source, file.text, file.line, f"ConfigMap/{name} {key}")
 
 
-def _as_said(container: Node) -> tuple[object, ...]:
-    """Return what an object says of a container, without what a controller adds to it."""
+def _is_owned(item: tuple[Source, Node]) -> bool:
+    """Whether a controller made the object."""
+    return bool(item[1].list("metadata", "ownerReferences"))
+
+
+def _content(container: Node) -> tuple[object, ...]:
+    """Return the content of a container, without what controllers add to it."""
     texts = [container.string(name) for name in ("name", "image")]
     for name in _COMMANDS:
         given = container.get(name)
@@ -130,34 +142,13 @@ def _as_said(container: Node) -> tuple[object, ...]:
     return (*texts, frozenset(env))
 
 
-def tasks(
-    source: Source,
-    node: Node,
-    maps: ConfigMaps,
-    runtimes: kserve.Runtimes,
-    repeated: AbstractSet[int] = frozenset(),
-) -> Iterator[Task]:
-    """Yield what an object's containers start, without those that are `repeated`, by their ids."""
-    clusters = ray.Clusters(node, source, maps)
-    yield from ray.tasks(source, node, maps, clusters)
-    for found in containers(node):
-        if id(found.node) in repeated:
-            continue
-        runtime = runtimes.of(found.node.string("runtime")) if found.key == "model" else None
-        whole = found
-        if runtime is not None:
-            whole = found.replace(node=kserve.with_runtime(found.node, runtime))
-        for task in _tasks(source, whole, maps, kserve.elsewhere(found, runtime)):
-            yield task.replace(uncapped_peers=clusters.others_without(found))
+def _tasks(found: Container, maps: ConfigMaps, missing: str) -> Iterator[Task]:
+    """Yield the command of a container, and its postStart command.
 
-
-def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> Iterator[Task]:
-    """Yield what a container starts: its command, and what is run in it after that.
-
-    `missing` is an object that says more of it, and is not here.
+    `missing` is an object that has another part of it and is not here.
     """
-    node = found.node
-    environment = variables(found, source, maps)
+    node, source = found.node, found.source
+    environment = variables(found, maps)
     image = node.string("image")
     command = _words(node.get("command"), source, environment)
     args = _words(node.get("args"), source, environment)
@@ -166,8 +157,8 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
     if text is not None:
         command, args = _of_script(text, command, source), ()
     elif not command:
-        command = kserve.before(source, found, args, unread=bool(missing))
-        command = command or _by_image(source, found, image, args, environment)
+        command = kserve.start_of(found, args, partial=bool(missing))
+        command = command or _of_image(found, args, environment)
         own_entry = bool(command)
     words = (*command, *args)
     unreadable = misshapen({key: node.get(key) for key in ("command", "args")}, image)
@@ -182,13 +173,13 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
         PLACE,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
-        node.place(line, "command", "args", "script", "source"),
+        node.place(line, *_COMMANDS),
         words,
         environment,
         node.string("workingDir") or "/",
         image,
-        {**files(found, source, maps), **gpus(found, source)},
-        () if found.kind else (_BY_ITSELF,),
+        {**files(found, maps), **gpus(found)},
+        () if found.kind else (_NO_OBJECT,),
         unreadable=unreadable,
         own_entry=own_entry,
         only_arguments=not command,
@@ -209,13 +200,13 @@ def _tasks(source: Source, found: Container, maps: ConfigMaps, missing: str) -> 
 
 
 def _of_script(text: Node, command: tuple[Word, ...], source: Source) -> tuple[Word, ...]:
-    """Return the words that run a script, by `command` or its first line; () if that is no shell.
+    """Return the command that runs a script: `command`, else its `#!` line; () for no shell.
 
     tekton.dev/docs/pipelines/tasks (script); argo-workflows.readthedocs.io (script templates).
     """
     first = text.text.partition("\n")[0]
-    said = first[2:].split() if first.startswith("#!") else ["sh"]
-    program = (command[0].text if command else said[-1] if said else "").rpartition("/")[2]
+    named = first[2:].split() if first.startswith("#!") else ["sh"]
+    program = (command[0].text if command else "".join(named[-1:])).rpartition("/")[2]
     if program not in SHELLS:
         return ()
     return (*words_at((program, "-c"), source, text.line), word(text, source))
@@ -227,22 +218,14 @@ def _words(node: Node | None, source: Source, environment: Variables) -> tuple[W
     return tuple(word(item, source, expand(item.text, environment.value)) for item in texts)
 
 
-def _by_image(
-    source: Source,
-    found: Container,
-    image: str,
-    args: tuple[Word, ...],
-    environment: Variables,
-) -> tuple[Word, ...]:
-    """Return what runs before `args` where a container names no command: what the image starts."""
+def _of_image(found: Container, args: tuple[Word, ...], environment: Variables) -> tuple[Word, ...]:
+    """Return the program that the image, or its controller, runs before `args`."""
     if found.kind == kserve.PRESET:
-        return kserve.preset(source, found, args, environment)
-    if found.kind.startswith("Ray"):  # KubeRay puts `ray start` in the place of the image's own
+        return kserve.preset(found, args, environment)
+    if found.kind.startswith("Ray"):  # KubeRay replaces the entry point with `ray start`
         return ()
-    program = images.entry_point(image)
-    if not program and (
-        found.key == "huggingface"
-        or (found.key == "model" and found.node.string("modelFormat", "name") == "huggingface")
-    ):
+    program = images.entry_point(found.node.string("image"))
+    format_ = found.node.string("modelFormat", "name") if found.key == "model" else found.key
+    if not program and format_ == "huggingface":
         program = ("python3", "-m", "huggingfaceserver")
-    return words_at(program, source, args[0].line if args else found.node.line)
+    return words_at(program, found.source, 0)

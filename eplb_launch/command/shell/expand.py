@@ -222,12 +222,12 @@ class _Expansion:
         if words[0] == "dirname" and len(words) == 2:
             return os.path.dirname(words[1].rstrip("/")) or "."
         prints = words[2:] == (["&&", "pwd"] if words[0] == "cd" else [])
-        if len(words) < 2 or not prints or shell.context.files is None:
+        shared = shell.context.shared
+        if len(words) < 2 or not prints or shared.files is None:
             return None
-        files, base = shell.context.files
-        folder = os.path.join(base or "", self.state.directory() or "")
+        folder = os.path.join(shared.directory or "", self.state.directory() or "")
         try:
-            return None if UNKNOWN in folder else files.real(os.path.join(folder, words[1]))
+            return None if UNKNOWN in folder else shared.files.real(os.path.join(folder, words[1]))
         except OSError:  # the directory was deleted
             return None
 

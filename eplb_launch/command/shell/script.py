@@ -65,8 +65,9 @@ def run(
     state.values[PARAMETERS] = list(words[1:])
     if context.depth == 1 and not context.level:
         # A launch gets less room than check and ps: somebody waits for the server.
-        launches = context.files is not None and context.files[0].all_there
-        context.room[0] += (PARSED if launches else ROOM) * len(script)
+        files = context.shared.files
+        launches = files is not None and files.all_there
+        context.shared.room += (PARSED if launches else ROOM) * len(script)
     follower = _Follower(found, search)
     file = context.script
     try:
@@ -338,7 +339,7 @@ class _Follower(Flow):
         """Return the context of a command that the shell starts."""
         context = self.context.branch()
         context.directory = state.directory()
-        context.environ.changes.update(environ)
+        context.set_by_shell(environ)
         context.environ.looked_at = set()
         return context
 
@@ -367,7 +368,7 @@ class _Follower(Flow):
             or any(has_hint(text) or UNKNOWN in text or text[:2] == "--" for text, _ in words)
             or self.is_script(words[0][0], state)
         ):
-            self.context.idle[0] = False
+            self.context.shared.idle = False
             return
         unknown = list(self.shell.unknown)
         environ = state.environ()
@@ -384,15 +385,16 @@ class _Follower(Flow):
     def started(self, command: Command, environ: dict[str, str | None]) -> Server | None:
         """Return the server that a command starts in this environment."""
         state, fields, words = command.state, command.fields, command.words
-        context = self.context_of(state, environ)
-        context.gap = command.gap
+        environ = dict(environ)
         for item in command.assignments:
             here = state.fork()
             assign(item, here)
             value = here.values[assigned(item)]
             if isinstance(value, str):
                 known = UNKNOWN if value == UNSET else value.replace(ONE_WORD, UNKNOWN)
-                context.environ.changes[assigned(item)] = known
+                environ[assigned(item)] = known
+        context = self.context_of(state, environ)
+        context.gap = command.gap
         inner = context.branch()
         server = self.search([text for text, _ in words], [at for _, at in words], inner)
         name = command.names[0]
