@@ -160,7 +160,7 @@ def _capped(plan: Plan, value: str, by: str, seen: Seen) -> Assessment:
     elif by == VLLM:
         reason = f"the workers of vLLM {plan.vllm_version} set {VARIABLE}={value}: {plan.reason}"
     elif not plan.settings:
-        reason = f"{VARIABLE}={value} is set, whatever its settings are"
+        reason = f"{VARIABLE}={value} is set; its settings do not matter"
     elif by == ENVIRONMENT and plan.variables:
         reason = f"{VARIABLE} is set already ({plan.reason})"
     else:
@@ -212,8 +212,10 @@ def _not_capped(plan: Plan, seen: Seen) -> Assessment:  # noqa: PLR0911 - one re
     if seen.unread or conf:
         reason = f"{plan.reason}; {VARIABLE} may be set in what could not be read"
         return Assessment(UNKNOWN, "environment-not-read", reason, unread=conf)
-    given = "is not set" if plan.current is None else "is no limit as it stands"
-    reason = f"{plan.reason}: it can hang, and {VARIABLE} {given}"
+    given = f"{VARIABLE} is not set"
+    if plan.current is not None:
+        given = f"the value of {VARIABLE} is not a valid limit"
+    reason = f"{plan.reason}: it can hang, and {given}"
     return Assessment(EXPOSED, "no-limit", reason)
 
 
@@ -223,7 +225,7 @@ def _by_release(plan: Plan, server: Server, files: Files) -> Assessment:
     if not found:
         reason = (
             "no known release of vLLM can hang with these settings: a condition does not hold, "
-            "or its workers limit NCCL themselves"
+            "or its workers set the cap themselves"
         )
         return Assessment(NOT_NEEDED, "not-needed", reason)
     if True not in found.values():
@@ -277,5 +279,5 @@ def _settings_not_known(plan: Plan) -> Assessment:
 
 
 def _changed(what: str) -> Assessment:
-    reason = f"{what} was changed after the server had started: what it has read is not known"
+    reason = f"{what} was changed after the server had started: what the server read is not known"
     return Assessment(UNKNOWN, "changed-since-start", reason)

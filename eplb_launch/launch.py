@@ -13,7 +13,7 @@ import gc
 import os
 import sys
 
-from eplb_launch.launch_options import check_cap, check_command, check_version
+from eplb_launch.launch_options import check_command, check_options
 from eplb_launch.model import printable
 from eplb_launch.vllm.releases import CAP
 
@@ -61,8 +61,7 @@ def run(
     launcher prevents the start: exit status 125. `plan` explains `vllm_version`, `max_ctas` and
     `sms`; ValueError says what is wrong with one of them.
     """
-    check_cap(max_ctas, sms)
-    check_version(vllm_version)
+    check_options(vllm_version, max_ctas, sms)
     command = check_command(command)
     gc.disable()  # exec frees everything in a few milliseconds
     environment: dict[str, str] = {}

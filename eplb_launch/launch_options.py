@@ -78,17 +78,8 @@ def with_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
         text = values.get(name, "")
         if text.isascii() and text.isdigit() and len(text) < 9:
             values[name] = int(text)
-    check_version(values.get("vllm_version"))
-    check_cap(values.get("max_ctas", CAP), values.get("sms"))
+    check_options(values.get("vllm_version"), values.get("max_ctas", CAP), values.get("sms"))
     return values
-
-
-def check_version(vllm_version: str | None) -> None:
-    """Raise ValueError if a version names no vLLM release."""
-    if vllm_version is not None and minor_release(vllm_version) is None:
-        raise ValueError(
-            f"--vllm-version must be a vLLM release such as 0.16.0, not {vllm_version!r}"
-        )
 
 
 def check_command(command: Sequence[str]) -> tuple[str, ...]:
@@ -103,8 +94,14 @@ def check_command(command: Sequence[str]) -> tuple[str, ...]:
     return words
 
 
-def check_cap(max_ctas: object = CAP, sms: object = None) -> None:
-    """Raise ValueError if a cap or a number of SMs is out of range, or SMs come without "fit"."""
+def check_options(
+    vllm_version: str | None = None, max_ctas: object = CAP, sms: object = None
+) -> None:
+    """Raise ValueError if one of these options has a wrong value."""
+    if vllm_version is not None and minor_release(vllm_version) is None:
+        raise ValueError(
+            f"--vllm-version must be a vLLM release such as 0.16.0, not {vllm_version!r}"
+        )
     if max_ctas == "fit":
         if sms is not None and (not isinstance(sms, int) or not 1 <= sms <= MOST_SMS):
             raise ValueError(f"--sms must be a number from 1 to {MOST_SMS}, 132 for an H100")

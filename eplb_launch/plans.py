@@ -10,7 +10,7 @@ import os
 
 from eplb_launch.entrypoints import OWN_OPTIONS, find_by_name
 from eplb_launch.files import DISK
-from eplb_launch.launch_options import NAMES, check_cap, check_command, check_version
+from eplb_launch.launch_options import NAMES, check_command, check_options
 from eplb_launch.model import DOES_NOT_FIT, UNKNOWN, PlanWarning, Record, cut
 from eplb_launch.vllm.arguments import PLACEMENT, RefusedError, read
 from eplb_launch.vllm.installed import Installed, look_up
@@ -129,8 +129,7 @@ def plan(
     machine. If vLLM refuses the arguments, or the --config file cannot be read, the plan has a
     warning.
     """
-    check_cap(max_ctas, sms)
-    check_version(vllm_version)
+    check_options(vllm_version, max_ctas, sms)
     words = check_command(command)
     found = find_by_name(words, environ)
     if found is None:

@@ -20,7 +20,6 @@ DEPTH = 100  # libyaml itself has a limit of 1,000 since PyYAML 6.0.4, before of
 NODES = 400_000  # of one file; the largest bundles of CRDs have about 100,000
 
 _DOCUMENT_COST = 20  # nodes: the time to begin a document
-_CIRCLE_COST = 50_000  # nodes: for a map that is merged into one of its own values
 
 MAP, LIST, TEXT = "map", "list", "text"
 
@@ -49,8 +48,7 @@ class Node:
     """A value of a document, and its place."""
 
     __slots__ = (
-        *("block", "end", "items", "kind", "known", "line", "merged", "pairs", "plain", "tag"),
-        "text",
+        *("block", "end", "items", "kind", "known", "line", "pairs", "plain", "tag", "text"),
     )
 
     def __init__(self, kind: str, line: int) -> None:
@@ -62,36 +60,17 @@ class Node:
         self.block = False  # a literal block: each line of the text is a line of the file
         self.tag = ""  # as it is written, "!reset"
         self.items: list[Node] = []
-        self.pairs: list[tuple[Node, Node]] = []
+        self.pairs: list[tuple[Node, Node]] = []  # those of merged maps (`<<`) are the last
         self.known: dict[str, Node] | None = None  # the result of `entries`
-        self.merged = 0  # an upper bound for the pairs that are merged into this map
-
-    def maps(self) -> Iterator[Node]:
-        """Yield this map and the maps that are merged into it (`<<`). An earlier map wins."""
-        todo, seen = [self], set()
-        while todo:
-            node = todo.pop()
-            if node.kind != MAP or id(node) in seen:
-                continue
-            seen.add(id(node))
-            yield node
-            for key, value in reversed(node.pairs):
-                if key.merges:
-                    todo += reversed(value.items if value.kind == LIST else [value])
 
     def get(self, name: str) -> Node | None:
         """Return the value of a key of a map; None if there is none."""
         return self.entries().get(name) if self.kind == MAP else None
 
     def entries(self) -> dict[str, Node]:
-        """Return the entries of a map and its merged maps. Of equal keys, the last one wins."""
+        """Return the entries of a map. Of equal keys, the last one wins."""
         if self.known is None:
-            self.known = {}
-            for node in self.maps():
-                own = {key.text: value for key, value in node.pairs if key.kind == TEXT}
-                for name, value in own.items():
-                    self.known.setdefault(name, value)
-            self.known.pop("<<", None)
+            self.known = {key.text: value for key, value in self.pairs if key.kind == TEXT}
         return self.known
 
     def place(self, line: int, *names: str) -> int:
@@ -99,7 +78,8 @@ class Node:
         if self.line <= line <= self.end:
             return line
         lines = {key.text: key.line for key, _ in reversed(self.pairs)}
-        return next((lines[name] for name in names if name in lines), self.line)
+        found = (lines[name] for name in names if name in lines)
+        return next((line for line in found if self.line <= line <= self.end), self.line)
 
     def at(self, *names: str) -> Node | None:
         """Return the value at a path of keys; None if there is none."""
@@ -129,11 +109,6 @@ class Node:
                 if len(seen) < _MAX_TEXTS and id(below) not in seen:
                     seen.add(id(below))
                     todo.append(below)
-
-    @property
-    def merges(self) -> bool:
-        """Whether this is the key that merges other maps into its map."""
-        return self.text == "<<" and self.plain
 
     @property
     def null(self) -> bool:
@@ -236,12 +211,19 @@ class _Builder:
         return node
 
     def merge(self, node: Node) -> None:
-        """Count the pairs that are merged into a map: `entries` reads them all."""
-        for key, value in node.pairs:
-            for other in (value.items or [value]) if key.merges else ():
-                circle = any(other is above for above in self.open)
-                node.merged += _CIRCLE_COST if circle else len(other.pairs) + other.merged
-        self.take(node.merged, node.line)
+        """Put the pairs of merged maps in the place of each key `<<`. An earlier map wins."""
+        given, node.pairs = node.pairs, []
+        merged: list[Node] = []
+        for key, value in given:
+            if key.text == "<<" and key.plain:
+                merged += value.items or [value]
+            else:
+                node.pairs.append((key, value))
+        names = {key.text for key, _ in node.pairs} if merged else set()
+        for other in merged:
+            self.take(len(other.pairs), node.line)
+            node.pairs += [pair for pair in other.pairs if pair[0].text not in names]
+            names.update(key.text for key, _ in other.pairs)
 
     def take(self, count: int, line: int) -> None:
         """Count nodes; stop where there are too many."""

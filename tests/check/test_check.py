@@ -1,4 +1,4 @@
-"""`eplb-launch check` as a command: what it prints, in which style, and its exit statuses."""
+"""`eplb-launch check` as a command: its output in each style, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check(*words: str, stdin: str = "") -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder, to be in."""
+    """Return an empty folder, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,9 +54,13 @@ STATUSES = [
     pytest.param({"a.sh": WRAPPED, "b.sh": EXPOSED}, [], 1, id="one exposed"),
     pytest.param({"a.sh": UNKNOWN}, [], 0, id="unknown"),
     pytest.param({"a.sh": UNKNOWN}, ["--strict"], 1, id="unknown, strict"),
-    pytest.param({"a.yaml": BROKEN, "b.sh": WRAPPED}, [], 125, id="one that cannot be parsed"),
-    pytest.param({"a.yaml": BROKEN, "b.sh": EXPOSED}, [], 1, id="the others are still checked"),
-    pytest.param({"a.yaml": BROKEN, "b.sh": UNKNOWN}, ["--strict"], 1, id="strict and broken"),
+    pytest.param({"a.yaml": BROKEN, "b.sh": WRAPPED}, [], 125, id="a file cannot be parsed"),
+    pytest.param(
+        {"a.yaml": BROKEN, "b.sh": EXPOSED}, [], 1, id="a file cannot be parsed, another is exposed"
+    ),
+    pytest.param(
+        {"a.yaml": BROKEN, "b.sh": UNKNOWN}, ["--strict"], 1, id="a file cannot be parsed, strict"
+    ),
 ]
 
 
@@ -72,8 +76,8 @@ def test_check_exits_with_the_status_of_its_worst_finding(
 
 
 @pytest.mark.parametrize("path", [".", "./", "x/..", "../{}"])
-def test_a_script_that_a_service_runs_is_said_once(folder: Path, path: str) -> None:
-    """By itself it is exposed: with what the service sets it is not."""
+def test_a_script_that_a_service_runs_is_one_server(folder: Path, path: str) -> None:
+    """By itself it is exposed. With the variables of the service it is not."""
     (folder / "x").mkdir()
     (folder / "run.sh").write_text(EXPOSED)
     (folder / "compose.yaml").write_text(
@@ -85,13 +89,13 @@ def test_a_script_that_a_service_runs_is_said_once(folder: Path, path: str) -> N
     assert [(s["file"], s["verdict"]) for s in servers] == [(os.path.join(given, "run.sh"), "ok")]
 
 
-def test_a_usage_error_is_2() -> None:
+def test_a_usage_error_exits_with_2() -> None:
     result = check("--json", "--format", "sarif", ".")
     assert result.exit_code == 2
     assert "--json and another --format cannot be given together" in result.output
 
 
-def test_a_path_that_is_not_there_is_said(folder: Path) -> None:
+def test_a_missing_path_is_reported(folder: Path) -> None:
     (folder / "b.sh").write_text(WRAPPED)
     result = check("a.yaml", "b.sh")
     assert result.exit_code == 125
@@ -115,7 +119,7 @@ def test_a_path_that_is_not_there_is_said(folder: Path) -> None:
         ),
     ],
 )
-def test_stdin_is_taken_for_what_it_is(text: str, line: int) -> None:
+def test_the_kind_of_standard_input_is_recognized(text: str, line: int) -> None:
     result = check("-", stdin=text)
     assert f"<stdin>:{line}: exposed" in result.output
     assert result.exit_code == 1
@@ -137,7 +141,7 @@ def test_stdin_is_taken_for_what_it_is(text: str, line: int) -> None:
         pytest.param({"a.sh": "true\n"}, "", id="script"),
     ],
 )
-def test_a_file_that_was_asked_for_with_nothing_in_it_is_said_on_stderr(
+def test_a_named_file_that_starts_nothing_is_reported_on_stderr(
     folder: Path, files: dict[str, str], line: str, style: str
 ) -> None:
     for name, text in files.items():
@@ -148,7 +152,7 @@ def test_a_file_that_was_asked_for_with_nothing_in_it_is_said_on_stderr(
     assert check("--format", style, ".").stderr == ""
 
 
-def test_what_is_printed_for_a_person(folder: Path) -> None:
+def test_the_text_style_has_servers_fixes_and_a_summary(folder: Path) -> None:
     (folder / "run.sh").write_text(f"set -e\nexec {EXPOSED}")
     assert check("--vllm-version", "0.16.0", "run.sh").output == (
         "run.sh:2: exposed: async EPLB with DeepEP low-latency "
@@ -188,7 +192,7 @@ FIXES = [
         "p.yaml",
         POD.format(f'    command: ["numactl", "-N0", "vllm", "serve"]\n    args: [m, {QUOTED}]'),
         '"eplb-launch", "--",',
-        id="behind a prefix",
+        id="behind a wrapper",
     ),
     pytest.param(
         "p.yaml",
@@ -214,7 +218,7 @@ FIXES = [
         "compose.yaml",
         f"services:\n  v: {{image: own, command: [vllm, serve, m, {QUOTED}]}}\n",
         '"eplb-launch", "--",',
-        id="arguments of an entry point that is not known",
+        id="compose, entry point not known",
     ),
     pytest.param(
         "p.yaml",
@@ -222,7 +226,7 @@ FIXES = [
             "registry.example.com/vllm-openai", "own"
         ),
         '"eplb-launch", "--",',
-        id="args of an entry point that is not known",
+        id="Kubernetes, entry point not known",
     ),
     pytest.param(
         "a.service",
@@ -252,7 +256,7 @@ FIXES = [
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), FIXES)
-def test_the_fix_is_text_to_paste(folder: Path, name: str, text: str, expected: str) -> None:
+def test_a_fix_is_text_to_paste(folder: Path, name: str, text: str, expected: str) -> None:
     (folder / name).write_text(text)
     result = json.loads(check("--json", name).output)
     [server] = result["servers"]
@@ -262,7 +266,7 @@ def test_the_fix_is_text_to_paste(folder: Path, name: str, text: str, expected: 
         yaml.safe_load(server["fixes"][1]["text"])
 
 
-def test_the_fix_of_the_variable_puts_it_right(folder: Path) -> None:
+def test_pasting_the_variable_makes_a_server_ok(folder: Path) -> None:
     text = POD.format(f"    args: [m, {QUOTED}]")
     (folder / "p.yaml").write_text(text)
     fixes = json.loads(check("--json", "p.yaml").output)["servers"][0]["fixes"]
@@ -278,7 +282,7 @@ def test_behind_sudo_the_only_fix_is_the_launcher(folder: Path) -> None:
     assert [fix["text"] for fix in server["fixes"]] == ["eplb-launch -- vllm serve …"]
 
 
-def test_the_json_has_these_keys(folder: Path) -> None:
+def test_json_has_these_keys(folder: Path) -> None:
     (folder / "a.sh").write_text(EXPOSED)
     (folder / "b.yaml").write_text(BROKEN)
     found = json.loads(check("--format", "json", ".").output)
@@ -362,7 +366,7 @@ def test_sarif_is_valid_by_its_schema(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
-def test_a_name_that_is_not_utf8(folder: Path, style: str) -> None:
+def test_a_file_name_that_is_not_utf8_is_printed(folder: Path, style: str) -> None:
     with open(os.path.join(os.fsencode(folder), b"\xff.sh"), "w") as file:
         file.write(EXPOSED)
     result = check("--format", style, ".")
@@ -374,7 +378,7 @@ def test_a_name_that_is_not_utf8(folder: Path, style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "json", "github", "sarif"])
-def test_what_could_not_be_read_is_said(folder: Path, style: str) -> None:
+def test_what_could_not_be_read_is_reported(folder: Path, style: str) -> None:
     (folder / "a.service").write_text(
         "[Service]\nEnvironmentFile=/srv/other.env\nExecStart=vllm serve m --enable-eplb $ARGS\n"
     )
@@ -401,7 +405,7 @@ UNSETTLED = {
 
 
 @pytest.mark.parametrize(("script", "settles"), UNSETTLED.values(), ids=UNSETTLED)
-def test_an_unknown_verdict_says_what_would_settle_it(
+def test_an_unknown_verdict_says_how_to_settle_it(
     folder: Path, script: str, settles: str | None
 ) -> None:
     (folder / "a.sh").write_text(script)
@@ -412,7 +416,7 @@ def test_an_unknown_verdict_says_what_would_settle_it(
     assert lines == ([f"to settle it: {settles}"] if settles else [])
 
 
-def test_what_is_said_to_settle_it_settles_it(folder: Path) -> None:
+def test_the_advice_settles_an_unknown_verdict(folder: Path) -> None:
     (folder / "a.sh").write_text(EXPOSED)
     assert "a.sh:1: exposed: " in check("a.sh").output
     (folder / "b.sh").write_text("vllm serve m --enable-eplb --config c.yaml\n")
@@ -448,7 +452,7 @@ def test_control_characters_do_not_reach_the_terminal(folder: Path) -> None:
     assert "\x1b" not in result.output
 
 
-def test_a_launch_loads_nothing_of_it() -> None:
+def test_a_launch_imports_nothing_of_check() -> None:
     code = (
         "import sys, eplb_launch.launch, eplb_launch.plans; "
         "print([n for n in sys.modules if 'launch.check' in n])"
@@ -461,7 +465,7 @@ GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 
 
 def test_pre_commit_runs_check_on_the_files_of_a_commit(folder: Path) -> None:
-    """By the real pre-commit, but with what is installed here: it would download the rest."""
+    """This is the real pre-commit, with the installed package. Its own would be downloaded."""
     manifest = os.path.join(REPOSITORY, ".pre-commit-hooks.yaml")
     with open(manifest, encoding="utf-8") as file:
         [hook] = yaml.safe_load(file)
@@ -470,7 +474,7 @@ def test_pre_commit_runs_check_on_the_files_of_a_commit(folder: Path) -> None:
     (folder / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config))
     files = {
         "run.sh": WRAPPED,
-        "notes.md": EXPOSED,  # no file that starts anything
+        "notes.md": EXPOSED,  # a document
         "k8s/deploy.yaml": POD.format(f"    args: [m, {QUOTED}]"),
         "etc/x.service.d/a.conf": f"[Service]\nExecStart={EXPOSED}",
     }
@@ -491,6 +495,6 @@ def test_pre_commit_runs_check_on_the_files_of_a_commit(folder: Path) -> None:
     assert found == {
         ("run.sh", "ok"),
         ("k8s/deploy.yaml", "exposed"),
-        ("etc/x.service.d/a.conf", "unknown"),  # of no known release
+        ("etc/x.service.d/a.conf", "unknown"),  # the release is not known
     }
     assert run(program, "run", "--files", "run.sh", "notes.md").returncode == 0

@@ -1,4 +1,4 @@
-"""`kubectl get … -o json | eplb-launch check -`: what a cluster has, each server once."""
+"""`kubectl get … -o json | eplb-launch check -`: each server of a cluster is reported once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def container(*args: str, **more: Any) -> dict[str, Any]:
 
 
 def thing(kind: str, name: str, owner: str = "", **spec: Any) -> dict[str, Any]:
-    """Return an object as kubectl shows it, with what the API server adds to each."""
+    """Return an object as kubectl prints it, with the fields that the API server adds."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": "serving",
@@ -70,7 +70,7 @@ def names(found: Review) -> list[str]:
 
 @pytest.mark.parametrize("size", [reader.MANY, 0], ids=["as one tree", "item by item"])
 @pytest.mark.parametrize("pods_first", [False, True])
-def test_pods_repeat_their_owner(
+def test_a_pod_that_repeats_its_owner_is_not_reported(
     monkeypatch: pytest.MonkeyPatch, size: int, pods_first: bool
 ) -> None:
     monkeypatch.setattr(reader, "MANY", size)
@@ -78,7 +78,7 @@ def test_pods_repeat_their_owner(
         thing("Deployment", "decode", **template()),
         pod("decode-1-a", "decode-1"),
         pod("decode-1-b", "decode-1"),
-        pod("decode-0-a", "decode-0", "m", "-dp", "8"),  # of the template before
+        pod("decode-0-a", "decode-0", "m", "-dp", "8"),  # from an older template
         thing("Pod", "other", containers=[container()]),
     ]
     found = review(monkeypatch, *(reversed(items) if pods_first else items))
@@ -88,12 +88,12 @@ def test_pods_repeat_their_owner(
     assert {one.why for one in found.mentions} == {"a copy of the object, in an annotation of it"}
 
 
-def test_pods_without_their_owner_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_without_their_owner_are_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = review(monkeypatch, *(pod(f"d-{number}", "d") for number in range(5)))
     assert names(found) == ["Pod/d-0"]
 
 
-def test_a_pod_of_a_leader_has_variables_of_its_controller(
+def test_variables_that_a_controller_adds_make_no_difference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     size = {"name": "LWS_GROUP_SIZE", "value": "2"}
@@ -117,7 +117,7 @@ def test_another_namespace_or_image_is_another_server(monkeypatch: pytest.Monkey
     assert names(review(monkeypatch, pod("a", "x"), other, newer)) == ["Pod/a", "Pod/b", "Pod/c"]
 
 
-def test_what_repeats_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_line_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"command": ["bash", "-c", f"exec vllm serve m {EPLB}"], "args": ["m"]}
     items = [pod(name, "x", **words) for name in "ab"]
     for item in items:
@@ -138,17 +138,17 @@ def test_what_repeats_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         '{"items": [{"a": ' + "[" * 50_000 + "]}]}",
     ],
 )
-def test_what_is_no_list_is_read_as_a_whole(text: str) -> None:
+def test_json_that_is_no_list_is_read_as_a_whole(text: str) -> None:
     assert reader.items_of(text) is None
 
 
-def test_items_of_other_things_are_left_out() -> None:
+def test_items_without_a_hint_are_left_out() -> None:
     kept = '{"image": "vllm/vllm-openai"}'
     text = '{"apiVersion": "v1",\n"items": [\n{"image": "nginx"},\n' + kept + ",\n{}\n]}"
     assert reader.items_of(text) == [(kept, 4)]
 
 
-def test_more_than_any_cluster_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_larger_than_any_cluster_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_INPUT", 300)
     monkeypatch.setattr(sources, "MAX_BYTES", 100)
     for text, problem in (

@@ -1,7 +1,7 @@
-"""Files as they are in the field, each with near misses beside it: tests/data/field.
+"""Files from the field, and near misses of each: tests/data/field.
 
-The first lines of a file say what is expected of it: `# expect [RELEASE]: VERDICT LINE, …`, with
-`names=WORD` where the message has to name what could not be read, or `none` for no server.
+The first lines of a file say what is expected: `# expect [RELEASE]: VERDICT LINE, …`, with
+`names=WORD` if the message must name what could not be read, or `none` for no server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EXPECT = re.compile(r"^# expect ?([\d.]*): (.*)$", re.MULTILINE)
 
 
 def _case(name: str) -> tuple[str | None, str]:
-    """Return the release that a case is checked for, and what is expected."""
+    """Return the release of a case, and the expected lines."""
     path = os.path.join(FIELD, name)
     with open(os.path.join(path, "start.sh") if os.path.isdir(path) else path) as file:
         match = _EXPECT.search(file.read())
@@ -27,7 +27,7 @@ def _case(name: str) -> tuple[str | None, str]:
 
 
 @pytest.mark.parametrize("name", sorted(os.listdir(FIELD)))
-def test_a_file_of_the_field_has_its_verdict(name: str) -> None:
+def test_a_file_from_the_field_has_the_expected_verdicts(name: str) -> None:
     release, expected = _case(name)
     review = check([os.path.join(FIELD, name)], release)
     said = []

@@ -1,4 +1,4 @@
-"""`eplb-launch check` on files that were made to hurt: bounded, and never executed."""
+"""`eplb-launch check` on hostile files: work is bounded, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAUGHS = "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
 )
 
-# The name of the file, what is in it, and what is said (None: nothing).
+# The name of a file, its content, and a part of the one message (None: no message).
 CASES = [
     pytest.param("a.yaml", "a: &a [vllm, vllm]\n" + LAUGHS, None, id="a billion laughs"),
     pytest.param(
@@ -102,11 +102,12 @@ CASES = [
         "a.yaml",
         "vllm: 1\n"
         + "".join(
-            f"a{i}: &a{i} {{<<: [{', '.join(f'*a{j}' for j in range(max(0, i - 20), i))}]}}\n"
+            f"a{i}: &a{i}\n  k{i}: 1\n"
+            f"  <<: [{', '.join(f'*a{j}' for j in range(max(0, i - 20), i))}]\n"
             for i in range(900)
         ),
         "more than 400,000 values",
-        id="merged, and merged again",
+        id="merges of merges",
     ),
     pytest.param(
         "a.yaml",
@@ -114,8 +115,8 @@ CASES = [
         + "".join(f"b{i}: {{<<: *a}}, " for i in range(500))
         + "".join(f"c{i}: 1, " for i in range(100_000))
         + "}\n",
-        "more than 400,000 values",
-        id="merged into its own values",
+        None,
+        id="a map merged into its values",
     ),
     pytest.param(
         "a.yaml",
@@ -148,7 +149,7 @@ CASES = [
         f"x: &x |\n{'  ENV A=1' + chr(10) * 90_000}\nservices:\n"
         + "".join(f"  s{i}: {{build: {{dockerfile_inline: *x}}}}\n# vllm" for i in range(900)),
         None,
-        id="a Dockerfile in it, many times",
+        id="an inline Dockerfile, many times",
     ),
     pytest.param(
         "a.yaml",
@@ -158,7 +159,7 @@ CASES = [
             for i in range(3_000)
         ),
         "more work in it than in any real one",
-        id="documents with a server each",
+        id="documents, each with a server",
     ),
     pytest.param(
         "a.yaml",
@@ -168,7 +169,7 @@ CASES = [
             for i in range(4_000)
         ),
         "more work in it than in any real one",
-        id="ConfigMaps with a script each",
+        id="ConfigMaps, each with a script",
     ),
     pytest.param(
         "a.yaml",
@@ -190,7 +191,10 @@ CASES = [
         id="ConfigMaps of one name",
     ),
     pytest.param(
-        "a.yaml", "services: &s\n  <<: [*s, *s]\n  vllm: {<<: *s}\n", None, id="merged into itself"
+        "a.yaml",
+        "services: &s\n  <<: [*s, *s]\n  vllm: {<<: *s}\n",
+        None,
+        id="a map merged into itself",
     ),
     pytest.param(
         "a.yaml",
@@ -335,7 +339,7 @@ def test_work_is_bounded_and_the_message_is_clear(
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "z.sh").write_text("eplb-launch -- vllm serve m\n")
     review, work = counted(check, [str(tmp_path)])
-    assert work < 13_000_000  # most: 11 million, for the largest ConfigMap
+    assert work < 13_000_000  # the largest ConfigMap takes 11 million
     assert [f.verdict for f in review.findings if f.file.endswith("z.sh")] == ["ok"]
     said = [trouble.message for trouble in review.troubles]
     if message is None:
@@ -348,7 +352,7 @@ def test_work_is_bounded_and_the_message_is_clear(
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder with folders in it, 3,000 one in another, and a script in each hundredth."""
+    """Return 3,000 nested folders with a script in each hundredth one."""
     top = tmp_path / "top"
     top.mkdir()
     before = os.getcwd()
@@ -366,19 +370,19 @@ def deep(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", str(top)], check=True)  # pytest's own removal calls itself
 
 
-def test_a_path_that_is_too_long_for_the_kernel_is_said(deep: Path) -> None:
+def test_a_path_that_is_too_long_for_the_kernel_is_reported(deep: Path) -> None:
     review = check([str(deep)])
     near = len(str(deep))
     readable = sum(near + 2 * depth + len("/a.sh") < 4096 for depth in range(0, 3_000, 100))
     assert [finding.verdict for finding in review.findings] == ["ok"] * readable
-    # The kernel takes no longer path.
+    # The kernel refuses longer paths.
     assert [trouble.message for trouble in review.troubles][-1:] == [
         "unreadable: File name too long"
     ]
     assert review.status == 125
 
 
-def test_a_deep_folder_does_not_end_the_command(deep: Path) -> None:
+def test_a_deep_folder_does_not_stop_the_command(deep: Path) -> None:
     inner = deep.joinpath(*["d"] * 1_000)
     done = subprocess.run(
         [sys.executable, "-m", "eplb_launch", "check", str(deep)],
@@ -391,7 +395,7 @@ def test_a_deep_folder_does_not_end_the_command(deep: Path) -> None:
     assert str(inner / "a.sh") in done.stdout
 
 
-def test_the_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b/z.sh", "b/a/x.sh", "c.sh", "a/b/c/d.sh", "a/b.sh", "d.sh", ".git/x.sh"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("eplb-launch -- vllm serve m\n")
@@ -401,7 +405,7 @@ def test_the_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [60, 2_000])
-def test_a_config_map_may_be_mounted_at_a_deep_path(tmp_path: Path, depth: int) -> None:
+def test_a_config_map_can_be_mounted_at_a_deep_path(tmp_path: Path, depth: int) -> None:
     """Its files are put into a folder of ours, and that is taken away again."""
     path = tmp_path / "a.yaml"
     place = "/d" * depth
@@ -439,12 +443,12 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         pytest.param(
             "services:\n  vllm: {extends: {file: x.yaml, service: vllm}}\n",
             "it extends a service of x.yaml, which is not here",
-            id="a file that is not here",
+            id="a missing file",
         ),
         pytest.param(
             "services:\n  vllm: {extends: other}\n",
             "it extends other, which does not exist",
-            id="none",
+            id="a missing service",
         ),
         pytest.param(
             "services:\n  vllm: {extends: vllm}\n",
@@ -459,13 +463,13 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         ),
     ],
 )
-def test_an_extends_that_leads_nowhere_is_said(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_extends_that_leads_nowhere_is_reported(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
     [finding] = check([str(tmp_path)]).findings
     assert (finding.verdict, finding.assessment.reason) == ("unknown", reason)
 
 
-def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+def test_an_include_that_leads_nowhere_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "compose.yaml"
     path.write_text("services: {web: {image: nginx}}\ninclude:\n- compose.yaml\n- path: x.yaml\n")
     [trouble] = check([str(path)]).troubles
@@ -476,7 +480,7 @@ def test_an_include_that_leads_nowhere_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["''", ".", "sub", '"a\\0b"', "x" * 300, "fifo"])
-def test_what_is_named_and_no_file_is_none(tmp_path: Path, path: str) -> None:
+def test_a_named_path_that_is_no_file_is_treated_as_missing(tmp_path: Path, path: str) -> None:
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "compose.yaml").write_text(
@@ -512,7 +516,7 @@ SERVICE = "services: {v: {image: vllm}}\n"
         pytest.param("assess_task.with_script", "Dockerfile", "FROM x\nCMD vllm\n", id="a command"),
     ],
 )
-def test_a_reader_that_fails_ends_no_other(
+def test_a_bug_in_one_reader_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, file: str, text: str
 ) -> None:
     module, _, name = target.rpartition(".")
@@ -536,7 +540,7 @@ def test_a_reader_that_fails_ends_no_other(
     assert review.status == 125
 
 
-def test_no_tag_does_anything(tmp_path: Path) -> None:
+def test_tags_construct_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     done = tmp_path / "done"
     path.write_text(
@@ -575,7 +579,7 @@ SERVICE_OF = "services: {v: {image: vllm/vllm-openai:v0.16.0, command: COMMAND, 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Return a folder that is checked; beside it are files with a secret."""
+    """Return a folder to check. Files beside it hold a secret."""
     (tmp_path / "here").mkdir()
     (tmp_path / "x.env").write_text("VLLM_ALL2ALL_BACKEND=hunter2\nNCCL_MAX_CTAS=8\n")
     (tmp_path / "base.yaml").write_text("services: {v: {command: vllm serve hunter2}}\n")
@@ -606,7 +610,7 @@ def outside(tmp_path: Path) -> Path:
         pytest.param("a.yaml", "", "a.yaml", id="a manifest that is a link"),
     ],
 )
-def test_what_is_outside_is_not_read_and_said(
+def test_a_file_outside_is_not_read_and_is_reported(
     outside: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, link: str
 ) -> None:
     text = text.replace("HERE", str(outside))
@@ -646,7 +650,7 @@ def test_what_is_outside_is_not_read_and_said(
     assert not [t.message for t in review.troubles if OUTSIDE in t.message]
 
 
-def test_what_is_outside_is_read_where_it_is_given_too(outside: Path) -> None:
+def test_a_file_outside_is_read_if_it_is_named_too(outside: Path) -> None:
     compose = outside / "compose.yaml"
     text = SERVICE_OF.replace("COMMAND", SERVES).replace("KEYS", "env_file: ../x.env")
     compose.write_text(text)
@@ -657,7 +661,7 @@ def test_what_is_outside_is_read_where_it_is_given_too(outside: Path) -> None:
     assert review.troubles == ()
 
 
-def test_what_is_beside_a_file_or_below_a_folder_is_read(outside: Path) -> None:
+def test_files_beside_a_file_or_below_a_folder_are_read(outside: Path) -> None:
     (outside / "sub").mkdir()
     (outside / "sub" / "a.env").write_text("NCCL_MAX_CTAS=8\n")
     (outside / "b.env").symlink_to("sub/../sub/a.env")
@@ -671,7 +675,9 @@ def test_what_is_beside_a_file_or_below_a_folder_is_read(outside: Path) -> None:
             assert review.troubles == ()
 
 
-def test_standard_input_names_no_file_here(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_cannot_name_files_here(
+    outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(outside.parent)
     text = SERVICE_OF.replace("COMMAND", SERVES).replace("KEYS", "env_file: x.env")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
@@ -694,13 +700,13 @@ TOO_LARGE = "larger than 8 MB: not read"
     ("line", "found", "named"),
     [
         pytest.param(b"a: vllm\n", TOO_LARGE, TOO_LARGE, id="mentions vLLM"),
-        pytest.param(b"a: other\n", "", TOO_LARGE, id="does not"),
+        pytest.param(b"a: other\n", "", TOO_LARGE, id="does not mention vLLM"),
     ],
 )
 def test_a_large_file_takes_little_memory(
     tmp_path: Path, line: bytes, found: str, named: str
 ) -> None:
-    """One that is asked for and not read is always said, others where they mention vLLM."""
+    """A named file is always reported; others are if they mention vLLM."""
     path = tmp_path / "large.yaml"
     with open(path, "wb") as file:
         file.writelines(line * ((1 << 20) // len(line)) for _ in range(50))

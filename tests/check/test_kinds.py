@@ -1,4 +1,4 @@
-"""Kinds of deployment files: which file is of which, and what a further one needs."""
+"""Kinds of deployment files: how they are recognized, and what a new one needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERVE += " --eplb-config.use_async true"
 
 
 class Procfile(Kind):
-    """A line for each process: `web := CMD`."""
+    """A file with a process a line: `web := CMD`."""
 
     title = "a Procfile"
     form = "Procfile"
@@ -50,7 +50,7 @@ class Procfile(Kind):
 
 
 @pytest.mark.parametrize("name", ["Procfile", "procs"])
-def test_a_further_kind_is_one_class_and_one_row(
+def test_a_new_kind_needs_one_class_and_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
@@ -77,7 +77,7 @@ def test_a_further_kind_is_one_class_and_one_row(
         "#!/usr/share/bin/python3": False,
     }.items(),
 )
-def test_a_script_is_one_of_a_shell(tmp_path: Path, first: str, known: bool) -> None:
+def test_a_script_is_recognized_by_its_shell(tmp_path: Path, first: str, known: bool) -> None:
     path = tmp_path / "start"
     path.write_text(f"{first}\nNCCL_MAX_CTAS=8 {SERVE}\n")
     verdict = "ok" if known else "unknown"
@@ -106,7 +106,7 @@ FOLDERS = {
         f"environment: [NCCL_MAX_CTAS=8]\n    volumes: [{{source: ./f, target: /s}}]\n    {STARTS}",
         "ok",
     ),
-    "all that is here": (
+    "the folder of the file": (
         "compose.yaml",
         "volumes: ['.:/s']\n    working_dir: /s/f\n    command: [bash, run.sh]\n    entrypoint: []",
         "exposed",
@@ -124,7 +124,7 @@ FOLDERS = {
         'COPY f/run.sh /s/\nENTRYPOINT ["bash", "/s/run.sh"]',
         "exposed",
     ),
-    "and all of it": (
+    "the context is the folder above, COPY of all": (
         "docker/Dockerfile",
         'COPY . /s/\nENTRYPOINT ["bash", "/s/f/run.sh"]',
         "exposed",
@@ -138,7 +138,7 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize(("name", "text", "verdict"), FOLDERS.values(), ids=FOLDERS)
-def test_a_script_in_a_folder_is_read_where_the_folder_is_put(
+def test_a_script_in_a_mounted_or_copied_folder_is_read(
     tmp_path: Path, name: str, text: str, verdict: str
 ) -> None:
     services = f"services:\n  v:\n    image: {IMAGE}\n    "
@@ -164,7 +164,7 @@ def test_a_script_in_a_folder_is_read_where_the_folder_is_put(
     ],
 )
 @pytest.mark.parametrize("name", ["v.service", "v.container"])
-def test_the_fix_of_a_unit_leaves_the_other_variables_of_its_line(
+def test_the_fix_of_a_unit_keeps_the_other_variables_of_its_line(
     tmp_path: Path, name: str, line: str, old: str, new: str
 ) -> None:
     starts = f"[Service]\n{line}\nExecStart={SERVE}\n"
@@ -192,7 +192,7 @@ def test_the_fix_of_a_unit_leaves_the_other_variables_of_its_line(
         "RUN pip install my-vllm==0.16.0 ray==2.50.0": None,
     }.items(),
 )
-def test_a_step_that_installs_vllm_gives_the_release(
+def test_a_step_that_installs_vllm_tells_the_release(
     tmp_path: Path, steps: str, version: str | None
 ) -> None:
     path = tmp_path / "Dockerfile"

@@ -1,4 +1,4 @@
-"""Unknown is earned: servers that do not ask for EPLB are counted, listed, and no findings."""
+"""Unknown servers that do not ask for EPLB: they are counted and listed, but no findings."""
 
 from __future__ import annotations
 
@@ -32,27 +32,35 @@ data: {{a.yaml: "{}"}}
 """
 RUN = "exec vllm serve m $MORE"
 
-# The file, its text, and whether it asks for EPLB.
+# The name of a file, its text, and whether it asks for EPLB.
 CASES = {
     "a script": ("a.sh", "vllm serve m $MORE\n", False),
-    "it says EPLB": ("a.sh", "vllm serve m --enable-eplb $MORE\n", True),
-    "elsewhere in it": ("a.sh", 'ARGS=(--enable-eplb)\n. ./rest.sh\nvllm serve m "$@"\n', True),
-    "a backend": ("a.sh", "vllm serve m --all2all-backend deepep_low_latency $MORE\n", True),
+    "a script with --enable-eplb": ("a.sh", "vllm serve m --enable-eplb $MORE\n", True),
+    "a script with --enable-eplb on another line": (
+        "a.sh",
+        'ARGS=(--enable-eplb)\n. ./rest.sh\nvllm serve m "$@"\n',
+        True,
+    ),
+    "a script with a low-latency backend": (
+        "a.sh",
+        "vllm serve m --all2all-backend deepep_low_latency $MORE\n",
+        True,
+    ),
     "a pod": ("p.yaml", POD.format(f'"{RUN}"', "A", "b"), False),
-    "its command": ("p.yaml", POD.format(f'"{RUN} --enable-eplb"', "A", "b"), True),
-    "its environment": ("p.yaml", POD.format(f'"{RUN}"', "EPLB", "b"), True),
-    "a file that it mounts": ("p.yaml", POD.format(f'"{RUN}"', "A", "enable-eplb: true"), True),
-    "a plugin's EPLB": (
+    "a pod: in its command": ("p.yaml", POD.format(f'"{RUN} --enable-eplb"', "A", "b"), True),
+    "a pod: in its environment": ("p.yaml", POD.format(f'"{RUN}"', "EPLB", "b"), True),
+    "a pod: in a mounted file": ("p.yaml", POD.format(f'"{RUN}"', "A", "enable-eplb: true"), True),
+    "EPLB of a plugin": (
         "a.sh",
         """DYNAMIC_EPLB=1 vllm serve m $MORE --additional-config '{"eplb_config": {}}'\n""",
         False,
     ),
-    "a plugin's and vLLM's": (
+    "EPLB of a plugin and of vLLM": (
         "a.sh",
         "vllm serve m --additional-config {} --enable-eplb $MORE\n",
         True,
     ),
-    "a plugin's in a list": (
+    "EPLB of a plugin, in a list": (
         "o.yaml",
         'vllm:\n  args: [-dp, $N, --additional-config, \'{"eplb_config": {"a": 1}}\', $MORE]\n',
         False,
@@ -62,15 +70,19 @@ CASES = {
         "apiVersion: a.org/v1\nkind: M\nspec:\n  engine: vllm\n  replicas: 1\n",
         False,
     ),
-    "with a field of its own": (
+    "an operator with a field of its own": (
         "o.yaml",
         "apiVersion: a.org/v1\nkind: M\nspec:\n  engine: vllm\n  eplb: {enabled: true}\n",
         True,
     ),
     "a Makefile": ("Makefile", "a:\n\tvllm serve m $(MORE)\n", False),
-    "and what it sets": ("Makefile", "MORE = --enable-eplb\na:\n\tvllm serve m $(MORE)\n", True),
+    "a Makefile that sets it": (
+        "Makefile",
+        "MORE = --enable-eplb\na:\n\tvllm serve m $(MORE)\n",
+        True,
+    ),
     "a unit": ("v.service", "[Service]\nExecStart=/opt/v/bin/vllm serve $MORE\n", False),
-    "a unit that asks": (
+    "a unit with --enable-eplb": (
         "v.service",
         "[Service]\nExecStart=/opt/v/bin/vllm serve $MORE --enable-eplb\n",
         True,
@@ -79,7 +91,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("name", "text", "asks"), CASES.values(), ids=CASES)
-def test_what_does_not_ask_for_eplb_is_no_finding(
+def test_an_unknown_server_that_does_not_ask_for_eplb_is_no_finding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, asks: bool
 ) -> None:
     (tmp_path / name).write_text(text)
@@ -111,11 +123,11 @@ def test_what_does_not_ask_for_eplb_is_no_finding(
 @pytest.mark.parametrize(
     "text",
     [
-        "vllm serve m\n",  # proven: not needed
+        "vllm serve m\n",  # not needed
         "NCCL_MAX_CTAS=8 vllm serve m --enable-eplb $MORE\n",  # capped
     ],
 )
-def test_ok_stays_for_what_is_proven(
+def test_an_ok_server_is_always_a_finding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "a.sh").write_text(text)

@@ -1,4 +1,4 @@
-"""Files that no reader knows, lines that start no server, and what a review says of all that."""
+"""Files without a reader, lines that start no server, and how a review reports them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,28 @@ EPLB = "-dp 8 --enable-eplb --eplb-config.use_async true --all2all-backend deepe
 NOTHING = "nothing was checked: check knows no file there by its name; give the path of a file"
 SERVE = f"vllm serve m {EPLB}"
 
-# The name of a file, what is in it, and each server with its line.
+# The name of a file, its text, and the verdict and the line of each server.
 CASES: dict[str, tuple[str, str, list[tuple[str, int]]]] = {
     "a Makefile": ("Makefile", f"# vllm serve\nserve:\n\t@{SERVE}\n", [("exposed", 3)]),
-    "and variables of it": ("Makefile", "serve:\n\tvllm serve $(ARGS)\n", [("unknown", 2)]),
-    "and a line that goes on": (
+    "a Makefile with variables": ("Makefile", "serve:\n\tvllm serve $(ARGS)\n", [("unknown", 2)]),
+    "a Makefile with a continued line": (
         "serve.mk",
         f"serve:\n\tvllm serve m \\\n\t  {EPLB}\n",
         [("exposed", 2)],
     ),
     "settings without EPLB prove nothing": ("Makefile", "a:\n\tvllm serve m\n", [("unknown", 2)]),
-    "a limit in the line": ("Makefile", f"a:\n\tNCCL_MAX_CTAS=8 {SERVE}\n", [("unknown", 2)]),
+    "a Makefile that sets the cap": (
+        "Makefile",
+        f"a:\n\tNCCL_MAX_CTAS=8 {SERVE}\n",
+        [("unknown", 2)],
+    ),
     "supervisord": ("vllm.ini", f"[program:v]\ncommand={SERVE}\n", [("exposed", 2)]),
     "Terraform": ("a.tf", 'command = ["vllm", "serve", "m"]\n', [("unknown", 1)]),
-    "a pipeline": ("Jenkinsfile", f"node {{\n  sh '{SERVE}'\n}}\n", [("unknown", 2)]),
+    "a Jenkinsfile": ("Jenkinsfile", f"node {{\n  sh '{SERVE}'\n}}\n", [("unknown", 2)]),
     "a template": ("run.sh.j2", "{% if a %}\nvllm serve {{ m }}\n", [("unknown", 2)]),
-    "a suffix that nobody knows": ("start.foo", "exec vllm serve m\n", [("unknown", 1)]),
-    "it is shown": ("Makefile", 'a:\n\t@echo "vllm serve m"\n', []),
-    "it is looked for": ("Makefile", "a:\n\t-pkill -f 'vllm serve'\n", []),
+    "an unknown suffix": ("start.foo", "exec vllm serve m\n", [("unknown", 1)]),
+    "a line that is shown": ("Makefile", 'a:\n\t@echo "vllm serve m"\n', []),
+    "a line that is searched for": ("Makefile", "a:\n\t-pkill -f 'vllm serve'\n", []),
     "a comment": ("a.tf", "// vllm serve m\n/* vllm serve m\n * vllm serve m\n*/\n", []),
     "help": ("Makefile", "a:\n\tvllm serve --help\n", []),
     "a document": ("guide.md", f"    {SERVE}\n", []),
@@ -61,7 +65,7 @@ def test_an_entry_point_in_a_file_without_a_reader_is_unknown(
     assert len(said) >= number - text.count("bench serve")
 
 
-def test_what_was_asked_for_by_its_name_is_told_of(tmp_path: Path) -> None:
+def test_a_named_document_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "guide.md"
     path.write_text(f"Start it:\n\n    vllm serve m\n\nor\n\n    {SERVE}\n")
     found = check([str(path)], "0.16.0").findings
@@ -69,7 +73,7 @@ def test_what_was_asked_for_by_its_name_is_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\0vllm serve m", b"\xff vllm serve m", b"x" * 9 + b"vllm"])
-def test_data_is_passed_over(tmp_path: Path, content: bytes) -> None:
+def test_binary_data_is_ignored(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights.bin").write_bytes(content)
     review = check([str(tmp_path)])
     assert (review.findings, review.troubles, review.files) == ((), (), 0)
@@ -83,7 +87,7 @@ def test_large_files_of_no_kind_are_not_opened(
     assert not check([str(tmp_path)]).findings
 
 
-def test_more_files_of_no_kind_than_are_looked_at_are_said(
+def test_too_many_files_of_no_kind_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):
@@ -115,11 +119,11 @@ def test_more_files_of_no_kind_than_are_looked_at_are_said(
         "set -- vllm serve m": "",
     }.items(),
 )
-def test_why_a_line_is_no_server(line: str, why: str) -> None:
+def test_a_line_that_starts_no_server_has_a_reason(line: str, why: str) -> None:
     assert why_no_server(line) == why
 
 
-def test_every_line_with_an_entry_point_is_said(
+def test_every_line_with_an_entry_point_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.sh").write_text("# vllm serve a\necho vllm serve b\nvllm serve c\n")
@@ -163,7 +167,7 @@ def test_every_line_with_an_entry_point_is_said(
         ),
     ],
 )
-def test_nothing_is_said_too(
+def test_a_review_without_servers_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], said: str
 ) -> None:
     for name, text in files.items():

@@ -1,4 +1,4 @@
-"""Whether the launcher that a file starts is there, and fixes that start."""
+"""The launcher must be where a file starts it, also by the fixes."""
 
 from __future__ import annotations
 
@@ -55,31 +55,35 @@ def unit(start: str, *more: str) -> str:
 
 CASES: dict[str, tuple[str, str, bool]] = {
     "a published image": ("p.yaml", pod(BARE), True),
-    "of llm-d": ("p.yaml", pod(BARE, "ghcr.io/llm-d/llm-d-cuda:v0.4"), True),
-    "of Dynamo": ("p.yaml", pod(BARE, "nvcr.io/nvidia/ai-dynamo/vllm-runtime:0.8"), True),
+    "an image of llm-d": ("p.yaml", pod(BARE, "ghcr.io/llm-d/llm-d-cuda:v0.4"), True),
+    "an image of Dynamo": ("p.yaml", pod(BARE, "nvcr.io/nvidia/ai-dynamo/vllm-runtime:0.8"), True),
     "models and memory are mounted": ("p.yaml", pod(BARE, more=mount("/dev/shm")), True),
-    "the one file, which is not mounted": ("p.yaml", pod(PYZ), True),
-    "in a script": ("p.yaml", script("cd /models"), True),
-    "in a service": ("compose.yaml", compose("    volumes: ['./m:/models']\n"), True),
+    "the single file, not mounted": ("p.yaml", pod(PYZ), True),
+    "a script in a pod": ("p.yaml", script("cd /models"), True),
+    "a service": ("compose.yaml", compose("    volumes: ['./m:/models']\n"), True),
     "an image that only sets variables": ("Dockerfile", dockerfile("ENV A=b", "RUN ls"), True),
-    "and copies a script": ("Dockerfile", dockerfile("COPY start.sh /start.sh"), True),
+    "an image that only copies a script": (
+        "Dockerfile",
+        dockerfile("COPY start.sh /start.sh"),
+        True,
+    ),
     "docker run": ("a.sh", f"docker run {STOCK} eplb-launch -- vllm serve m {EPLB}\n", True),
     "systemd": ("v.service", unit("eplb-launch -- /opt/vllm/bin/vllm"), True),
     # Near misses.
-    "an image of one's own": (
+    "an image that is not published": (
         "p.yaml",
         pod(BARE, "registry.example.com/vllm-openai:v0.16.0"),
         False,
     ),
     "folders of programs are mounted": ("p.yaml", pod(BARE, more=mount("/opt/tools")), False),
-    "the one file is mounted": ("p.yaml", pod(PYZ, more=mount("/opt/eplb-launch")), False),
-    "another place of it": (
+    "the single file, mounted": ("p.yaml", pod(PYZ, more=mount("/opt/eplb-launch")), False),
+    "the single file, mounted elsewhere": (
         "p.yaml",
         pod(PYZ.replace("/opt/eplb-launch", "/srv/l"), more=mount("/srv/l/")),
         False,
     ),
-    "it is installed before": ("p.yaml", script("pip install eplb-launch"), False),
-    "with others": ("p.yaml", script("uv pip install -r all.txt"), False),
+    "a script installs it": ("p.yaml", script("pip install eplb-launch"), False),
+    "a script may install it": ("p.yaml", script("uv pip install -r all.txt"), False),
     "a service that mounts it": (
         "compose.yaml",
         compose(f"    volumes: ['./l.pyz:{PLACE}']\n", PYZ),
@@ -110,7 +114,7 @@ CASES: dict[str, tuple[str, str, bool]] = {
         unit("/bin/bash -c 'eplb-launch -- /opt/v/bin/vllm").rstrip() + "'\n",
         False,
     ),
-    "it is not started": ("p.yaml", pod("vllm, serve"), False),
+    "a pod without the launcher": ("p.yaml", pod("vllm, serve"), False),
 }
 
 
@@ -120,7 +124,7 @@ def only(path: Path) -> Finding:
 
 
 @pytest.mark.parametrize(("name", "text", "absent"), CASES.values(), ids=CASES)
-def test_where_the_launcher_is_not_there(
+def test_a_missing_launcher_is_a_warning(
     tmp_path: Path, name: str, text: str, absent: bool
 ) -> None:
     (tmp_path / name).write_text(text)
@@ -142,11 +146,13 @@ def test_where_the_launcher_is_not_there(
         ("", (), False),
     ],
 )
-def test_images_as_they_were_published(image: str, mounts: tuple[str, ...], bare: bool) -> None:
+def test_a_published_image_is_bare_without_mounts_of_programs(
+    image: str, mounts: tuple[str, ...], bare: bool
+) -> None:
     assert images.is_bare(image, mounts) == bare
 
 
-def test_the_fixes_for_a_published_image_start(tmp_path: Path) -> None:
+def test_the_fixes_for_a_published_image_work_there(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(pod("vllm, serve"))
     first, second = only(tmp_path).fixes
     assert (first.how, first.text.split("\n")[0]) == ("set NCCL_MAX_CTAS in the container", "env:")
@@ -166,7 +172,9 @@ def test_the_fixes_for_a_published_image_start(tmp_path: Path) -> None:
         "vllm": "eplb-launch",
     }.items(),
 )
-def test_the_fix_for_a_unit_starts(tmp_path: Path, program: str, launcher: str) -> None:
+def test_the_fix_for_a_unit_names_the_installed_launcher(
+    tmp_path: Path, program: str, launcher: str
+) -> None:
     path = tmp_path / "v.service"
     path.write_text(unit(program))
     fix = only(tmp_path).fixes[0]

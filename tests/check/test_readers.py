@@ -1,4 +1,4 @@
-"""The readers of `eplb-launch check`: what each format makes of its own quoting and variables."""
+"""The readers of `eplb-launch check`: the quoting and the variables of each format."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_an_environment_file_is_read_as_systemd_reads_it() -> None:
 
 
 def words_of(text: str) -> list[list[str]]:
-    """Return the commands of a unit."""
+    """Return the commands that a unit starts."""
     source = Source("/u/a.service", "unit", text)
     return [[word.text for word in task.words] for task in units.Systemd.of_unit([source])]
 
@@ -181,7 +181,7 @@ def test_exec_start_gives_the_words_of_its_command(line: str, expected: list[lis
 
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), max_size=20))
-def test_what_our_own_drop_in_quotes_is_read_back(value: str) -> None:
+def test_the_quoting_of_our_own_drop_in_is_read_back(value: str) -> None:
     source = Source(
         "/u/a.service", "unit", FORMATS["systemd"]({"A": value}) + "ExecStart=/bin/a ${A}\n"
     )
@@ -190,7 +190,7 @@ def test_what_our_own_drop_in_quotes_is_read_back(value: str) -> None:
 
 
 def stages(text: str) -> list[tuple[list[str], dict[str, str]]]:
-    """Return what a Dockerfile starts."""
+    """Return the command that a Dockerfile starts."""
     found = dockerfiles.tasks(Source("/d/Dockerfile", "Dockerfile", text))
     return [([word.text for word in task.words], dict(task.variables.known)) for task in found]
 
@@ -232,7 +232,7 @@ def tree(text: str) -> list[Node | Problem]:
     return [document for _, document in yaml_tree.documents(text)]
 
 
-def test_lines_of_documents_and_blocks() -> None:
+def test_nodes_have_their_lines() -> None:
     [first, second] = tree("# c\na: 1\n---\nb: |\n  x\n\n  y\nc: >-\n  z\n")
     assert isinstance(first, Node)
     assert isinstance(second, Node)
@@ -243,7 +243,7 @@ def test_lines_of_documents_and_blocks() -> None:
     assert (c.line, c.block) == (9, False)
 
 
-def test_a_broken_document_leaves_the_others() -> None:
+def test_a_broken_document_leaves_the_others_readable() -> None:
     found = tree("a: 1\n---\nb: [\n---\nc: 3\n")
     assert [isinstance(document, Problem) for document in found] == [False, True, False]
     problem = found[1]
@@ -251,7 +251,7 @@ def test_a_broken_document_leaves_the_others() -> None:
     assert problem.line == 4
 
 
-def test_merged_keys_are_found_and_the_own_one_wins() -> None:
+def test_merged_keys_are_found_and_own_keys_win() -> None:
     text = "x: &x {a: 1, b: 1}\ny: &y {b: 2, c: 2}\nz: {<<: [*x, *y], c: 3}\n"
     [document] = tree(text)
     assert isinstance(document, Node)
@@ -262,7 +262,7 @@ def test_merged_keys_are_found_and_the_own_one_wins() -> None:
 
 
 @given(st.text(alphabet="abc:-[]{}&*!|>'\"#%@` \n\t{}<", max_size=60))
-def test_no_yaml_is_too_odd(text: str) -> None:
+def test_odd_yaml_gives_a_tree_or_a_problem(text: str) -> None:
     for document in tree(text):
         if isinstance(document, Node):
             list(containers.containers(document, Source("a.yaml")))

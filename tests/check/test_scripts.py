@@ -1,4 +1,4 @@
-"""`eplb-launch check` on shell scripts: what stands before the server, and around it."""
+"""`eplb-launch check` on shell scripts: the server, and the commands around it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        # Programs that only a run of the script would name.
+        # Programs that are not known before the script runs.
         ('"$VLLM_BIN" serve m ' + RULE, [EXPOSED]),
         (f'"$VENV/bin/vllm" serve m {RULE}', [EXPOSED]),
         (f"$(which vllm) serve m {RULE}", [EXPOSED]),
@@ -51,7 +51,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         (f'"$PYTHON" -m vllm.entrypoints.openai.api_server --model m {RULE}', [EXPOSED]),
         ('"$VLLM_BIN" serve m', [("ok", "not-needed")]),
         ('"$TOOL" serve-files --port 1', []),
-        # Files and output that a shell runs first.
+        # Files and output that the shell reads first.
         (f"source ./env.sh\n{SERVE}", [UNREAD]),
         (f". /etc/vllm.env\n{SERVE}", [UNREAD]),
         (f'source "$HERE/env.sh"\n{SERVE}', [UNREAD]),
@@ -63,7 +63,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         (f"source /opt/conda/etc/profile.d/conda.sh\n{SERVE}", [EXPOSED]),
         (f'eval "$(conda shell.bash hook)"\n{SERVE}', [EXPOSED]),
         ("source ./env.sh\nvllm serve m", [("ok", "not-needed")]),
-        # What our own sub-command prints.
+        # The output of `eplb-launch env`.
         (f'eval "$(eplb-launch env -- {SERVE})"\n{SERVE}', [SET]),
         (f"eval `eplb-launch env -- {SERVE}`\n{SERVE}", [SET]),
         (f"source <(eplb-launch env --format shell -- {SERVE})\nexec {SERVE}", [SET]),
@@ -74,7 +74,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         (f'eval "$(eplb-launch env --format docker -- {SERVE})"\n{SERVE}', [UNREAD]),
         (f"eplb-launch env -- {SERVE} > e\nsource e\n{SERVE}", [UNREAD]),
         (f"eplb-launch explain -- {SERVE}\neplb-launch check .\neplb-launch ps", []),
-        # The launcher without what it needs.
+        # The launcher without "--", or with options that it refuses.
         (f"eplb-launch {SERVE}", [MISUSED]),
         (f"python3 -m eplb_launch --max-ctas 4 {SERVE}", [MISUSED]),
         (f"python3 -m eplb_launch --max-ctas 4 -- {SERVE}", [WRAPPED]),
@@ -95,7 +95,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         ('vllm serve m -dp 8 -ep "$(cat flags)"', [("unknown", "settings-not-known")]),
         ('vllm serve "$MODEL" -dp 8 --port "$PORT"', [("ok", "not-needed")]),
         (f'{SERVE} "$FLAG"', [EXPOSED]),
-        # What is not known of the limit, and of other variables.
+        # A cap that is not known, and other variables.
         (
             f'export NCCL_MAX_CTAS=8\n[ "$X" ] && export NCCL_MIN_NCHANNELS=32\n{SERVE}',
             [("exposed", "min-nchannels")],
@@ -139,7 +139,7 @@ def findings(folder: Path, script: str, release: str | None = "0.16.0") -> list[
         # Servers inside `$(..)`.
         (f"PID=$(nohup {SERVE} > log & echo $!)", [EXPOSED]),
         ('N=$(pgrep -fc "vllm serve")\nHELP=$(vllm --help)', []),
-        # Deep ones.
+        # Nested ones.
         ("if true; then\n" * 40 + SERVE + "\nfi" * 40, [EXPOSED]),
         ("if true; then\n" * 300 + SERVE + "\nfi" * 300, [("unknown", "settings-not-known")]),
         ("(" * 400 + SERVE + ")" * 400, [("unknown", "settings-not-known")]),
@@ -157,12 +157,12 @@ def test_each_server_of_a_script_has_its_verdict(
         assert cause in (None, finding.assessment.cause)
 
 
-def test_the_line_stays_the_one_of_the_server_where_an_eval_has_several(tmp_path: Path) -> None:
+def test_an_eval_of_several_lines_does_not_move_the_line_of_the_server(tmp_path: Path) -> None:
     script = f'eval "$(eplb-launch env -- \\\n vllm serve m)"\n\n{SERVE}\n'
     assert [finding.line for finding in findings(tmp_path, script)] == [4]
 
 
-def test_a_launcher_that_is_told_another_release_than_runs_does_not_count(tmp_path: Path) -> None:
+def test_a_launcher_with_the_wrong_release_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "start.sh"
     path.write_text(f"eplb-launch --vllm-version 0.24.0 -- {SERVE}\n")
     [finding] = check([str(path)], "0.16.0").findings
@@ -173,7 +173,7 @@ def test_a_launcher_that_is_told_another_release_than_runs_does_not_count(tmp_pa
     assert (finding.verdict, finding.assessment.cause) == WRAPPED
 
 
-def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
+def test_the_image_in_a_command_tells_the_release(tmp_path: Path) -> None:
     [old, new, own] = findings(
         tmp_path,
         f"{RUN} {IMAGE} --model m {RULE}\n"
@@ -202,7 +202,7 @@ def test_the_release_is_that_of_the_image_on_the_line(tmp_path: Path) -> None:
         (f'"$VENV/bin/vllm" serve m {RULE}', f"{{0}} m {RULE}"),
     ],
 )
-def test_a_fix_pasted_puts_it_right(tmp_path: Path, line: str, fixed: str) -> None:
+def test_pasting_the_fix_makes_the_server_ok(tmp_path: Path, line: str, fixed: str) -> None:
     [before] = findings(tmp_path, line + "\n")
     assert before.verdict == "exposed"
     texts = [fix.text.removesuffix(" …") for fix in before.fixes]
@@ -210,7 +210,7 @@ def test_a_fix_pasted_puts_it_right(tmp_path: Path, line: str, fixed: str) -> No
     assert after.verdict == "ok"
 
 
-def test_what_could_not_be_read_is_named_without_its_secrets(tmp_path: Path) -> None:
+def test_what_could_not_be_read_is_named_without_secrets(tmp_path: Path) -> None:
     reads = 'eval "$(vault login -token=hidden)"\n. ./env.sh\n'
     script = f"{reads}podman run --env-file x img {SERVE}\n{SERVE}\n"
     [run, serve] = findings(tmp_path, script)
@@ -222,7 +222,7 @@ def test_what_could_not_be_read_is_named_without_its_secrets(tmp_path: Path) -> 
     assert "hidden" not in repr((run.assessment, serve.assessment))
 
 
-def test_which_files_are_harmless() -> None:
+def test_harmless_files_and_commands_are_not_reported() -> None:
     files = (
         "/etc/profile",
         "/v/bin/activate",
@@ -233,7 +233,7 @@ def test_which_files_are_harmless() -> None:
     assert len(scripts.unread(("/v/activate.sh", "$(cat x)", "profile"))) == 3
 
 
-def test_docker_exec_and_others_are_no_run() -> None:
+def test_only_docker_run_starts_an_image() -> None:
     from eplb_launch.command import find_server
 
     for words in (["docker", "exec", "c", "vllm", "serve", "m"], ["ssh", "run", "vllm", "serve"]):
@@ -262,13 +262,13 @@ def test_nothing_of_the_reviewed_folder_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", [SERVE, "A='vllm serve m'"], ids=["server", "variable"])
-def test_servers_beyond_those_that_are_looked_at_are_unknown(tmp_path: Path, last: str) -> None:
+def test_servers_beyond_the_limit_are_unknown(tmp_path: Path, last: str) -> None:
     path = tmp_path / "start.sh"
     path.write_text("".join(f"vllm serve m{number} &\n" for number in range(150)) + last)
     review = check([str(path)], "0.16.0")
     unknown = [finding for finding in review.findings if finding.verdict == "unknown"]
     assert unknown[-1].lines == (101, 151)
-    assert review.mentions == ()  # of none of these lines it is said that it starts none
+    assert review.mentions == ()  # no line is listed as one that starts no server
 
 
 def writes(text: str, command: str = "cat > engine.yaml") -> str:
@@ -285,7 +285,7 @@ STARTS = "vllm serve m --config engine.yaml\n"
 @pytest.mark.parametrize(
     ("script", "verdict"),
     [
-        pytest.param(writes(HANGS) + STARTS, "exposed", id="written"),
+        pytest.param(writes(HANGS) + STARTS, "exposed", id="written before"),
         pytest.param(
             writes(HANGS).replace("true\na", "false\na") + STARTS, "unknown", id="without EPLB"
         ),
@@ -296,17 +296,21 @@ STARTS = "vllm serve m --config engine.yaml\n"
         ),
         pytest.param(f"f() {{\n{writes(HANGS)}}}\nf\n{STARTS}", "exposed", id="by a function"),
         pytest.param(f"{writes(HANGS)}exec nice {STARTS}", "exposed", id="behind exec and nice"),
-        pytest.param(f"{writes(HANGS)}cat engine.yaml\n{STARTS}", "exposed", id="shown"),
+        pytest.param(f"{writes(HANGS)}cat engine.yaml\n{STARTS}", "exposed", id="only shown"),
         pytest.param(
             "D=8\n" + writes(HANGS.replace("8", "$D")).replace("'END'", "END") + STARTS,
             "exposed",
             id="with a variable",
         ),
         pytest.param(
-            writes(HANGS.replace("8", "1")) + writes(HANGS) + STARTS, "exposed", id="twice"
+            writes(HANGS.replace("8", "1")) + writes(HANGS) + STARTS,
+            "exposed",
+            id="twice, the last with EPLB",
         ),
         pytest.param(
-            writes(HANGS) + writes(HANGS.replace("8", "1")) + STARTS, "unknown", id="anew"
+            writes(HANGS) + writes(HANGS.replace("8", "1")) + STARTS,
+            "unknown",
+            id="twice, the last without EPLB",
         ),
         pytest.param(f"{writes('enable-eplb: [')}{STARTS}", "unknown", id="no YAML"),
         pytest.param(f"if x; then\n{writes(HANGS)}fi\n{STARTS}", "unknown", id="in a branch"),
@@ -314,7 +318,9 @@ STARTS = "vllm serve m --config engine.yaml\n"
             f"{writes(HANGS)}echo a: b >> engine.yaml\n{STARTS}", "unknown", id="appended"
         ),
         pytest.param(f"{writes(HANGS)}sed -i s/8/1/ engine.yaml\n{STARTS}", "unknown", id="edited"),
-        pytest.param(f"{writes(HANGS)}x > engine.yaml\n{STARTS}", "unknown", id="by another one"),
+        pytest.param(
+            f"{writes(HANGS)}x > engine.yaml\n{STARTS}", "unknown", id="written by another program"
+        ),
         pytest.param(f"{writes(HANGS)}cd sub\n{STARTS}", "unknown", id="in another folder"),
         pytest.param(
             writes(HANGS.replace("8", "$N")).replace("'END'", "END") + STARTS,
@@ -347,8 +353,10 @@ def test_a_config_file_that_the_script_writes_is_read(
         ":",
     ],
 )
-def test_what_a_script_writes_shows_no_server_to_be_safe(tmp_path: Path, change: str) -> None:
-    """A change may be out of sight."""
+def test_a_config_file_that_the_script_writes_makes_no_server_ok(
+    tmp_path: Path, change: str
+) -> None:
+    """The script may change the file in a way that is not seen."""
     script = f"{writes(HANGS.replace('eplb: true', 'eplb: false'))}{change}\n{STARTS}"
     (finding,) = findings(tmp_path, script)
     assert finding.verdict == "unknown"

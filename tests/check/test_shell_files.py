@@ -1,4 +1,4 @@
-"""Scripts that are files: what Slurm sets for a job by the options in it."""
+"""Scripts in files: the variables that Slurm sets by the options in a job."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SERVE = f"vllm serve m -dp $SLURM_NNODES {EPLB}"
             "exposed",
         ),
         ("#SBATCH --nodes=2-4", SERVE, "unknown"),
-        # Near misses: no option of Slurm any more, or another one.
+        # Near misses: a later line, or another option.
         ("hostname\n#SBATCH --nodes=2", SERVE, "unknown"),
         ("# SBATCH --nodes=2", SERVE, "unknown"),
         ("#SBATCH --nodelist=a,b", SERVE, "unknown"),
         ("#SBATCH --nodes=2", SERVE.replace("true", "false"), "ok"),
     ],
 )
-def test_sbatch_options_say_how_many_nodes_a_job_has(
+def test_sbatch_options_tell_the_number_of_nodes(
     tmp_path: Path, options: str, command: str, verdict: str
 ) -> None:
     path = tmp_path / "job.sbatch"

@@ -1,4 +1,4 @@
-"""The cap that fits, for a command and the GPUs that it finds; and where that is said."""
+"""The cap that fits for a command on its GPUs, and what is said about it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FITS: dict[str, tuple[list[str], int | None, list[str], str]] = {
 
 
 @pytest.mark.parametrize("row", FITS.values(), ids=FITS)
-def test_the_cap_of_the_gpus_that_are_there(
+def test_the_cap_is_the_smallest_that_fits_on_the_gpus_of_the_machine(
     row: tuple[list[str], int | None, list[str], str],
 ) -> None:
     models, experts, more, number = row
@@ -62,7 +62,7 @@ def test_the_cap_of_the_gpus_that_are_there(
     assert decided.unfit == ()
 
 
-def test_sms_that_are_given_count_before_those_that_are_there() -> None:
+def test_given_sms_win_over_the_gpus_of_the_machine() -> None:
     decided = decide(machine(H100), max_ctas="fit", sms=78)
     assert decided.environment == {"NCCL_MAX_CTAS": "2"}
 
@@ -76,7 +76,7 @@ WARNED: dict[str, tuple[InMemory, str, str, str]] = {
 
 
 @pytest.mark.parametrize("row", WARNED.values(), ids=WARNED)
-def test_where_it_is_not_known_that_is_said(row: tuple[InMemory, str, str, str]) -> None:
+def test_a_cap_that_is_not_known_has_a_warning(row: tuple[InMemory, str, str, str]) -> None:
     files, number, code, text = row
     decided = decide(files, max_ctas="fit")
     assert decided.environment == {"NCCL_MAX_CTAS": number}
@@ -99,7 +99,7 @@ def test_the_grid_of_mega_moe_is_not_known() -> None:
     assert [note.code for note in explained.notes] == ["cap-fit-unknown"]
 
 
-# The GPUs, the experts, the options: the note, without its beginning; "" where there is none.
+# The GPUs, the experts, the options; the note without its start, "" for no note.
 NOTED: dict[str, tuple[list[str], int | None, dict[str, Any], str]] = {
     "H100": ([H100], 64, {}, "on H100 only while NCCL uses half of it"),
     "H100, no experts": ([H100], None, {}, "on H100 only while NCCL uses half of it"),
@@ -129,7 +129,7 @@ NOTED: dict[str, tuple[list[str], int | None, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("row", NOTED.values(), ids=NOTED)
-def test_the_note_where_8_does_not_fit(
+def test_a_cap_that_does_not_fit_has_a_note(
     row: tuple[list[str], int | None, dict[str, Any], str],
 ) -> None:
     models, experts, options, text = row
@@ -141,7 +141,7 @@ def test_the_note_where_8_does_not_fit(
     assert decided.reason == decide(machine(), **options).reason
 
 
-def test_there_is_no_note_without_the_hazard() -> None:
+def test_a_command_that_cannot_hang_has_no_note() -> None:
     words = ["vllm", "serve", "/m"]
     assert plan(words, {}, vllm_version="0.16.0", files=machine(H100)).notes == ()
 
@@ -155,7 +155,7 @@ def test_explain_has_one_row_for_each_gpu_of_the_machine() -> None:
     assert [note.code for note in found.notes] == ["cap-does-not-fit"]
 
 
-def test_without_a_gpu_explain_shows_all() -> None:
+def test_explain_shows_all_gpus_on_a_machine_without_one() -> None:
     files = machine(experts=64)
     found = cap.explain(decide(files), files)
     assert [(row.fit.sms, row.fit.cap) for row in found.beside] == [
@@ -177,7 +177,7 @@ def test_explain_says_what_is_not_known() -> None:
         assert text in note.message
 
 
-def test_where_nothing_is_left_the_cap_is_safe() -> None:
+def test_a_cap_is_safe_if_it_fits_beside_every_call() -> None:
     files = machine(H100)
     environ = {"VLLM_MOE_DP_CHUNK_SIZE": "128"}
     found = cap.explain(decide(files, environ=environ, max_ctas="fit"), files)

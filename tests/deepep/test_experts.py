@@ -1,4 +1,4 @@
-"""How many experts a command's model has."""
+"""The number of experts of the model of a command."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def test_redundant_experts_count_in_json_too(tmp_path: Path, text: str, count: i
     assert physical_experts(plan(words, {}, vllm_version="0.16.0", nixl=False)).count == count
 
 
-def test_redundant_experts_that_cannot_be_known(tmp_path: Path) -> None:
+def test_redundant_experts_may_be_not_known(tmp_path: Path) -> None:
     name = model(tmp_path, {"n_routed_experts": 256})
     line = f"vllm serve {name} {' '.join(ASYNC)} --eplb-config.num_redundant_experts $(pick)"
     decided = plan(["sh", "-c", line], {}, vllm_version="0.16.0", nixl=False)
     assert physical_experts(decided).count is None
 
 
-def test_where_the_model_is(tmp_path: Path) -> None:
+def test_the_model_is_read_from_its_directory(tmp_path: Path) -> None:
     name = model(tmp_path, {"n_routed_experts": 256})
     (tmp_path / "serve.yaml").write_text(f"model: {name}\n")
     serve = ["vllm", "serve", *ASYNC]
@@ -141,7 +141,7 @@ def test_config_json_is_read_from_the_files_that_are_given() -> None:
 @pytest.mark.parametrize(
     "kind", ["missing", "name", "pipe", "folder", "file", "overrides", "image"]
 )
-def test_where_the_experts_are_not_known(tmp_path: Path, kind: str) -> None:
+def test_the_source_says_why_the_experts_are_not_known(tmp_path: Path, kind: str) -> None:
     name = str(tmp_path)
     more: list[str] = []
     if kind == "name":

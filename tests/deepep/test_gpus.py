@@ -1,4 +1,4 @@
-"""Which GPUs there are, by the driver's files."""
+"""The GPUs of a machine, from the driver's files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from eplb_launch.deepep.gpus import DRIVER, GPUS, NOT_THERE, by_product, seen
 from eplb_launch.files import InMemory
 
-# As driver 580.159.04 writes it.
+# The text that driver 580.159.04 writes.
 FACTS = """Model: \t\t {}
 IRQ:   \t\t 41
 GPU UUID: \t GPU-41222c1b-edc8-30e2-d19e-8d574464bad7
@@ -49,7 +49,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("name", "sms"), NAMES.items())
-def test_a_product_by_its_name(name: str, sms: int) -> None:
+def test_a_product_name_gives_the_sms(name: str, sms: int) -> None:
     gpu = by_product(name)
     assert gpu is not None
     assert gpu.sms == sms
@@ -109,7 +109,7 @@ ODD: dict[str, tuple[InMemory, str]] = {
 
 
 @pytest.mark.parametrize(("files", "why"), ODD.values(), ids=ODD)
-def test_where_they_are_not_known(files: InMemory, why: str) -> None:
+def test_gpus_that_are_not_known_have_a_reason(files: InMemory, why: str) -> None:
     found = seen({}, files)
     assert found.gpus == ()
     assert why in found.why

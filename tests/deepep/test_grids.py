@@ -40,7 +40,7 @@ def test_hangs_were_seen_where_few_sms_are_left_and_nccl_has_more_blocks(
     assert row["seen"] == ("hangs" if hangs else "runs")
 
 
-def test_the_results_are_read() -> None:
+def test_the_measured_results_are_all_read() -> None:
     assert len(RESULTS) >= 2
     assert len(ANSWERS) > 100
     assert len(MEASURED) > 40
@@ -66,7 +66,7 @@ def test_a_cap_that_fits_by_the_formula_never_hung() -> None:
 
 
 BOUNDARIES = {
-    # SMs: the cap, the padded calls beside which it does not fit, and the others
+    # SMs: the cap, the padded calls that leave no room for it, and the others
     132: (4, (), ((129, 132),)),
     114: (2, (), ((113, 114), (225, 228))),
     148: (4, (), ((145, 148),)),
@@ -76,7 +76,7 @@ BOUNDARIES = {
 
 
 @pytest.mark.parametrize("sms", BOUNDARIES)
-def test_what_fits_with_64_experts(sms: int) -> None:
+def test_the_cap_with_64_experts_is_that_of_the_docs(sms: int) -> None:
     found = fit(sms, 64, DEFAULT)
     assert (found.cap, found.padded, found.eager) == BOUNDARIES[sms]
     assert not found.safe
@@ -126,7 +126,7 @@ def test_the_cap_fits_beside_each_padded_call_that_anything_fits_beside(
         assert left == 0 or left >= found.cap
 
 
-def test_what_helps_makes_it_safe() -> None:
+def test_the_remedy_makes_the_cap_safe() -> None:
     found = fit(SMS, 256, DEFAULT)
     assert remedies(found, DEFAULT) == ("VLLM_MOE_DP_CHUNK_SIZE=128",)
     assert fit(SMS, 256, tokens({}, {"VLLM_MOE_DP_CHUNK_SIZE": "128"}, 16)).safe
@@ -139,7 +139,7 @@ def test_what_helps_makes_it_safe() -> None:
 
 
 GRAPHS = (1, 2, 4, *range(8, 257, 8))
-# The settings, the variables, the release: the most tokens, and the padded ones.
+# The settings, the variables, the release; the most tokens, and the padded calls.
 CALLS: dict[str, tuple[dict[str, Any], dict[str, str], int, int, tuple[int, ...]]] = {
     "0.12": ({}, {}, 12, 256, GRAPHS),
     "0.16": ({}, {}, 16, 256, GRAPHS),
@@ -216,7 +216,7 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, str], int, int, tuple[int, ...]
 
 
 @pytest.mark.parametrize("row", CALLS.values(), ids=CALLS)
-def test_which_calls_there_can_be(
+def test_calls_are_those_of_the_settings_and_the_release(
     row: tuple[dict[str, Any], dict[str, str], int, int, tuple[int, ...]],
 ) -> None:
     settings, environ, minor, largest, padded = row
@@ -237,7 +237,7 @@ UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize(("name", "row"), UNKNOWN.items(), ids=UNKNOWN)
-def test_what_is_not_known_is_vllms_default_and_said(
+def test_an_unknown_setting_counts_as_vllms_default_and_is_named(
     name: str, row: tuple[dict[str, Any], dict[str, str]]
 ) -> None:
     found = tokens(*row, 16)
@@ -245,7 +245,7 @@ def test_what_is_not_known_is_vllms_default_and_said(
     assert (found.most, found.padded) == (256, GRAPHS)
 
 
-def test_a_release_that_is_not_known_may_be_any() -> None:
+def test_an_unknown_release_has_the_calls_of_all() -> None:
     found = tokens({"max_num_batched_tokens": "512"}, {}, None)
     assert found.most == 512
     assert found.bounds == ("VLLM_MOE_DP_CHUNK_SIZE", "--max-num-batched-tokens")
@@ -253,7 +253,7 @@ def test_a_release_that_is_not_known_may_be_any() -> None:
     assert set(GRAPHS) < set(found.padded)
 
 
-def test_where_the_release_is_not_known_each_change_is_one() -> None:
+def test_each_change_differs_from_the_release_before() -> None:
     assert list(CHANGES) == sorted(set(CHANGES))
     tried: dict[str, Any] = {"performance_mode": "throughput", "speculative_config": {}}
     tried |= {"max_num_seqs": "4", "speculative_config": {"num_speculative_tokens": 2}}

@@ -1,4 +1,4 @@
-"""What makes the cap void: for each row a case that it is about, and its near misses."""
+"""What voids a cap: for each row a case where it applies, and its near misses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROOT: list[Path] = []
 
 @pytest.fixture(autouse=True)
 def _no_files_of_this_machine(tmp_path: Path) -> None:
-    """Let files be looked for in an empty place; a test puts those there that it wants."""
+    """Let conf files be searched in an empty folder, which a test may fill."""
     ROOT[:] = [tmp_path]
 
 
@@ -61,7 +61,7 @@ def here() -> InMemory:
 
 # The environment, and the codes of the warnings.
 VALUES: dict[str, tuple[str, list[str]]] = {
-    # Not one of ours, and NCCL's own names that undo nothing (measured with NCCL 2.28.9).
+    # Other variables, and variables of NCCL that void nothing (measured with NCCL 2.28.9).
     "nothing": ("", []),
     "minimum CTAs": ("NCCL_MIN_CTAS=16", []),
     "channels for NVLS": ("NCCL_NVLS_NCHANNELS=24", []),
@@ -120,7 +120,7 @@ VALUES: dict[str, tuple[str, list[str]]] = {
     ),
     "kept, and a minimum": ("NCCL_MAX_CTAS=4 NCCL_MIN_NCHANNELS=16", ["min-nchannels"]),
     "kept, and a minimum that is low": ("NCCL_MAX_CTAS=4 NCCL_MIN_NCHANNELS=8", []),
-    # Values that it replaces.
+    # Values that the rule replaces.
     **{
         f"replaced: {text}": (f"NCCL_MAX_CTAS={text}", ["value-replaced"])
         for text in ("0x8", "+8", "8.5", "8abc", "1e1", "1_0", "0x1")
@@ -160,13 +160,13 @@ def test_the_rule_of_vllm_decides_what_is_kept(environ: str, expected: list[str]
 
 
 @pytest.mark.parametrize("command", [["vllm", "chat"], ["vllm", "serve", "m"], SERVE[:-2]])
-def test_nothing_is_said_where_there_is_no_hazard(command: list[str]) -> None:
+def test_a_command_that_cannot_hang_has_no_warning(command: list[str]) -> None:
     environ = {"NCCL_MAX_CTAS": "0", "NCCL_MIN_NCHANNELS": "16"}
     decided = decide(command, environ)
     assert (decided.warnings, decided.notes, decided.ctas) == ((), (), None)
 
 
-def test_what_cannot_be_ruled_out_is_warned_about() -> None:
+def test_a_value_that_may_void_the_cap_has_a_warning() -> None:
     command = ["bash", "-c", LINE.replace("-dp 8", "-dp $((N * 8))")]
     decided = decide(command, {"NCCL_MIN_NCHANNELS": "16"})
     assert codes(decided) == ["min-nchannels"]
@@ -185,7 +185,7 @@ ETC = "/etc/nccl.conf"
 HOME = "/home/u/.nccl.conf"
 FOUR = "NCCL_MAX_CTAS=4\n"
 SET = {"NCCL_MAX_CTAS": "8"}
-# The files, the environment, the release; what is set, and the codes.
+# The files, the environment, the release; the value that is set, and the codes.
 FILES: dict[str, tuple[dict[str, str], dict[str, str], str | None, dict[str, str], list[str]]] = {
     "a minimum": ({ETC: "NCCL_MIN_NCHANNELS=16"}, {}, "0.16.0", SET, ["min-nchannels"]),
     "the old name": ({HOME: "NCCL_MIN_NRINGS=16"}, {}, "0.16.0", SET, ["min-nchannels"]),
@@ -259,7 +259,7 @@ def test_conf_files_that_make_the_cap_void_have_their_warning(
             assert any(name in warning.message for name in files)
 
 
-def test_the_limit_of_a_file_is_said(tmp_path: Path) -> None:
+def test_the_limit_of_a_conf_file_is_named(tmp_path: Path) -> None:
     put(tmp_path, {ETC: FOUR})
     decided = decide("env A=b")
     assert decided.reason.startswith(
@@ -268,20 +268,20 @@ def test_the_limit_of_a_file_is_said(tmp_path: Path) -> None:
     assert decided.ctas == 4
 
 
-def test_files_are_looked_for_without_a_prefix_too(tmp_path: Path) -> None:
+def test_conf_files_are_read_without_a_wrapper_too(tmp_path: Path) -> None:
     put(tmp_path, {"/n.conf": FOUR})
     decided = decide(environ={"NCCL_CONF_FILE": "/n.conf"})
     assert codes(decided) == ["conf-file-limit"]
     assert codes(decide(files=InMemory({ETC: "NCCL_MIN_NRINGS=16"}))) == ["min-nchannels"]
 
 
-def test_files_of_this_machine_say_nothing_of_another(tmp_path: Path) -> None:
+def test_conf_files_of_this_machine_do_not_count_for_another(tmp_path: Path) -> None:
     put(tmp_path, {ETC: "NCCL_MAX_CTAS=4\nNCCL_MIN_NCHANNELS=16\n"})
     decided = decide("docker run -e NCCL_MAX_CTAS image")
     assert (decided.environment, codes(decided)) == (SET, [])
 
 
-# What stands before the command, and the program that is named. "": nothing is said.
+# The words before the command, and the program that the warning names; "": no warning.
 DROPS: dict[str, str] = {
     "sudo": "sudo",
     "sudo -u root -n": "sudo",
@@ -369,7 +369,7 @@ JOINED = ("su ", "runuser -l")
 
 
 @pytest.mark.parametrize(("before", "named"), DROPS.items())
-def test_programs_that_do_not_hand_the_variable_on(before: str, named: str) -> None:
+def test_wrappers_that_drop_the_variable_are_named(before: str, named: str) -> None:
     last = [LINE] if before.startswith(JOINED) else SERVE
     decided = decide([*before.split(), *last])
     found = [w for w in decided.warnings if w.code == "variable-dropped"]
@@ -384,7 +384,7 @@ def test_programs_that_do_not_hand_the_variable_on(before: str, named: str) -> N
 
 
 @pytest.mark.parametrize("before", [words for words, named in DROPS.items() if named])
-def test_a_value_from_outside_is_dropped_as_well(before: str) -> None:
+def test_a_value_of_the_environment_is_dropped_too(before: str) -> None:
     last = [LINE] if before.startswith(JOINED) else SERVE
     decided = decide([*before.split(), *last], {"NCCL_MAX_CTAS": "4"})
     assert "variable-dropped" in codes(decided)
@@ -405,7 +405,7 @@ INSIDE = {
 
 
 @pytest.mark.parametrize(("script", "code"), INSIDE.values(), ids=INSIDE)
-def test_what_a_shell_string_does(script: str, code: str) -> None:
+def test_a_shell_string_may_set_or_unset_the_variable(script: str, code: str) -> None:
     decided = decide(["sh", "-c", script])
     assert codes(decided) == [code] * bool(code)
     assert "\0" not in "".join(w.message + w.remedy for w in decided.warnings)
@@ -420,7 +420,7 @@ SEARCHED = {
     "shell": (["bash", "-c", LINE], 1),
     "shell that exports": (["bash", "-c", f"export NCCL_MAX_CTAS=x; exec {LINE}"], 1),
     "wrappers and a shell": (["sudo", "-E", "numactl", "-N", "0", "bash", "-c", LINE], 1),
-    # What such a script does depends on what is set.
+    # The script does something else if the variable is set.
     "shell that looks at it": (["sh", "-c", f"NCCL_MAX_CTAS=${{NCCL_MAX_CTAS:-x}} {LINE}"], 2),
 }
 
@@ -453,7 +453,7 @@ def test_a_plan_finds_its_server_once(
         ("unset NCCL_MAX_CTAS; mpirun -x NCCL_MAX_CTAS", "variable-dropped"),
     ],
 )
-def test_a_script_that_looks_at_the_variable(script: str, code: str) -> None:
+def test_a_script_that_reads_the_variable_is_followed_with_it(script: str, code: str) -> None:
     assert codes(decide(["sh", "-c", f"{script} {LINE}"])) == [code] * bool(code)
 
 
@@ -478,7 +478,7 @@ def test_what_wrappers_behind_an_unknown_program_set_counts() -> None:
     assert (decided.current, decided.environment) == ("4", {})
 
 
-def test_env_that_sets_another_value() -> None:
+def test_env_that_sets_another_value_overwrites_the_cap() -> None:
     decided = decide("env NCCL_MAX_CTAS=x")
     (warning,) = decided.warnings
     assert (warning.code, warning.message) == (
@@ -487,7 +487,7 @@ def test_env_that_sets_another_value() -> None:
     )
 
 
-def test_what_slurm_says_of_the_environment() -> None:
+def test_slurm_variables_decide_what_srun_passes_on() -> None:
     assert codes(decide("srun", {"SLURM_EXPORT_ENV": "NONE"})) == ["variable-dropped"]
     assert codes(decide("srun", {"SLURM_EXPORT_ENV": "ALL"})) == []
     assert codes(decide("srun --export=ALL", {"SLURM_EXPORT_ENV": "NONE"})) == []
@@ -500,7 +500,7 @@ def test_apptainer_has_variables_of_its_own() -> None:
     assert codes(decide("apptainer exec -e x.sif", environ)) == []
 
 
-def test_remedies_say_where_and_how() -> None:
+def test_remedies_name_the_place_and_the_option() -> None:
     def remedy(command: list[str]) -> str:
         return decide(command).warnings[0].remedy
 
@@ -547,7 +547,9 @@ PLACES: dict[str, tuple[str, str | None, list[str]]] = {
 
 
 @pytest.mark.parametrize(("arguments", "version", "expected"), PLACES.values(), ids=PLACES)
-def test_where_the_server_runs(arguments: str, version: str | None, expected: list[str]) -> None:
+def test_ray_and_several_nodes_have_their_rows(
+    arguments: str, version: str | None, expected: list[str]
+) -> None:
     if version and version >= "0.20":  # elsewhere the communicator is NCCL's
         arguments += " --enable-elastic-ep"
     decided = decide([*SERVE, *arguments.split()], {}, version)
@@ -567,7 +569,7 @@ def test_the_executor_of_ray_can_be_chosen() -> None:
     assert [v2("0.21.0", "0"), v2("0.21.0", "1")] == [False, True]
 
 
-def test_a_node_of_several_says_which_argument_tells() -> None:
+def test_the_note_for_several_nodes_names_the_argument() -> None:
     (note,) = decide([*SERVE, "--nnodes", "2"]).notes
     assert note.message == (
         "this command starts only a part of the server (argument 11: --nnodes 2)"
@@ -595,6 +597,7 @@ def test_an_nccl_environment_plugin_is_a_note(value: str, expected: list[str]) -
         (16, {"NCCL_MAX_CTAS": "16"}, []),
         (4, {"NCCL_MAX_CTAS": "0x8"}, []),
     ],
+    ids=str,
 )
 def test_another_cap_is_set_as_given(
     cap: int, environ: dict[str, str], expected: list[str]
@@ -615,7 +618,7 @@ def test_another_cap_is_set_as_given(
     ],
     ids=str,
 )
-def test_caps_that_are_none(options: dict[str, Any]) -> None:
+def test_a_cap_outside_the_range_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"--max-ctas|--sms"):
         decide(**options)
 
@@ -663,7 +666,7 @@ def test_any_environment_has_a_plan(
 
 
 @given(st.dictionaries(st.sampled_from(["HOME", "PATH", "A"]), st.text("/ab", max_size=3)))
-def test_the_short_cut_without_checks_finds_what_the_checks_find(environ: dict[str, str]) -> None:
+def test_the_short_cut_decides_as_the_checks_do(environ: dict[str, str]) -> None:
     decided = decide(environ=environ)
     assert decided.server is not None
     looked = advise(decided.replace(ctas=None), environ, cap=8)

@@ -113,7 +113,7 @@ def test_pow2up_rounds_up_to_a_power_of_two() -> None:
     assert [pow2up(n) for n in (-1, 0, 1, 2, 3, 5, 8, 9, 33)] == [1, 1, 1, 2, 4, 8, 8, 16, 64]
 
 
-# What is set, and the channels of collectives and of point-to-point calls. Measured with NCCL
+# The variables, and the channels of collectives and of point-to-point calls. Measured with NCCL
 # 2.28.9 on an H200 where marked, else by the formula.
 CHANNELS = {
     "nothing": ("", 64, 64),  # measured
@@ -161,20 +161,20 @@ BUNDLED: dict[str | None, tuple[nccl.Library, ...]] = {
 }
 
 
-@pytest.mark.parametrize(("version", "expected"), BUNDLED.items())
+@pytest.mark.parametrize(("version", "expected"), BUNDLED.items(), ids=map(str, BUNDLED))
 def test_which_library_a_release_brings(
     version: str | None, expected: tuple[nccl.Library, ...]
 ) -> None:
     assert nccl.libraries(version, {}) == expected
 
 
-def test_another_library_may_be_loaded() -> None:
+def test_a_given_library_may_be_any_nccl() -> None:
     found = nccl.libraries("0.16.0", {"VLLM_NCCL_SO_PATH": "/x.so"})
     assert found == (NCCL, NCCL_2_30)
 
 
 def given_files(files: dict[str, str], home: str = "/home/u", uid: int = 1000) -> InMemory:
-    """Return files, with those of the user database, as user 1000 sees them."""
+    """Return files, and /etc/passwd, as user 1000 sees them."""
     passwd = f"x:x:{uid + 1}::/other:/bin/sh\nu:x:{uid}:0::{home}:/bin/sh\n"
     return InMemory({"/etc/passwd": passwd, **files}, user=1000)
 
@@ -183,7 +183,7 @@ HOME = "/home/u/.nccl.conf"
 ETC = "/etc/nccl.conf"
 NAMED = "/n.conf"
 FOUR = "NCCL_MAX_CTAS=4\n"
-# The environment, the files, vLLM's version, and what is read of NCCL_MAX_CTAS and from where.
+# The environment, the files, the release of vLLM; NCCL_MAX_CTAS, and where it was read.
 PLACES = {
     "the environment first": ({"NCCL_MAX_CTAS": "2"}, {HOME: FOUR}, "0.16.0", ("2", ENVIRONMENT)),
     "even if empty": ({"NCCL_MAX_CTAS": ""}, {HOME: FOUR}, "0.16.0", ("", ENVIRONMENT)),
@@ -205,7 +205,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize(("environ", "files", "version", "read"), PLACES.values(), ids=PLACES)
-def test_where_values_are_found(
+def test_values_are_found_in_the_order_of_nccl(
     environ: dict[str, str],
     files: dict[str, str],
     version: str | None,
@@ -213,7 +213,7 @@ def test_where_values_are_found(
 ) -> None:
     found = readings(environ, version, files=given_files(files))
     expected = Value(*read) if read else None
-    # 0.33 may have either way of finding the home.
+    # 0.33 may find the home in either way.
     assert expected in [reading.get("NCCL_MAX_CTAS") for reading in found]
     if version != "0.33.0":
         assert len(found) == 1
@@ -228,7 +228,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize(("environ", "files", "values"), AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_what_depends_has_two_readings(
+def test_an_unknown_home_or_library_gives_two_readings(
     environ: dict[str, str],
     files: dict[str, str],
     values: list[str | None] | None,
@@ -238,7 +238,7 @@ def test_what_depends_has_two_readings(
     assert texts == values if values else sorted(texts, key=str) == ["4", None]
 
 
-def test_a_user_who_is_not_in_the_file() -> None:
+def test_home_counts_for_a_user_who_is_not_in_passwd() -> None:
     files = given_files({HOME: FOUR}, uid=1007)
     assert given_files({HOME: FOUR}, uid=1000).home() == "/home/u"
     assert files.home() is None
@@ -254,7 +254,7 @@ def test_another_user_may_have_another_home() -> None:
     assert readings({}, "0.16.0", files=InMemory({})) == ({},)
 
 
-def test_a_relative_name_is_one_where_the_server_runs(tmp_path: Path) -> None:
+def test_a_relative_conf_file_is_read_from_the_directory_of_the_server(tmp_path: Path) -> None:
     (tmp_path / "n.conf").write_text(FOUR)
     (reading,) = readings({"NCCL_CONF_FILE": "n.conf"}, "0.16.0", directory=str(tmp_path))
     assert reading == {"NCCL_MAX_CTAS": Value("4", "n.conf")}
@@ -296,7 +296,7 @@ def test_a_conf_file_is_read_as_nccl_reads_it(
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "loop", "long", "NUL"])
-def test_a_file_that_cannot_be_read_is_none(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_cannot_be_read_sets_nothing(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "nccl.conf"
     if kind == "folder":
         path.mkdir()
@@ -319,7 +319,9 @@ def test_a_huge_file_is_read_in_part(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_content_is_read(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_conf_file_can_be_read(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.conf"
     path.write_bytes(b"NCCL_MAX_CTAS=" + content)
     for _, text in conf_values(str(path)):

@@ -1,4 +1,4 @@
-"""`eplb-launch ps` on process trees that are really there: stand-ins with vLLM's titles.
+"""`eplb-launch ps` on real process trees: stand-ins with vLLM's titles.
 
 Other tests and other people run servers on the same machine: each test asks for its own pids.
 """
@@ -193,7 +193,9 @@ def test_each_running_server_has_its_verdict(house: House, case: Any) -> None:
     assert verdict(house.start(arguments, environ=environ)) == expected
 
 
-def test_a_relative_config_file_is_that_of_the_server(house: House, tmp_path: Path) -> None:
+def test_a_relative_config_file_is_read_from_the_directory_of_the_server(
+    house: House, tmp_path: Path
+) -> None:
     (tmp_path / "serve.yaml").write_text(
         "data-parallel-size: 8\nenable-eplb: true\neplb-config: {use_async: true}\n"
         "all2all-backend: deepep_low_latency\n"
@@ -210,7 +212,7 @@ def test_a_relative_config_file_is_that_of_the_server(house: House, tmp_path: Pa
     [(HAZARD, ("unknown", "changed-since-start", None, None)), ("serve m", NO_RULE)],
     ids=["it matters", "it does not"],
 )
-def test_a_release_that_was_installed_after_the_start(
+def test_a_release_that_was_installed_after_the_start_is_unknown(
     house: House, arguments: str, expected: Any
 ) -> None:
     pid = house.start(arguments)
@@ -220,8 +222,8 @@ def test_a_release_that_was_installed_after_the_start(
     assert verdict(pid) == expected
 
 
-def test_the_release_is_that_of_the_interpreter_in_use(house: House, tmp_path: Path) -> None:
-    """Also where neither its name nor PATH say which interpreter it is."""
+def test_the_release_is_that_of_the_interpreter_that_runs(house: House, tmp_path: Path) -> None:
+    """Even if neither its name nor PATH gives the interpreter."""
     python = next(iter((house.root / "bin").glob("python3.*")))
     for program in (
         [f"{house.root}/bin/python", str(house.vllm)],
@@ -248,7 +250,7 @@ def test_the_release_is_that_of_the_interpreter_in_use(house: House, tmp_path: P
 
 @pytest.mark.parametrize("fork", [False, True], ids=["spawn", "fork"])
 def test_workers_belong_to_their_server(house: House, fork: bool) -> None:
-    """Their titles have wiped out what they were given: only the server can say it."""
+    """Their titles have overwritten their arguments: only the server shows its own."""
     pid = house.start(tree=TREE, fork=fork)
     row = seen(pid)
     assert (row.pid, row.verdict, row.current) == (pid, "EXPOSED", None)
@@ -258,13 +260,13 @@ def test_workers_belong_to_their_server(house: House, fork: bool) -> None:
     worker = next(p for p in row.group.members if p.title and p.title.role == "Worker")
     environ = Path(f"/proc/{worker.pid}/environ").read_bytes()
     assert b"PATH=" not in environ
-    # Whoever is asked for: the row of its server, once.
+    # Each of these processes gives the row of its server, once.
     pids = [process.pid for process in row.group.members]
     assert [found.pid for found in look([*pids, pid])] == [pid]
 
 
 def test_copies_of_a_worker_are_not_counted(house: House) -> None:
-    """A process between fork and its own title shows that of its parent."""
+    """After fork, a process shows the title of its parent until it sets its own."""
     tree: dict[str, Any] = {"VLLM::EngineCore": {"": {}, "VLLM::Worker_TP0": {"": {"": {}}}}}
     row = seen(house.start(tree=tree, fork=True))
     assert row.group is not None
@@ -273,7 +275,7 @@ def test_copies_of_a_worker_are_not_counted(house: House) -> None:
 
 @pytest.mark.parametrize("fork", [False, True], ids=["spawn", "fork"])
 def test_processes_without_titles_are_no_servers(house: House, fork: bool) -> None:
-    """Without setproctitle, or before it: a fork looks just like the server."""
+    """Without setproctitle, or before it, a fork looks like the server."""
     pid = house.start(tree={"": {"": {}}}, fork=fork)
     below = children(pid)
     assert below
@@ -292,8 +294,10 @@ def test_processes_without_titles_are_no_servers(house: House, fork: bool) -> No
     ],
     ids=["another", "blanks", "longer than the room", "like a variable", "cut", "cut before it"],
 )
-def test_titles_in_all_forms_are_told(house: House, prefix: str, environ: dict[str, str]) -> None:
-    """Cut short as they may be (SPT_NOENV), a worker is told where its role can be seen."""
+def test_titles_in_all_forms_are_recognised(
+    house: House, prefix: str, environ: dict[str, str]
+) -> None:
+    """A cut title (SPT_NOENV) is recognised if its role is visible."""
     tree: dict[str, Any] = {f"{prefix}::EngineCore_DP0": {f"{prefix}::Worker_DP0_TP0": {}}}
     row = seen(house.start(tree=tree, environ=environ, fork=True))
     assert (row.verdict, row.readable) == ("EXPOSED", True)
@@ -302,13 +306,13 @@ def test_titles_in_all_forms_are_told(house: House, prefix: str, environ: dict[s
     assert row.group.counts["EngineCore"] == row.group.counts["Worker"] == expected
 
 
-def test_workers_whose_server_is_gone(house: House) -> None:
+def test_workers_whose_server_is_gone_are_a_row_of_their_own(house: House) -> None:
     pid = house.start(tree=TREE, fork=True)
     row = seen(pid)
     assert row.group is not None
     pids = [process.pid for process in row.group.members]
     os.kill(pid, signal.SIGKILL)
-    # Not waited for yet: the server is a zombie, and its processes are somebody else's.
+    # Nothing has waited for the server: it is a zombie, and its processes have another parent.
     wait_until(lambda: (found := read(pid)) is None or found.zombie)
     assert verdict(pid)[:2] == ("unknown", "zombie")
     wait_until(lambda: all((found := read(p)) is None or found.parent != pid for p in pids))
@@ -322,7 +326,7 @@ def test_workers_whose_server_is_gone(house: House) -> None:
 
 
 def test_an_engine_of_another_program_is_unknown(house: House, tmp_path: Path) -> None:
-    """A script with an engine in it: nothing says how it was made."""
+    """A script that starts an engine does not show its settings."""
     script = tmp_path / "app.py"
     script.write_text(SOURCE)
     program = [f"{house.root}/bin/python", str(script)]
@@ -339,7 +343,7 @@ def test_an_engine_of_another_program_is_unknown(house: House, tmp_path: Path) -
 
 @pytest.mark.parametrize("title", ["ray::Replica", "app " + "x" * 200])
 def test_an_engine_below_a_program_with_a_title_is_unknown(house: House, title: str) -> None:
-    """Ray gives titles as well: what is left of the environment says nothing."""
+    """Ray sets titles too, and what is left of the environment proves nothing."""
     pid = house.start(
         title=title,
         tree={"VLLM::EngineCore": {}},
@@ -364,7 +368,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("wrapped", WRAPPED.values(), ids=WRAPPED)
-def test_what_waits_above_a_server_is_not_another(house: House, wrapped: list[str]) -> None:
+def test_a_wrapper_that_waits_for_a_server_is_no_server(house: House, wrapped: list[str]) -> None:
     shim = house.root / "shim" / "vllm"
     shim.parent.mkdir(exist_ok=True)
     (house.root / "call.py").write_text("import subprocess, sys\nsubprocess.call(sys.argv[1:])\n")
@@ -386,10 +390,12 @@ def test_what_waits_above_a_server_is_not_another(house: House, wrapped: list[st
 
 
 @pytest.mark.parametrize("client", ["docker exec -it c", "ssh host", "kubectl exec pod --"])
-def test_a_server_elsewhere_is_none_here(house: House, tmp_path: Path, client: str) -> None:
-    """The client of a container engine and the like: the server is a process of its own."""
+def test_a_client_of_a_remote_server_is_no_server(
+    house: House, tmp_path: Path, client: str
+) -> None:
+    """The client of a container engine and the like: the server is another process."""
     words = client.split()
-    # Python runs this, whatever it is called.
+    # Python runs this under any name.
     (tmp_path / words[1]).write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     pid = house.start(
         [*words[1:], "vllm", *shlex.split(HAZARD)],
@@ -401,7 +407,7 @@ def test_a_server_elsewhere_is_none_here(house: House, tmp_path: Path, client: s
     assert verdict(pid)[:2] == ("unknown", "no-server")
 
 
-def test_a_server_that_ends_while_it_is_looked_at(house: House) -> None:
+def test_a_server_that_ends_while_ps_reads_it_has_vanished(house: House) -> None:
     pid = house.start()
     found = read(pid)
     assert found is not None
@@ -414,7 +420,7 @@ def test_a_server_that_ends_while_it_is_looked_at(house: House) -> None:
     assert verdict(pid)[:2] == ("unknown", "no-process")
 
 
-def test_a_server_that_becomes_another_program(house: House) -> None:
+def test_a_server_that_becomes_another_program_has_changed(house: House) -> None:
     pid = house.start(then=["sleep", "60"])
     found = read(pid)
     assert found is not None
@@ -424,14 +430,14 @@ def test_a_server_that_becomes_another_program(house: House) -> None:
     assert (facts.trouble, facts.environ) == (processes.CHANGED, None)
 
 
-def test_another_process_with_the_same_pid_is_not_taken_for_it(house: House) -> None:
+def test_another_process_with_the_same_pid_is_told_by_its_start(house: House) -> None:
     found = read(house.start())
     assert found is not None
     assert facts_of(found).trouble is None
     assert facts_of(found.replace(ticks=found.ticks - 1)).trouble == processes.VANISHED
 
 
-def test_an_environment_that_is_really_empty(house: House) -> None:
+def test_an_empty_environment_is_readable(house: House) -> None:
     pid = house.start(program=["/usr/bin/env", "-i", str(house.vllm)])
     row = seen(pid)
     assert (row.readable, row.verdict) == (True, "EXPOSED")
@@ -461,7 +467,7 @@ LARGE = {
 
 @takes_prctl
 @pytest.mark.parametrize(("what", "size", "verdict", "cause"), LARGE.values(), ids=LARGE)
-def test_a_process_may_be_as_large_as_it_likes(
+def test_a_process_that_is_too_large_is_unknown(
     house: House, what: str, size: int, verdict: str, cause: str
 ) -> None:
     pid = house.start(area=[what, size])
@@ -477,8 +483,10 @@ def test_a_process_may_be_as_large_as_it_likes(
 
 @takes_prctl
 @pytest.mark.parametrize("what", ["cmdline", "environ"])
-def test_no_more_is_read_of_it(house: House, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """Counted: what is asked of the kernel."""
+def test_no_more_than_the_limit_is_read(
+    house: House, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The test counts the bytes that are asked of the kernel."""
     pid = house.start(area=[what, 1 << 28])
     counts = []
     read_some = os.read
@@ -499,7 +507,7 @@ def test_no_more_is_read_of_it(house: House, monkeypatch: pytest.MonkeyPatch, wh
 
 
 @takes_prctl
-def test_a_large_process_that_is_no_server(house: House) -> None:
+def test_a_large_process_that_names_no_vllm_is_no_server(house: House) -> None:
     program = house.root / "bin" / "other"
     program.write_text(house.vllm.read_text())
     program.chmod(0o755)
@@ -507,8 +515,8 @@ def test_a_large_process_that_is_no_server(house: House) -> None:
     assert verdict(pid)[:2] == ("unknown", "command-too-large")
 
 
-def test_the_first_of_two_entries_counts() -> None:
-    """As getenv(3) has it."""
+def test_the_first_of_two_equal_variables_counts() -> None:
+    """getenv(3) reads an environment like that."""
     environ = processes._environ(b"NCCL_MAX_CTAS=4\0NCCL_MAX_CTAS=8\0NO\0A=B=C\0\0")  # noqa: SLF001
     assert environ == {"NCCL_MAX_CTAS": "4", "A": "B=C"}
 
@@ -516,27 +524,27 @@ def test_the_first_of_two_entries_counts() -> None:
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        (b"", False),
-        (b"A=1\0B=\0", False),
-        (b"A=1\0no\0B=2\0", False),
-        (b"\0\0\0", True),
-        (b"\0\0\0B=2\0", True),
-        (b"A=1\0\0\0B=2\0", True),
-        (b"the end of a title\0B=2\0", True),
+        pytest.param(b"", False, id="empty"),
+        pytest.param(b"A=1\0B=\0", False, id="as it was"),
+        pytest.param(b"A=1\0no\0B=2\0", False, id="an entry without ="),
+        pytest.param(b"\0\0\0", True, id="padding"),
+        pytest.param(b"\0\0\0B=2\0", True, id="padding and a variable"),
+        pytest.param(b"A=1\0\0\0B=2\0", True, id="padding between variables"),
+        pytest.param(b"the end of a title\0B=2\0", True, id="a title and a variable"),
     ],
 )
-def test_what_is_left_of_an_environment_is_none(raw: bytes, expected: bool) -> None:
+def test_an_environment_below_a_title_is_overwritten(raw: bytes, expected: bool) -> None:
     assert processes._overwritten(raw) == expected  # noqa: SLF001
 
 
-def test_threads_of_the_kernel_are_left_out() -> None:
+def test_kernel_threads_are_left_out() -> None:
     if Path("/proc/2/comm").read_text() != "kthreadd\n":
         pytest.skip("the kernel's are not to be seen here")
     assert read(2) is None
 
 
 def inside(process: Process) -> tuple[str, ...]:
-    """Return the command of a process as `ps` finds it, in a child of ours."""
+    """Return the command of a process as `ps` finds it, in a child process."""
 
     def look() -> tuple[str, ...]:
         facts = facts_of(process)
@@ -576,7 +584,7 @@ def as_nobody(function: Callable[[], int]) -> tuple[int, str, str]:
 
 
 @root_only
-def test_another_user_sees_that_it_cannot_be_known(house: House) -> None:
+def test_another_user_is_denied_and_told_so(house: House) -> None:
     pid = house.start(tree=TREE, fork=True, environ={"NCCL_MAX_CTAS": "8"})
     status, out, err = as_nobody(lambda: run([pid], as_json=True))
     (server,) = json.loads(out)["servers"]
@@ -588,10 +596,10 @@ def test_another_user_sees_that_it_cannot_be_known(house: House) -> None:
 
 
 @root_only
-def test_a_server_that_gave_up_its_privileges(house: House) -> None:
-    """Nobody but root may read what root has started, even if it is nobody's now."""
+def test_root_reads_a_server_that_gave_up_its_privileges(house: House) -> None:
+    """Only root may read a process that root has started, even if it is nobody's now."""
     pid = house.start(user=NOBODY)
-    # What it read as root it may not read as nobody, and is not read for it.
+    # The server read it as root, and may not read it as nobody: ps does not read it either.
     expected = ("unknown", "release-not-known", None, None)
     assert (seen(pid).user, verdict(pid)) == ("nobody", expected)
     _, out, _ = as_nobody(lambda: run([pid], as_json=True))
@@ -611,8 +619,8 @@ needs_namespaces = pytest.mark.skipif(
 
 
 @needs_namespaces
-def test_in_a_container_with_its_own_pids(house: House) -> None:
-    """All of it inside: there are no other processes."""
+def test_ps_works_in_a_container_with_its_own_pids(house: House) -> None:
+    """ps runs inside the container, and sees no other processes."""
     runner = house.root / "bin" / "run"
     runner.write_text(
         f"#!/bin/sh\n{house.vllm} {HAZARD} > ready &\n"
@@ -636,12 +644,12 @@ def test_in_a_container_with_its_own_pids(house: House) -> None:
 
 
 @needs_namespaces
-def test_a_server_with_its_own_files(house: House, tmp_path: Path) -> None:
-    """From outside of its container: its vLLM and its --config file are not to be seen here."""
+def test_the_release_is_read_below_the_root_of_the_server(house: House, tmp_path: Path) -> None:
+    """ps runs outside of the container, where its vLLM and its --config file are not visible."""
     inside = tmp_path / "inside"
     (tmp_path / "empty").mkdir()
     shutil.copytree(house.root, inside, symlinks=True)
-    # A link that leads elsewhere outside, and one that leads out of the tree.
+    # A link with another target outside, and a link that leads out of the tree.
     (tmp_path / "link").symlink_to("/opt/venv-of-the-container")
     (inside / "serve.yaml").write_text(
         "data-parallel-size: 8\nenable-eplb: true\neplb-config: {use_async: true}\n"
@@ -666,7 +674,7 @@ def test_a_server_with_its_own_files(house: House, tmp_path: Path) -> None:
     assert row.settings["data_parallel_size"].value == 8
 
 
-# The driver's files have no size, as all of /proc: /proc/PID/cmdline stands in for each.
+# The driver's files have no size, as all files of /proc: /proc/PID/cmdline stands in for each.
 _GPUS = """
 mount -t tmpfs none /proc/driver
 for model; do
@@ -702,7 +710,7 @@ NOTES: dict[str, tuple[list[str], dict[str, str], str]] = {
 
 @needs_namespaces
 @pytest.mark.parametrize(("models", "environ", "note"), NOTES.values(), ids=NOTES)
-def test_the_note_by_the_gpus_that_a_server_sees(
+def test_the_note_follows_the_gpus_that_the_server_sees(
     house: House, models: list[str], environ: dict[str, str], note: str
 ) -> None:
     program = ["unshare", "-m", "bash", "-c", _GPUS, "bash", *models, "--", str(house.vllm)]

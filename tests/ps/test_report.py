@@ -1,4 +1,4 @@
-"""What `eplb-launch ps` prints, and how it ends: the installed command, in terminals and pipes."""
+"""The output and the exit status of the installed `eplb-launch ps`, in terminals and pipes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 SECRET = "s3cret"
-# A server needs no more than its command line to be one: its release is not known then.
+# A command line makes a server; its release is not known then.
 SERVE = ["serve", "m", "--api-key", SECRET, "--data-parallel-size", "8", "--enable-eplb"]
 HAZARD = [*SERVE, "--eplb-config.use_async", "true", "--all2all-backend", "deepep_low_latency"]
 
@@ -126,7 +126,9 @@ def test_a_usage_error_exits_with_2_and_prints_no_table(words: list[str], said: 
     ("redirection", "status"),
     [("> /dev/full", 125), (">&-", 1), ("2>&-", 1), (">&- 2>&-", 1)],
 )
-def test_where_output_cannot_go(servers: Servers, redirection: str, status: int) -> None:
+def test_output_that_cannot_be_written_changes_only_the_status(
+    servers: Servers, redirection: str, status: int
+) -> None:
     exposed = servers.start(*HAZARD, NCCL_MAX_CTAS="0")
     command = f"exec {SCRIPT} ps {exposed} {redirection}"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
@@ -134,7 +136,7 @@ def test_where_output_cannot_go(servers: Servers, redirection: str, status: int)
     assert b"Traceback" not in ended.stderr
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(servers: Servers) -> None:
+def test_a_reader_that_goes_away_ends_ps_quietly(servers: Servers) -> None:
     pids = [servers.start(*HAZARD) for _ in range(3)]
     read, write = os.pipe()
     process = subprocess.Popen(
@@ -155,7 +157,7 @@ def test_ps_without_proc_exits_with_125() -> None:
             assert ended.returncode == 125
 
 
-# The JSON. Change SCHEMA with a key that goes or changes its meaning.
+# The JSON. If a key is removed or changes its meaning, raise SCHEMA.
 
 KEYS = {
     "": {"schema", "hidden", "launcher", "servers"},
@@ -185,7 +187,7 @@ KEYS = {
 
 
 def keys(value: Any, name: str = "") -> Iterator[tuple[str, set[str]]]:
-    """Yield the keys of each object, with the name under which it stands."""
+    """Yield the keys of each object, with the key of the object."""
     for entry in value if isinstance(value, list) else [value]:
         if isinstance(entry, dict):
             yield name, set(entry)
@@ -281,7 +283,7 @@ def test_a_note_is_said_once_and_changes_no_verdict() -> None:
     assert sum(line.endswith("capped [1][2]") for line in lines) == 2
 
 
-def test_in_a_pipe_a_server_is_one_line() -> None:
+def test_a_server_is_one_line_in_a_pipe() -> None:
     rows = [row(pid, EXPOSED, "reason " * 40, settings=ALL) for pid in (1, 2)]
     lines = table(rows, width=None).splitlines()
     assert len(lines) == 5
@@ -308,8 +310,8 @@ def test_no_line_is_longer_than_the_terminal(width: int) -> None:
     assert all(len(line) <= max(width, 40) for line in lines[2:])
 
 
-def test_what_a_terminal_would_act_on_is_escaped() -> None:
-    """Other people's processes say what stands here."""
+def test_control_characters_are_escaped() -> None:
+    """The processes of other users choose these texts."""
     evil = "\x1b]0;x\x07\n\u202e\udcff"
     rows = [
         row(1, EXPOSED, evil, settings=settings(("all2all_backend", evil)), user=evil),
@@ -321,7 +323,7 @@ def test_what_a_terminal_would_act_on_is_escaped() -> None:
     assert json.loads(json.dumps(as_dict(rows)))
 
 
-def test_nothing_runs() -> None:
+def test_no_server_is_one_sentence() -> None:
     assert table([], width=80) == "No vLLM server is running here."
     assert as_dict([])["servers"] == []
 
@@ -331,7 +333,7 @@ def test_an_unknown_server_shows_no_value_as_if_it_were_known() -> None:
     assert text.splitlines()[1] == "  5  ?     ?        ?     ?              0        unknown [1]"
 
 
-# Rows that no stand-in can bring about at will.
+# Rows that no stand-in can produce at will.
 
 
 def plan_of(version: str | None, **more: Any) -> Plan:
@@ -339,8 +341,10 @@ def plan_of(version: str | None, **more: Any) -> Plan:
     return Plan(("vllm",), server, version, "said", {}, (), None, (), "why", **more)
 
 
-@pytest.mark.parametrize("trouble", [VANISHED, CHANGED, UNREADABLE, TIMED_OUT])
-def test_trouble_is_never_fine(trouble: Trouble) -> None:
+@pytest.mark.parametrize(
+    "trouble", [VANISHED, CHANGED, UNREADABLE, TIMED_OUT], ids=lambda t: t.cause
+)
+def test_a_server_that_cannot_be_read_is_unknown(trouble: Trouble) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
     plan = plan_of("0.16.0")
     facts = Facts(trouble=trouble, environ={})
@@ -365,7 +369,7 @@ class Terminal:
         self.text = ""
 
     def read(self, until: str | None = None) -> str:
-        """Read until a text comes, or to the end; return all so far."""
+        """Read until a text comes, or to the end; return all that was read."""
         while until is None or until not in self.text:
             try:
                 self.text += os.read(self.descriptor, 65536).decode()
@@ -375,7 +379,7 @@ class Terminal:
         return self.text
 
     def end(self) -> int:
-        """Return the status as of subprocess."""
+        """Return the exit status as subprocess gives it."""
         self.read()
         os.close(self.descriptor)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

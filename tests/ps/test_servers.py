@@ -1,4 +1,4 @@
-"""Which processes are servers and which belong to them: trees that are hard to come by."""
+"""Which processes are servers, and which belong to them: trees that are hard to produce."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORKSERVER = "/v/bin/python3 -c 'from multiprocessing.forkserver import main; ma
 
 
 def process(pid: int, parent: int, command: str, **more: Any) -> Process:
-    """Make a process; a command that is a title is padded as setproctitle does."""
+    """Return a process; a title is padded as setproctitle does."""
     words = [command] if "::" in command else shlex.split(command)
     cmdline = "\0".join(words).encode() + b"\0"
     cmdline += b"\0" * 20 if "::" in command else b""
@@ -32,7 +32,7 @@ def tree(*rows: tuple[Any, ...]) -> dict[int, Process]:
 
 
 INIT = (1, 0, "/sbin/init", {"group": 1, "session": 1})
-# The processes, and what is made of them: pid, kind, entry, pids of the members, of the starters.
+# The processes, and their groups: pid, kind, entry, pids of the members and of the starters.
 TREES: dict[str, tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]] = {
     "nothing": ([INIT, (7, 1, "bash")], []),
     "all in a container": (
@@ -212,7 +212,7 @@ def test_processes_are_grouped_to_their_server(
     ] == expected
 
 
-def test_whose_a_process_is() -> None:
+def test_a_process_belongs_to_the_server_above_it() -> None:
     processes = tree(
         INIT,
         (5, 1, "bash"),
@@ -241,8 +241,8 @@ DOUBLES = "set -- a b c d; " + 'set -- "$@" "$@"; ' * 40 + 'vllm serve m "$@"'
         pytest.param(["timeout", "9", "nice", "bash", "-ec", DOUBLES], id="behind more"),
     ],
 )
-def test_a_shell_string_above_a_server_is_not_looked_into(above: list[str]) -> None:
-    """That is not done in a child of ours, which may take long: whoever wrote it says how long."""
+def test_a_shell_string_above_a_server_is_not_read(above: list[str]) -> None:
+    """This runs outside of the child process, and its author decides how long reading takes."""
     processes = tree(INIT, (7, 1, shlex.join(above)), (8, 7, SERVE))
     [found], work = counted(group, processes)
     assert (found.head.pid, [process.pid for process in found.starters]) == (8, [7])
@@ -258,7 +258,7 @@ def test_a_command_of_many_words_takes_no_longer_than_its_words(word: str) -> No
     assert works[1] < 6 * works[0] + 2_000
 
 
-def test_of_thousands_of_long_commands_the_short_ones_are_read() -> None:
+def test_among_thousands_of_long_commands_the_short_ones_are_read() -> None:
     long = "env " * 900 + "vllm serve m"
     rows = [(pid, 1, long) for pid in range(100, 600)]
     processes = affordable(tree(INIT, *rows, (700, 1, SERVE), (701, 1, "bash " * 9_000)))
@@ -266,6 +266,6 @@ def test_of_thousands_of_long_commands_the_short_ones_are_read() -> None:
     assert len(cut) > 300
     assert not {1, 700, 701} & {*cut}  # what names no vLLM is not read at all
     found, work = counted(group, processes)
-    # What was not read may be a server, and is shown as unknown.
+    # A command that was not read may be that of a server, which is shown as unknown.
     assert [one.head.pid for one in found] == [*cut, 700]
     assert work < 2_500_000

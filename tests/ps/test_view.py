@@ -1,4 +1,4 @@
-"""What `ps` reads of the files that other people's processes name: no more than they may."""
+"""`ps` reads the files that processes of other users name, with their rights and no more."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become a
 
 
 class People:
-    """A folder that everybody may read, and processes of other users that look like servers."""
+    """A folder that every user may read, and processes of other users that look like servers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class People:
         (folder / "bin").mkdir()
         self.write("bin/python3.12", "", 0o755)
         self.write("bin/vllm", f"#!{folder}/bin/python3.12\n", 0o755)
-        # What the shell runs that is called "vllm": its first argument.
+        # The shell that is called "vllm" runs its first argument.
         self.write("serve", "echo ready\n/bin/sleep 600\n")
         for path in folder.rglob("lib*"):
             path.chmod(0o755)
@@ -104,7 +104,7 @@ class People:
 
 @pytest.fixture
 def people() -> Iterator[People]:
-    """Return a folder outside of those of the tests, which only their user may enter."""
+    """Return a folder outside of those of the tests, which only our user may enter."""
     folder = Path(tempfile.mkdtemp(prefix="eplb-launch-people-"))
     folder.chmod(0o755)
     found = People(folder)
@@ -124,7 +124,7 @@ def verdict(pid: int) -> tuple[str, str]:
 
 
 def inside(pid: int, job: Callable[[View], Any]) -> Any:
-    """Return what a job finds in the view of a process, in a child of ours."""
+    """Return what a job finds in the view of a process, in a child process."""
 
     def entered() -> Any:
         found = View(pid)
@@ -143,7 +143,7 @@ EXPOSED = ("EXPOSED", "no-limit")
 NOT_READ = ("unknown", "config-not-read")
 
 
-# With its rights.
+# The rights.
 
 
 @root_only
@@ -160,7 +160,7 @@ NOT_READ = ("unknown", "config-not-read")
     ],
     ids=["all", "root's", "its own", "its group's", "another group's", "its first group's", "not"],
 )
-def test_a_config_file_is_read_as_the_server_may(
+def test_a_config_file_is_read_with_the_rights_of_the_server(
     people: People,
     file: tuple[int, int, int],
     groups: tuple[int, ...],
@@ -173,10 +173,10 @@ def test_a_config_file_is_read_as_the_server_may(
 
 
 @root_only
-def test_nothing_of_a_file_of_root_is_shown(
+def test_a_file_of_root_that_another_user_names_is_not_shown(
     people: People, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A server of root's may be looked at whole; another user only names the same file."""
+    """For a server of root the same file is read, and shown."""
     people.write("s.yaml", YAML.replace("deepep_low_latency", "the-secret"), 0o600)
     people.write("n.conf", "NCCL_MIN_NCHANNELS=77\n", 0o600)
     environ = {"NCCL_CONF_FILE": f"{people.folder}/n.conf"}
@@ -205,10 +205,8 @@ time.sleep(600)
 @root_only
 @pytest.mark.parametrize("become", [False, True])
 @pytest.mark.parametrize("bit", [0o4000, 0o2000], ids=["setuid", "setgid"])
-def test_a_program_of_root_whose_arguments_are_of_another_reads_nothing(
-    people: People, bit: int, become: bool
-) -> None:
-    """As `exec -a vllm sudo serve`, which waits for a password and is root's meanwhile."""
+def test_no_files_are_read_for_a_setuid_program(people: People, bit: int, become: bool) -> None:
+    """`exec -a vllm sudo serve` runs as root while it waits for a password."""
     program = next((path for path in PYTHONS if os.path.exists(path)), "")
     if not program:
         pytest.skip("no Python of the system, which everybody may run")
@@ -223,7 +221,7 @@ def test_a_program_of_root_whose_arguments_are_of_another_reads_nothing(
 
 
 @root_only
-def test_its_rights_are_really_its(people: People) -> None:
+def test_the_child_has_exactly_the_rights_of_the_process(people: People) -> None:
     pid = people.start("m", groups=(TEAM, 7))
 
     def look(found: View) -> Any:
@@ -235,8 +233,8 @@ def test_its_rights_are_really_its(people: People) -> None:
 
 
 @root_only
-def test_rights_are_not_taken_over_beside_another_thread(people: People) -> None:
-    """The kernel gives each thread its own: the other one would keep ours."""
+def test_rights_are_not_taken_with_a_second_thread(people: People) -> None:
+    """Each thread has rights of its own: the second one would keep ours."""
     pid = people.start("m")
 
     def enter() -> str:
@@ -267,7 +265,7 @@ def test_rights_that_the_kernel_does_not_give_are_noticed(
     assert verdict(pid) == ("unknown", NOT_SAFE.cause)
 
 
-def test_nothing_is_looked_at_with_our_own_rights() -> None:
+def test_nothing_is_read_with_our_own_rights() -> None:
     found = View(os.getpid())
     for job in (found.stat, found.names, found.real, lambda path: found.read(path, 1)):
         with pytest.raises(GiveUpError, match=NOT_SAFE.cause):
@@ -275,7 +273,7 @@ def test_nothing_is_looked_at_with_our_own_rights() -> None:
 
 
 @root_only
-def test_a_program_is_found_on_its_path_as_it_may_execute_it(people: People) -> None:
+def test_a_program_counts_only_if_the_process_may_execute_it(people: People) -> None:
     path = people.write("bin/tool", "")
     pid = people.start("m", groups=(TEAM,))
     for mode, owner, group, expected in [
@@ -296,13 +294,13 @@ def test_a_program_is_found_on_its_path_as_it_may_execute_it(people: People) -> 
 
 @root_only
 @pytest.mark.parametrize("kind", ["pipe", "folder", "ptmx", "socket"])
-def test_what_is_no_regular_file_is_not_opened(people: People, kind: str) -> None:
+def test_only_regular_files_are_opened(people: People, kind: str) -> None:
     path = people.folder / "x"
     writer = None
     if kind == "pipe":
         os.mkfifo(path)
         path.chmod(0o666)
-        # It waits until somebody opens the other end.
+        # It waits until a process opens the other end.
         words = ["sh", "-c", "echo x > x; touch opened"]
         writer = subprocess.Popen(words, cwd=people.folder, stderr=subprocess.DEVNULL)
     elif kind == "folder":
@@ -327,8 +325,8 @@ def test_what_is_no_regular_file_is_not_opened(people: People, kind: str) -> Non
 
 
 @root_only
-def test_no_device_is_opened_by_a_whole_look(people: People) -> None:
-    """Seen by the kernel: strace where it is there."""
+def test_a_run_of_ps_opens_no_device(people: People) -> None:
+    """strace records the calls, if it is installed."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("no strace here")
@@ -346,7 +344,7 @@ def test_no_device_is_opened_by_a_whole_look(people: People) -> None:
 
 
 def test_files_of_proc_are_not_read(tmp_path: Path) -> None:
-    """They have no size, and some wait for what is not there, or take it away."""
+    """They have no size, and to read some of them blocks or has effects."""
     (tmp_path / "x").write_text("x")
     assert inside(os.getpid(), lambda found: found.read(str(tmp_path / "x"), 9)) == b"x"
     assert inside(os.getpid(), lambda found: found.read("/proc/version", 9)) == b""
@@ -357,11 +355,11 @@ def test_magic_links_are_not_followed() -> None:
     assert found == os.strerror(40)  # ELOOP
 
 
-# Below its root.
+# The root.
 
 
 class Jail:
-    """A process in a chroot, and what is beside it."""
+    """A process in a chroot, and a file outside of it."""
 
     def __init__(self, folder: Path) -> None:
         self.outside = folder / "secret"
@@ -381,7 +379,7 @@ class Jail:
             if os.readlink(f"/proc/{self.pid}/root") == str(self.root):
                 return
             time.sleep(0.01)
-        raise AssertionError("it did not come to pass")
+        raise AssertionError("the chroot did not happen")
 
     def end(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -397,7 +395,7 @@ def jail(tmp_path: Path) -> Iterator[Jail]:
     found.end()
 
 
-def test_links_stay_inside(jail: Jail) -> None:
+def test_links_stay_below_the_root(jail: Jail) -> None:
     (jail.root / "opt").mkdir()
     (jail.root / "opt/absolute").symlink_to("/etc/x")
     (jail.root / "opt/up").symlink_to("../../../../../etc/x")
@@ -422,8 +420,8 @@ def test_links_stay_inside(jail: Jail) -> None:
     ]
 
 
-def test_a_link_that_is_swapped_meanwhile_leads_nowhere_else(jail: Jail) -> None:
-    """Between a folder, a link to the root above, and a way up that is moved."""
+def test_a_link_that_is_swapped_meanwhile_stays_below_the_root(jail: Jail) -> None:
+    """A folder and a link to the root above are swapped, and a folder on the way up is moved."""
     (jail.root / "d").mkdir()
     (jail.root / "d/secret").write_text("inside")
     (jail.root / "l").symlink_to("../../../../..")
@@ -460,7 +458,7 @@ def test_a_link_that_is_swapped_meanwhile_leads_nowhere_else(jail: Jail) -> None
     assert b"outside" not in found
 
 
-def test_without_openat2_only_our_own_root_is_looked_at(
+def test_without_openat2_only_files_below_our_root_are_read(
     jail: Jail, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "_OPENAT2", 100_000)  # ENOSYS
@@ -471,7 +469,7 @@ def test_without_openat2_only_our_own_root_is_looked_at(
     assert inside(jail.pid, lambda found: found.read("/etc/x", 9)) == NOT_SAFE.cause
 
 
-# Bounded.
+# The bounds.
 
 
 def many(name: str, entries: int = 60_000) -> dict[str, str]:
@@ -484,7 +482,9 @@ def many(name: str, entries: int = 60_000) -> dict[str, str]:
     [many("PATH"), {**many("PYTHONPATH"), "PATH": "/none"}, many("PYTHONPATH")],
     ids=["PATH", "PYTHONPATH, not looked at", "PYTHONPATH"],
 )
-def test_what_a_process_names_is_counted(people: People, environ: dict[str, str]) -> None:
+def test_a_process_that_names_too_many_files_is_unknown(
+    people: People, environ: dict[str, str]
+) -> None:
     deep = people.folder.joinpath(*["a" * 20] * 100)
     deep.mkdir(parents=True)
     (deep / "serve").write_text("echo ready\n/bin/sleep 600\n")
@@ -500,7 +500,7 @@ def test_what_a_process_names_is_counted(people: People, environ: dict[str, str]
 @root_only
 @pytest.mark.timeout(60 * children.SECONDS)
 def test_a_file_system_that_hangs_does_not_hang_ps(people: People) -> None:
-    """FUSE, and nobody who answers."""
+    """The file system is FUSE, and nothing answers."""
     place = people.folder / "hangs"
     place.mkdir()
     try:
@@ -519,7 +519,7 @@ def test_a_file_system_that_hangs_does_not_hang_ps(people: People) -> None:
         subprocess.run(["umount", "-l", str(place)], check=False, capture_output=True)
 
 
-def test_each_look_and_what_is_read_counts(tmp_path: Path) -> None:
+def test_each_look_up_and_each_byte_costs(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x" * 4096 * 10)
     for number in range(64):
         (tmp_path / f"f{number}").touch()
@@ -566,7 +566,7 @@ def test_values_are_cut_and_escaped(people: People, capfd: pytest.CaptureFixture
     ],
 )
 def test_no_value_is_shown_whole(people: People, words: list[str]) -> None:
-    """NCCL reads 8 of it."""
+    """NCCL reads 8 from the long value."""
     pid = people.start("m", *words, environ={"NCCL_MAX_CTAS": "8" + "abc" * 2000})
     (row,) = look([pid])
     said = json.dumps(as_dict([row])) + table([row], width=None)
@@ -574,11 +574,11 @@ def test_no_value_is_shown_whole(people: People, words: list[str]) -> None:
     assert "8abc" in said
 
 
-# In a child.
+# The child processes.
 
 
-def test_a_job_that_does_not_end_is_left_alone() -> None:
-    """A stopped process stands in for one that a file system holds: only SIGKILL ends it."""
+def test_a_job_that_does_not_end_is_abandoned() -> None:
+    """A stopped process stands in for one that a file system blocks: only SIGKILL ends it."""
     pids = Path("/proc/self/task")
 
     def hang() -> None:
@@ -590,7 +590,7 @@ def test_a_job_that_does_not_end_is_left_alone() -> None:
         assert results(jobs, 2.0) == {"hangs": None, "works": str(pids)}
         assert time.monotonic() - begun >= 2
         (child,) = children._abandoned.values()  # noqa: SLF001
-        # Not once more, as long as it is there.
+        # The job is not run again while its child exists.
         assert results(jobs, 2.0) == {"hangs": None, "works": str(pids)}
         assert list(children._abandoned.values()) == [child]  # noqa: SLF001
     finally:
@@ -601,7 +601,7 @@ def test_a_job_that_does_not_end_is_left_alone() -> None:
     assert children._abandoned == {}  # noqa: SLF001
 
 
-def test_who_waits_for_our_output_does_not_wait_for_a_child_that_hangs() -> None:
+def test_a_reader_of_our_output_does_not_wait_for_an_abandoned_child() -> None:
     script = (
         "import os, signal, sys\n"
         "from eplb_launch.ps import children\n"
@@ -616,7 +616,7 @@ def test_who_waits_for_our_output_does_not_wait_for_a_child_that_hangs() -> None
     os.kill(int(child), signal.SIGKILL)
 
 
-def test_a_job_that_takes_too_long_or_too_much_is_given_up() -> None:
+def test_a_job_that_uses_too_much_time_or_memory_has_no_result() -> None:
     def spin() -> None:
         while True:
             pass
@@ -631,7 +631,7 @@ def test_a_job_that_takes_too_long_or_too_much_is_given_up() -> None:
     assert children._abandoned == {}  # noqa: SLF001
 
 
-def test_many_jobs_are_done() -> None:
+def test_many_jobs_all_have_their_result() -> None:
     def job(number: int) -> Callable[[], bytes]:
         return lambda: b"x" * number
 
@@ -639,18 +639,18 @@ def test_many_jobs_are_done() -> None:
     assert results({n: job(n) for n in numbers}) == {n: b"x" * n for n in numbers}
 
 
-def test_a_child_has_nothing_of_ours_open() -> None:
+def test_a_child_has_none_of_our_descriptors() -> None:
     with tempfile.TemporaryFile() as file:
         os.set_inheritable(file.fileno(), True)
         opened = results({0: lambda: sorted(os.listdir("/proc/self/fd"), key=int)})[0]
     assert len(opened) == 5  # with the pipe, and that of the listing
 
 
-# Hidden.
+# Hidden processes.
 
 
 @root_only
-def test_hidden_processes_are_said_to_be_hidden() -> None:
+def test_ps_says_that_processes_are_hidden() -> None:
     libc = ctypes.CDLL(None)
 
     def hidden(**options: Any) -> Any:
