@@ -240,7 +240,10 @@ class _Follower(Flow):
         state.charge(2 * len(text))
         for item in command.assignments:
             assign(item, state, export=True)
+        unknown, first = list(self.shell.unknown), len(self.found)
         self.text(text, state, words[-1][1])
+        for at, (server, execs) in enumerate(self.found[first:], first):
+            self.found[at] = _with_unknown(server, unknown), execs
         state.forget(map(assigned, command.assignments))
 
     def end(self, command: Command) -> None:
@@ -378,8 +381,7 @@ class _Follower(Flow):
             if chosen != environ:
                 server = self.started(command, chosen) or server
             self.used |= self.shell.read
-            named = tuple(dict.fromkeys((*server.unknown, *unknown)))[:MAX_NAMED]
-            server = server.replace(unknown=named, written=written(state))
+            server = _with_unknown(server, unknown).replace(written=written(state))
             self.add(server, execs=words[0][0] == "exec")
 
     def started(self, command: Command, environ: dict[str, str | None]) -> Server | None:
@@ -438,6 +440,11 @@ class _Follower(Flow):
                 start = 0 if is_script else min(marks)
                 server = self.unknown_server(one.at + start, one.at + len(text))
             self.in_values.append(("", server.replace(complete=False)))
+
+
+def _with_unknown(server: Server, unknown: list[str]) -> Server:
+    named = tuple(dict.fromkeys((*server.unknown, *unknown)))[:MAX_NAMED]
+    return server.replace(unknown=named)
 
 
 def _without_locals(arm: Changes, own: set[str]) -> Changes:
