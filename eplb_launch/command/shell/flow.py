@@ -78,6 +78,7 @@ class Flow:
         self.past_calls: dict[int, list[Call]] = {}
         self.returns: list[Changes] | None = None  # the arms that `return` ends
         self.frame: State | None = None  # the state of the innermost function
+        self.sourcing = 0  # the number of sourced files around the current command
         self.succeeded = False  # the last command surely succeeded
         self.probing = False  # this pass only finds out what a loop changes
         self.turns = 1  # the product of the turns of the loops around the current command

@@ -220,7 +220,9 @@ class _Follower(Flow):
         context.level, context.script = context.level + 1, words[1][0]
         if words[2:]:
             state.put(PARAMETERS, words[2:])
+        self.sourcing += 1
         self.text(text, state, Place(words[1][1], 0, len(text), exact=True))
+        self.sourcing -= 1
         context.level, context.script, state.values[PARAMETERS] = before
         state.ended = False
         return True
@@ -254,7 +256,13 @@ class _Follower(Flow):
         if name == "exec":
             self.find_server(command)
         elif name == "return" and self.returns is not None and self.frame is not None:
+<<<<<<< HEAD
             self.returns.append(state.changes(self.frame))
+=======
+            self.returns.append(copied(state.changes(self.frame)))
+        elif name == "return" and not self.sourcing:  # bash goes on, dash exits
+            return
+>>>>>>> origin/main
         state.ended = True
 
     builtins: ClassVar = {
