@@ -256,13 +256,9 @@ class _Follower(Flow):
         if name == "exec":
             self.find_server(command)
         elif name == "return" and self.returns is not None and self.frame is not None:
-<<<<<<< HEAD
             self.returns.append(state.changes(self.frame))
-=======
-            self.returns.append(copied(state.changes(self.frame)))
         elif name == "return" and not self.sourcing:  # bash goes on, dash exits
             return
->>>>>>> origin/main
         state.ended = True
 
     builtins: ClassVar = {
