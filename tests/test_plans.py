@@ -1,4 +1,4 @@
-"""The Plan: what it sets, what it says, what it cannot know, and what it warns about."""
+"""The Plan: what it sets and says, what is unknown, and its warnings."""
 
 from __future__ import annotations
 

@@ -245,8 +245,10 @@ class _Servers:
         if not at or server.script:
             return self.task.source.path, self.task.line
         word = self.task.words[place if place < len(words) else at]
-        offset = scripts.line_of(words[place], place) if isinstance(place, Place) else 0
-        return word.source.path, _line(word, offset)
+        if not isinstance(place, Place):
+            return word.source.path, _line(word, 0)
+        number = 0 if word.block else scripts.number_of(words[place], place)
+        return word.source.path, _line(word, scripts.line_of(words[place], place), number)
 
     def lines(self, server: Server, words: Sequence[str]) -> int:
         """Return the number of lines of a script that a server has after its first line."""
@@ -364,11 +366,14 @@ def _without_secrets(found: Assessment, settings: Mapping[str, Setting]) -> Asse
     return found.replace(reason=reason)
 
 
-def _line(word: Word, offset: int) -> int:
-    """Return the line in the file of a line in the text of a word, counted from 0."""
+def _line(word: Word, offset: int, number: int = 0) -> int:
+    """Return the line in the file of a line in the text of a word, counted from 0.
+
+    `number` servers may stand before it.
+    """
     if word.block:
         return word.line + offset
     if offset == 0 and word.end <= word.line:
         return word.line
     lines = word.source.text.split("\n")[word.line - 1 : word.end]
-    return word.line + scripts.guess_line("\n".join(lines))
+    return word.line + scripts.guess_line("\n".join(lines), number)

@@ -14,7 +14,8 @@ from eplb_launch.vllm.releases import VARIABLE
 
 MAX_LENGTH = 256 * 1024  # a larger script is an archive
 _PROGRAM = re.compile(
-    r"(?<![\w.-])(?:vllm(?:-omni)?(?=[\s\"'\\]|$)|vllm\.|dynamo\.vllm|huggingfaceserver)"
+    r"(?<![\w.-])"
+    r"(?:vllm(?:-omni)?(?=[\s\"'\\]|$)|vllm\.|dynamo\.vllm|huggingfaceserver\b(?!/))"
 )
 _EVALUATES = ("eval", "source", ".")
 # Python environments, environment modules and login shells: they set nothing of NCCL or vLLM.
@@ -35,18 +36,38 @@ def shell_index(words: Sequence[str]) -> int:
     return 0
 
 
-def guess_line(script: str) -> int:
-    """Return the line, from 0, of the first word that looks like a server."""
-    for number, line in enumerate(script.split("\n")):
-        if not line.lstrip().startswith("#") and _PROGRAM.search(line):
-            return number
-    return 0
+def guess_line(script: str, number: int = 0) -> int:
+    """Return the line, from 0, of a word that looks like a server: of the first, or of another."""
+    found = [at for at, line in enumerate(script.split("\n")) for _ in _programs(line)]
+    return [*found, *found[:1], 0][min(number, len(found))]
+
+
+def number_of(script: str, place: Place) -> int:
+    """Return how many words that look like a server stand before one."""
+    return len(_programs(script[: _start(script, place)]))
 
 
 def line_of(script: str, place: Place) -> int:
-    """Return the line, from 0, of a server: of its program, or of the string that holds it."""
-    match = _PROGRAM.search(script, place.offset, place.end)
-    return script.count("\n", 0, match.start() if match else place.offset)
+    """Return the line, from 0, of the words of a server; in a string, of what looks like it."""
+    return script.count("\n", 0, _start(script, place))
+
+
+def _start(script: str, place: Place) -> int:
+    for match in _PROGRAM.finditer(script, place.offset, place.end):
+        begin = script.rfind("\n", 0, match.start()) + 1
+        if not script[begin : match.start()].lstrip().startswith("#"):
+            return match.start()
+    return place.offset
+
+
+def _programs(text: str) -> list[str]:
+    r"""Return the words that look like a server, except those in comments.
+
+    In double quotes YAML has "\n" for the end of a line.
+    """
+    lines = text.replace("\\n", "\n").split("\n")
+    code = [line for line in lines if not line.lstrip().startswith("#")]
+    return [found for line in code for found in _PROGRAM.findall(line)]
 
 
 def with_exports(script: str, value: Callable[[str, str, str], str | None]) -> str:

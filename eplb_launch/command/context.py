@@ -21,6 +21,7 @@ DEPTH = 16  # shell strings inside shell strings
 # The work for a command, besides reading it once, in characters: `A=$A$A` doubles in each round.
 ROOM = 1_200_000
 PARSED = 16  # the work of reading a character of a script
+LIBRARY = 48  # the work of reading and following one, of a library
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
 
 
@@ -67,17 +68,15 @@ class Environ:
         name, equals, value = assignment.partition("=")
         self.changes[name] = value if equals else before
 
-    def hands_on(self, name: str) -> bool:
-        """Whether `name` still has the value that the launcher sets."""
+    def hands_on(self, name: str, start: Environ) -> bool:
+        """Whether `name` has the value that it has in the environment `start`."""
         at: Mapping[str, str] | Environ = self
-        reached = False
-        while isinstance(at, Environ):
-            reached = at.looked_at is not None
+        while isinstance(at, Environ) and at is not start:
             value = at.changes.get(name)
             if name in at.changes and not isinstance(value, Environ):
                 return False
             at = value if isinstance(value, Environ) else at.base
-        return reached
+        return at is start
 
     def whole(self) -> Mapping[str, str]:
         """Return all variables that are known to be set. A value may hold UNKNOWN."""
@@ -118,7 +117,7 @@ class Context:
 
     def __init__(self, environ: Mapping[str, str], shared: Shared) -> None:
         self.shared = shared
-        self.environ = Environ(environ, looked_at=shared.looked_at)
+        self.environ = self.start = Environ(environ, looked_at=shared.looked_at)
         self.wrappers: list[Wrapper] = []  # passed so far, the outermost first
         self.directory: str | None = None  # where a wrapper changes to
         self.elsewhere = ""  # the wrapper that leaves this host or container
@@ -145,8 +144,9 @@ class Context:
         return self.shared.room >= 0
 
     def make_room(self, length: int) -> None:
-        """Add the work of reading a script of this length."""
-        self.shared.room += PARSED * length
+        """Add the work of reading a file of this length, and in `check` of following it."""
+        waits = self.shared.files is not None and self.shared.files.all_there
+        self.shared.room += (PARSED if waits else LIBRARY) * length
 
     def enter(self, at: int) -> None:
         """Go on inside the word at `at`. Words that may stand before a later one add arguments."""
@@ -174,15 +174,19 @@ class Context:
 
     def step_over(self, wrapper: Wrapper, said: Sequence[Said], row: Row) -> None:
         """Pass a wrapper, and apply what its row and its options say."""
-        drops, sets = _effect(wrapper.words, said, row, self.environ)
+        before = self.environ
         self._apply(said, row)
+        sets = self.environ is not before and isinstance(self.environ.changes.get(VARIABLE), str)
+        arrives = _is_kept(wrapper.words, said, row, before) or (
+            self.environ.hands_on(VARIABLE, before) and not _resets(said, row, before)
+        )
         if "elsewhere" in row:
             self.elsewhere = self.elsewhere or wrapper.name
         if "appends" in row:
             self.complete = False
         self.wrappers.append(
             wrapper.replace(
-                drops=drops,
+                drops=not arrives and not sets,
                 sets=sets,
                 user="user" in row,
                 python=row.get("python", ""),
@@ -193,8 +197,8 @@ class Context:
     def _apply(self, said: Sequence[Said], row: Row) -> None:
         before = self.environ
         columns = {column for column, _ in said}
-        if not columns.isdisjoint(("sets", "passes", "exports")):
-            self.environ = Environ(before)  # names are taken from the environment before
+        if said:
+            self.environ = Environ(before)
         if "own" in row and "keeps" not in columns:
             self.environ = Environ({}, opaque=True)
         if "clears" in columns:
@@ -251,11 +255,16 @@ class Context:
             self.complete and self.gap < start and not vague,
             self.elsewhere,
             self.sourced,
-            hands_on=None if VARIABLE in self.shared.looked_at else self.environ.hands_on(VARIABLE),
+            hands_on=self._hands_on(),
             script=self.script,
             place=positions[at] if positions else 0,
             release=self.release,
         )
+
+    def _hands_on(self) -> bool | None:
+        if VARIABLE in self.shared.looked_at:
+            return None
+        return self.environ.hands_on(VARIABLE, self.start)
 
 
 def requirement(text: str) -> tuple[str, str]:
@@ -272,42 +281,26 @@ def requirement(text: str) -> tuple[str, str]:
     return name, version if known and not version.endswith("*") else ""
 
 
-def _effect(
-    words: Sequence[str], said: Sequence[Said], row: Row, environ: Environ
-) -> tuple[bool, bool]:
-    """Whether a wrapper drops NCCL_MAX_CTAS, and whether it sets it.
-
-    `words` are its own words, and `environ` is its environment.
-    """
-    columns = {column for column, _ in said}
-    names = [
-        item.partition("=")[:2]
+def _is_kept(words: Sequence[str], said: Sequence[Said], row: Row, environ: Environ) -> bool:
+    """Whether something keeps NCCL_MAX_CTAS, though the wrapper drops other variables."""
+    names = (
+        name
         for column, value in said
-        if column in ("sets", "assigns", "passes", "exports", "keeps")
-        for item in value.replace(" ", ",").split(",")
-    ]
-    named = [
-        equals
-        for name, equals in names
-        if name == VARIABLE or (name[-1:] == "*" and VARIABLE.startswith(name[:-1]))
-    ]
-    drops = (
-        "clears" in columns
-        or ("own" in row and "keeps" not in columns)
-        or ("exports" in columns and ("ALL", "") not in names)
-        or ("unsets", VARIABLE) in said
-        or _resets(said, row, environ)
+        if column in ("sets", "passes", "exports", "keeps")
+        for name in value.replace(" ", ",").split(",")
     )
-    keeps = (
-        bool(named)
-        or ("keeps", "") in said
+    return (
+        ("keeps", "") in said
+        or any(
+            name == VARIABLE or (name[-1:] == "*" and VARIABLE.startswith(name[:-1]))
+            for name in names
+        )
         or any(text in word for text in row.get("unless", "").split() for word in words)
         or any(
             environ.get(name + VARIABLE) not in (None, UNKNOWN)
             for name in row.get("own_names", "").split()
         )
     )
-    return drops and not keeps, any(named)
 
 
 def _resets(said: Sequence[Said], row: Row, environ: Environ) -> bool:

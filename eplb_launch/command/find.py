@@ -68,6 +68,11 @@ def search(words: Sequence[str], positions: Sequence[int], context: Context) -> 
             return trail.server
     if trail.server is not None or not marked or _is_other(words[first:]):
         return trail.server
+    for index in range(first, len(words)):
+        if _is_mark(words[index]):
+            break
+        if words[index] == "--":  # `wrapper -- ./serve.sh --enable-eplb`
+            first = index + 1
     # The first word can be an option: `docker run IMAGE --enable-eplb` starts the image's program.
     start = first + (not words[first].startswith("-"))
     return context.server(words, positions, ("", start), "".join(words[first:start]))
@@ -134,8 +139,10 @@ class Trail:
         name = words[index].rpartition("/")[2]
         self.end = index + 1
         found = None
-        if index and _is_command(words[index]) and self._look_at_string(index):
-            return True
+        if index and _is_command(words[index]):  # `doas -- wrapper "vllm serve m"`
+            self._run(words[index], index, index + 1, "sh")
+            if self._has_entry():
+                return True
         if name in READERS:
             found = NOT_VLLM
         elif UNKNOWN in name and words[self.end : self.end + 1] == ["serve"]:
@@ -164,15 +171,13 @@ class Trail:
         self.context.sourced += _sourced(self.words[index:at], name, self.context)
         return self._run(self.words[at], at, at + 1, name)
 
-    def _look_at_string(self, index: int) -> bool:
-        """Look at a word that may be a whole command: `doas -- wrapper "vllm serve m"`."""
-        self._run(self.words[index], index, index + 1, "sh")
-        return self.server is not None and bool(self.server.entry)
-
     def _look_at_program(self, index: int) -> bool | None:
         """Look at a program without a row: it may be a shell script."""
-        scripts = self.context.scripts()
-        words = scripts.interpreter(self.words[index], self.context) if scripts else ()
+        context, scripts = self.context, self.context.scripts()
+        if scripts is None:
+            return False
+        path = context.environ.get("PATH")
+        words = scripts.started(self.words[index], context.directory, path)
         if not words:
             return False
         self._insert(words, index, index + 1)
@@ -205,6 +210,9 @@ class Trail:
         self._run(text, at, at, shell)
         # If there is none in the script, a server may be among its arguments.
         self.context = context
+        return self._has_entry()
+
+    def _has_entry(self) -> bool:
         return self.server is not None and bool(self.server.entry)
 
     def _look_at_python(self, index: int) -> bool | None:

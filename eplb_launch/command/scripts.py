@@ -39,15 +39,11 @@ class Scripts:
         self.lookups_left = MAX_LOOKUPS
         self.programs: dict[tuple[str, str, str], tuple[str, ...]] = {}  # results of `started`
 
-    def interpreter(self, program: str, context: Context) -> tuple[str, ...]:
+    def started(self, program: str, directory: str | None, path: str | None) -> tuple[str, ...]:
         """Return the words that the kernel starts for a shell script: `/bin/sh SCRIPT`.
 
-        Return no words if the program is no shell script, or is not found.
+        Return no words if the program is no shell script, or is not found on the PATH `path`.
         """
-        return self.started(program, context.directory, context.environ.get("PATH"))
-
-    def started(self, program: str, directory: str | None, path: str | None) -> tuple[str, ...]:
-        """Do as interpreter, in a directory and with a PATH."""
         folder = os.path.join(self.directory, directory or "")
         path = "" if "/" in program else DEFAULT_PATH if path is None else path
         key = program, folder, path

@@ -361,3 +361,19 @@ def test_a_config_file_that_the_script_writes_makes_no_server_ok(
     (finding,) = findings(tmp_path, script)
     assert finding.verdict == "unknown"
     assert plan(["bash", "-c", script], {}, vllm_version="0.16.0").environment
+
+
+def test_no_comment_is_the_line_of_what_is_not_followed(tmp_path: Path) -> None:
+    script = "# as vllm serve does it\n" + "( " * 200 + f"\n{SERVE}\n" + ") " * 200
+    assert [finding.line for finding in findings(tmp_path, script)] == [3]
+
+
+def test_a_long_library_is_followed(tmp_path: Path) -> None:
+    """The functions of a library may take as much work again as reading it."""
+    ask = 'case "$MODE" in a) X="$X a" ;; b) X="$X b" ;; *) X="$X c" ;; esac\n' * 2
+    library = "".join(f"f{i}() {{\n{ask}}}\n" for i in range(60))
+    (tmp_path / "lib.sh").write_text(library)
+    calls = "".join(f"f{i}\n" for i in range(60)) * 3
+    (tmp_path / "start.sh").write_text(f"source ./lib.sh\n{calls}{SERVE}\n")
+    (found,) = check([str(tmp_path)], "0.16.0").findings
+    assert (found.verdict, found.line) == ("exposed", 182)

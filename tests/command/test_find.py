@@ -105,7 +105,7 @@ def server_in(line: str, **environ: str) -> Server | None:
         pytest.param("./wrapper vllm serve m", "vllm serve", "m", id="wrapper"),
         pytest.param("./wrapper --quiet vllm serve m", "vllm serve", "m", id="option before"),
         pytest.param("./wrapper -- python -m dynamo.vllm m", "dynamo.vllm", "m", id="module"),
-        pytest.param("./wrapper x env A=1 vllm serve m", "vllm serve", "m", id="prefix"),
+        pytest.param("./wrapper x env A=1 vllm serve m", "vllm serve", "m", id="wrapper before"),
         pytest.param("./wrapper sh -c 'vllm serve m'", "vllm serve", "m", id="shell"),
         pytest.param("python launch.py --nodes 2 -- vllm serve m", "vllm serve", "m", id="python"),
         pytest.param("python train.py --name vllm serve -dp 2", "vllm serve", "-dp 2", id="marked"),
@@ -118,9 +118,11 @@ def server_in(line: str, **environ: str) -> Server | None:
             "./serve.sh --eplb-config.use_async 1", "", "--eplb-config.use_async 1", id="dotted"
         ),
         pytest.param("./serve.sh -dp 2", "", "-dp 2", id="-dp"),
+        pytest.param("./a -x -- ./serve.sh m -dp 2", "", "m -dp 2", id="-- before the program"),
+        pytest.param("./a -- -dp 2 -- m", "", "-dp 2 -- m", id="-- after the option"),
         pytest.param("python a.py -dp=2", "", "a.py -dp=2", id="Python script"),
         pytest.param(
-            "nice ./a --all2all-backend=b", "", "--all2all-backend=b", id="prefix, marked"
+            "nice ./a --all2all-backend=b", "", "--all2all-backend=b", id="wrapper, marked"
         ),
         pytest.param("docker run i -dp 8", "", "-dp 8", id="image"),
     ],
@@ -271,7 +273,7 @@ NOT_IDLE = [
 @pytest.mark.parametrize(
     ("line", "expected"), [*((line, True) for line in IDLE), *((line, False) for line in NOT_IDLE)]
 )
-def test_vllm_that_starts_no_engine(line: str, expected: bool) -> None:
+def test_vllm_without_an_engine_is_idle(line: str, expected: bool) -> None:
     assert look(shlex.split(line), {})[1] is expected
 
 
@@ -279,11 +281,11 @@ def test_vllm_that_starts_no_engine(line: str, expected: bool) -> None:
     "line",
     [
         pytest.param("vllm --omni serve m", id="plain"),
-        pytest.param("nice python -m vllm.snapshot.server -- m", id="prefix"),
+        pytest.param("nice python -m vllm.snapshot.server -- m", id="wrapper before"),
         pytest.param("sh -c 'exec vllm serve \"$@\"' sh m", id="shell"),
     ],
 )
-def test_any_sequence_of_words_will_do(line: str) -> None:
+def test_a_command_may_be_any_sequence_of_words(line: str) -> None:
     server = find_server(tuple(shlex.split(line)), {})
     assert server is not None
     assert server == server_in(line)
@@ -311,7 +313,7 @@ def test_a_plain_command_is_its_own_server() -> None:
         pytest.param("/x/vllm serve m", "/x/vllm", id="vllm"),
         pytest.param("python3.12 -m dynamo.vllm", "python3.12", id="module"),
         pytest.param("python3 /x/vllm serve m", "python3", id="script"),
-        pytest.param("nice /x/vllm serve m", "/x/vllm", id="prefix"),
+        pytest.param("nice /x/vllm serve m", "/x/vllm", id="wrapper before"),
         pytest.param("torchrun -m dynamo.vllm", "torchrun", id="torchrun -m"),
         pytest.param("torchrun /x/vllm serve m", "/x/vllm", id="torchrun"),
         pytest.param("sh -c '$V/bin/vllm serve m'", f"{UNKNOWN}/bin/vllm", id="unknown folder"),
@@ -331,7 +333,7 @@ def test_the_program_of_a_server_is_the_word_that_starts_it(line: str, program: 
     [
         pytest.param("vllm serve a b", [2, 3], id="plain"),
         pytest.param("python -m dynamo.vllm a", [3], id="module"),
-        pytest.param("env A=1 nice -n 5 vllm serve a b", [7, 8], id="prefixes"),
+        pytest.param("env A=1 nice -n 5 vllm serve a b", [7, 8], id="wrappers"),
         pytest.param("./wrapper vllm serve a", [3], id="wrapper"),
         pytest.param("./serve.sh a -dp 2", [1, 2, 3], id="no entry"),
         pytest.param("env -S 'vllm serve a' b", [2, 3], id="env -S"),
@@ -597,7 +599,7 @@ WORDS = st.sampled_from(
 
 @given(st.lists(WORDS, max_size=12))
 @settings(max_examples=300)
-def test_no_command_makes_it_raise(words: list[str]) -> None:
+def test_no_command_raises_an_error(words: list[str]) -> None:
     server = find_server(words, {"A": "1"})
     if server is not None:
         assert all(0 <= position < len(words) for position in server.positions)
@@ -607,7 +609,7 @@ def test_no_command_makes_it_raise(words: list[str]) -> None:
     "words",
     [
         pytest.param(["vllm", "serve", *["x"] * 100_000], id="arguments"),
-        pytest.param(["env"] * 20_000, id="prefixes"),
+        pytest.param(["env"] * 20_000, id="wrappers"),
         pytest.param(["python", "-X"] * 20_000, id="interpreters"),
         pytest.param(["x", *["vllm"] * 100_000], id="names"),
         pytest.param(["ssh", "h"] * 2_000, id="joined"),
@@ -616,7 +618,7 @@ def test_no_command_makes_it_raise(words: list[str]) -> None:
         pytest.param(["docker", "run"] * 10_000, id="containers"),
     ],
 )
-def test_long_commands_are_bounded_work(words: list[str]) -> None:
+def test_the_work_for_a_long_command_is_bounded(words: list[str]) -> None:
     assert calls(find_server, words, {}) < 3_000_000
 
 
@@ -638,12 +640,14 @@ print(*sorted(set(sys.modules) - before))
             ["nice", "vllm", "serve", "m"],
             {"command.wrappers", "command.find", "command.step", "command.context"}
             | {"launch_options", "vllm", "vllm.releases"},
-            id="prefix",
+            id="wrapper before",
         ),
         pytest.param(["sh", "-c", "A=$((1+1)); eval vllm serve $A"], None, id="shell"),
     ],
 )
-def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> None:
+def test_a_command_imports_only_the_modules_it_needs(
+    words: list[str], more: set[str] | None
+) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", LOADED, *words],
         cwd=REPOSITORY,
@@ -659,13 +663,13 @@ def test_modules_that_are_loaded(words: list[str], more: set[str] | None) -> Non
 
 
 @pytest.mark.parametrize("many", [10, 2000])
-def test_what_is_too_much_to_follow_is_said(many: int) -> None:
+def test_a_command_that_is_too_much_to_follow_gives_a_warning(many: int) -> None:
     server, _, unread = look(["xargs"] * many + ["vllm", "serve", "m"], {})
     assert (server is None) == bool(unread) == (many == 2000)
 
 
 @pytest.mark.parametrize("program", [["nice"], ["env", "A=1"]], ids=" ".join)
-def test_more_programs_than_anybody_has_are_too_much_to_follow(program: list[str]) -> None:
+def test_60000_programs_are_too_much_to_follow(program: list[str]) -> None:
     server, _, unread = look([*program * 1000, "vllm", "serve", "m"], {})
     assert server is not None
     assert not unread

@@ -39,7 +39,7 @@ def tree(tmp_path: Path) -> Path:
 
 CASES: dict[str, tuple[str, dict[str, str], str | None]] = {
     "no runner": ("env -C {0}/project", {}, "0.12.0"),
-    "another prefix": ("numactl -N 0", {}, "0.12.0"),
+    "another wrapper": ("numactl -N 0", {}, "0.12.0"),
     "uv in the project": ("env -C {0}/project uv run", {}, "0.16.0"),
     "uv below it": ("env -C {0}/project/deeper uv run --no-sync", {}, "0.16.0"),
     "uv --project": ("uv run --project {0}/project", {}, "0.16.0"),
@@ -68,20 +68,21 @@ CASES: dict[str, tuple[str, dict[str, str], str | None]] = {
     "conda by name": ("conda run -n vllm", {}, None),
     "poetry": ("poetry run", {}, None),
     "pipenv": ("pipenv run", {}, None),
-    "poetry, and another prefix": ("poetry run numactl -N 0", {}, None),
+    "poetry, and another wrapper": ("poetry run numactl -N 0", {}, None),
 }
 
 
-@pytest.mark.parametrize(("prefix", "variables", "version"), CASES.values(), ids=CASES)
-def test_the_release_is_that_of_the_environment(
-    tree: Path, prefix: str, variables: dict[str, str], version: str | None
+@pytest.mark.parametrize(("wrappers", "variables", "version"), CASES.values(), ids=CASES)
+def test_the_release_is_from_the_environment_of_the_runner(
+    tree: Path, wrappers: str, variables: dict[str, str], version: str | None
 ) -> None:
     environ = {"PATH": f"{tree}/path/bin"}
     environ |= {name: value.format(tree) for name, value in variables.items()}
-    decided = plan([*prefix.format(tree).split(), "vllm", "serve", "m"], environ)
+    decided = plan([*wrappers.format(tree).split(), "vllm", "serve", "m"], environ)
     assert decided.server is not None
     assert decided.vllm_version == version
     if version is None:
         assert (
-            decided.vllm_source == f"the environment of {prefix.split(maxsplit=1)[0]} is not known"
+            decided.vllm_source
+            == f"the environment of {wrappers.split(maxsplit=1)[0]} is not known"
         )

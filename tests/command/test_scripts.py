@@ -119,7 +119,7 @@ def planned(command: Sequence[str], here: Path, files: Files = DISK) -> Plan:
     ],
     ids=" ".join,
 )
-def test_the_variable_arrives(command: list[str], here: Path) -> None:
+def test_the_server_of_a_script_gets_the_variable(command: list[str], here: Path) -> None:
     ended = launched(command, here)
     assert ended.stderr.startswith("eplb-launch: set NCCL_MAX_CTAS=8")
     assert len(ended.stderr.splitlines()) == 1
@@ -139,7 +139,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     built.end()
 
 
-def test_the_variable_arrives_in_the_workers(house: House) -> None:
+def test_the_workers_of_a_script_get_the_variable(house: House) -> None:
     house.install("0.16.0")
     script = house.root / "start.sh"
     script.write_text(f'#!/bin/sh\n. ./options\nexec vllm {SERVED} $OPTIONS "$@"\n')
@@ -160,26 +160,28 @@ def test_the_variable_arrives_in_the_workers(house: House) -> None:
     [["./plain.sh"], ["./shift.sh", "serve", "m"], ["./entry.sh", "vllm", "serve", "m"]],
     ids=" ".join,
 )
-def test_a_script_whose_server_needs_nothing(command: list[str], here: Path) -> None:
+def test_nothing_is_set_if_the_server_of_a_script_cannot_hang(
+    command: list[str], here: Path
+) -> None:
     ended = launched(command, here)
     assert (ended.stderr, ended.stdout.splitlines()[0]) == ("", "cap none")
 
 
-def test_what_a_script_sets_is_said(here: Path) -> None:
+def test_a_script_that_sets_the_variable_gives_a_warning(here: Path) -> None:
     (here / "sets.sh").write_text(f"export NCCL_MAX_CTAS=all\n{SERVE}\n")
     ended = launched(["bash", "sets.sh"], here)
     assert "sets.sh sets NCCL_MAX_CTAS=all for the server" in ended.stderr
     assert ended.stdout.splitlines()[0] == "cap all"
 
 
-def test_what_a_script_takes_out_is_said(here: Path) -> None:
+def test_a_script_that_drops_the_variable_gives_a_warning(here: Path) -> None:
     (here / "unsets.sh").write_text(f"unset NCCL_MAX_CTAS\n{SERVE}\n")
     ended = launched(["bash", "unsets.sh"], here)
     assert "unsets.sh does not pass NCCL_MAX_CTAS on" in ended.stderr
     assert ended.stdout.splitlines()[0] == "cap none"
 
 
-def test_a_script_that_looks_at_the_variable(here: Path) -> None:
+def test_a_script_may_test_the_variable(here: Path) -> None:
     # With the variable set, it does something else.
     (here / "looks.sh").write_text(f"export NCCL_MAX_CTAS=${{NCCL_MAX_CTAS:-all}}\n{SERVE}\n")
     ended = launched(["bash", "looks.sh"], here)
@@ -318,12 +320,12 @@ def test_a_script_that_cannot_be_read_is_named_in_the_warning(
     assert warned(planned([f"./{name}"], tmp_path)) == said
 
 
-def test_a_script_as_large_as_may_be(tmp_path: Path) -> None:
+def test_a_script_of_the_largest_size_is_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(f"{START}\n".encode().ljust(MAX_BYTES, b"#"))
     assert planned(["sh", "./a"], tmp_path).environment
 
 
-def test_scripts_that_are_too_large_together(tmp_path: Path) -> None:
+def test_scripts_that_are_too_large_together_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(f"{START}\n".encode().ljust(MAX_BYTES, b"#"))
     (tmp_path / "b").write_text("true\n./a\nsh a\n")
     assert warned(planned(["sh", "./b"], tmp_path)) == (
@@ -369,7 +371,7 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/stdin", "/dev/null", "/proc/self/mem", "/"])
-def test_what_is_no_file_is_not_read(name: str, tmp_path: Path) -> None:
+def test_only_regular_files_are_read(name: str, tmp_path: Path) -> None:
     class Watched(type(DISK)):  # type: ignore[misc]
         def read(self, path: str, most: int) -> bytes:
             raise AssertionError(path, most)
@@ -378,7 +380,7 @@ def test_what_is_no_file_is_not_read(name: str, tmp_path: Path) -> None:
     warned(planned([name], tmp_path, Watched()))
 
 
-def test_a_script_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_script_without_read_permission_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(START)
     (tmp_path / "a").chmod(0o111)
 
@@ -417,7 +419,7 @@ def test_a_command_that_reads_no_script_gives_no_warning(command: list[str], her
     assert warned(planned(command, here)) == ""
 
 
-def test_a_warning_names_a_few(tmp_path: Path) -> None:
+def test_a_warning_names_at_most_four_scripts(tmp_path: Path) -> None:
     (tmp_path / "d\x1b[0m").mkdir()
     (tmp_path / "a").write_text(". ./d\x1b[0m\n" * 50)
     said = warned(planned(["sh", "a"], tmp_path))
@@ -425,7 +427,7 @@ def test_a_warning_names_a_few(tmp_path: Path) -> None:
     assert "\x1b" not in said
 
 
-def test_programs_without_end_are_looked_for_with_an_end(tmp_path: Path) -> None:
+def test_the_number_of_programs_looked_up_is_bounded(tmp_path: Path) -> None:
     looked: list[str] = []
 
     class Watched(type(DISK)):  # type: ignore[misc]
@@ -439,7 +441,7 @@ def test_programs_without_end_are_looked_for_with_an_end(tmp_path: Path) -> None
     assert len(looked) <= MAX_LOOKUPS
 
 
-def test_scripts_that_start_themselves_without_end(tmp_path: Path) -> None:
+def test_a_script_that_starts_itself_is_bounded_work(tmp_path: Path) -> None:
     read: list[str] = []
 
     class Watched(type(DISK)):  # type: ignore[misc]
@@ -452,7 +454,7 @@ def test_scripts_that_start_themselves_without_end(tmp_path: Path) -> None:
     assert len(read) < 50
 
 
-def test_files_that_are_given_are_read() -> None:
+def test_scripts_are_read_from_given_files() -> None:
     files = InMemory({"/app/start.sh": START, "/app/lib.sh": "true"})
     for command in (["./start.sh"], ["bash", "start.sh"], ["sh", "-c", "cd /app; ./start.sh"]):
         decided = plan(command, {}, vllm_version="0.16.0", directory="/app", files=files)
@@ -490,7 +492,7 @@ def test_a_sourced_library_of_1000_functions_is_followed(tmp_path: Path) -> None
     assert warned(planned(["sh", "./a"], tmp_path)) == ""
 
 
-def test_a_server_behind_more_than_are_looked_at_gets_the_cap(tmp_path: Path) -> None:
+def test_a_server_after_more_servers_than_are_looked_at_gets_the_cap(tmp_path: Path) -> None:
     others = "".join(f"vllm serve m{number} &\n" for number in range(150))
     (tmp_path / "a").write_text(others + SERVE)
     assert planned(["sh", "./a"], tmp_path).environment == {"NCCL_MAX_CTAS": "8"}

@@ -103,13 +103,13 @@ def test_a_string_that_is_no_command_has_no_server(line: str) -> None:
 @pytest.mark.parametrize(
     "line", ["sops exec-env --pristine f 'SERVE'", "sg - docker -c 'SERVE'"], ids=str.split
 )
-def test_what_is_lost_on_the_way_is_a_warning(line: str) -> None:
+def test_a_variable_that_is_lost_on_the_way_gives_a_warning(line: str) -> None:
     decided = planned(line.replace("SERVE", SERVE), vllm_version="0.16.0")
     assert [warning.code for warning in decided.warnings] == ["variable-dropped"]
 
 
 @pytest.mark.parametrize("name", ["supervise", "doppler", "sops", "sg", "tcsh"])
-def test_the_variable_arrives(name: str, tmp_path: Path) -> None:
+def test_the_server_in_a_string_gets_the_variable(name: str, tmp_path: Path) -> None:
     real = shutil.which(name)
     words = {
         "sg": ["root", "-c"],
@@ -155,7 +155,7 @@ def test_the_variable_arrives(name: str, tmp_path: Path) -> None:
         ("pipx run vllm serve m", None),
     ],
 )
-def test_a_release_that_the_command_names(line: str, version: str | None) -> None:
+def test_a_release_in_the_command_counts(line: str, version: str | None) -> None:
     decided = planned(line)
     assert decided.server is not None
     assert decided.server.words == ("m",)
@@ -251,7 +251,7 @@ def test_a_parameter_file_makes_unknown_what_it_names(
 
 
 @pytest.mark.parametrize("entry", ["throughput", "latency"])
-def test_an_option_that_vllm_serve_has_not(entry: str) -> None:
+def test_an_option_of_the_benchmark_alone_is_taken_but_vllm_serve_refuses_it(entry: str) -> None:
     for option in ("--n 2", "--n=2"):
         decided = planned(f"vllm bench {entry} --model m {option} {HAZARD}", vllm_version="0.16.0")
         assert decided.environment

@@ -180,7 +180,7 @@ def test_each_wrapper_leaves_the_server_behind_it(line: str) -> None:
         "choom -p",
     ],
 )
-def test_options_with_which_nothing_is_started(line: str) -> None:
+def test_an_option_that_starts_nothing_gives_no_server(line: str) -> None:
     assert server_in(f"{line} vllm serve m") is None
 
 
@@ -309,7 +309,7 @@ def test_a_wrapper_with_a_command_string_hands_it_to_a_shell(line: str, argument
     assert "|".join(server.words) == arguments
 
 
-def test_container_hides_the_values_of_variables() -> None:
+def test_a_container_hides_the_values_of_variables() -> None:
     server = server_in("docker run i sh -c 'vllm serve -$A ${B:-x}y $C'")
     assert server is not None
     assert [*server.words] == [f"-{UNKNOWN}", f"{UNKNOWN}y"]
@@ -322,7 +322,7 @@ def test_xargs_adds_arguments() -> None:
     assert not server.complete
 
 
-def test_prefixes_have_their_own_words() -> None:
+def test_each_wrapper_has_its_own_words() -> None:
     server = server_in("sudo -u x numactl -N 0 sh -c 'env A=1 exec vllm serve m' sh")
     assert server is not None
     assert [(w.name, w.words, w.position) for w in server.wrappers] == [
@@ -334,7 +334,7 @@ def test_prefixes_have_their_own_words() -> None:
     ]
 
 
-def test_program_that_is_not_known_is_a_prefix_too() -> None:
+def test_a_program_without_a_row_is_a_wrapper_too() -> None:
     server = server_in("nice wrapper --x vllm serve m")
     assert server is not None
     assert [(w.name, w.words) for w in server.wrappers] == [

@@ -129,7 +129,7 @@ READS: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("words", "expected"), READS.values(), ids=READS)
-def test_reads(words: list[str], expected: dict[str, Any]) -> None:
+def test_arguments_give_these_settings(words: list[str], expected: dict[str, Any]) -> None:
     model = [] if "--model" in words[0] else ["m"]
     assert given_by(*model, *words) == expected
 
@@ -213,7 +213,9 @@ CONFIGS: dict[str, tuple[dict[Any, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("config", "expected"), CONFIGS.values(), ids=CONFIGS)
-def test_reads_a_config_file(config: dict[Any, Any], expected: dict[str, Any]) -> None:
+def test_a_config_file_gives_these_settings(
+    config: dict[Any, Any], expected: dict[str, Any]
+) -> None:
     assert given_by("m", "--config", "c.yaml", config=config) == expected
 
 
@@ -288,7 +290,7 @@ def test_endless_aliases_in_a_file_cost_nothing() -> None:
     }
 
 
-def test_what_cannot_be_known() -> None:
+def test_a_value_that_is_not_known_is_kept_and_an_unknown_option_makes_it_incomplete() -> None:
     read_in = reading("m", f"-dp={UNKNOWN}", "--eplb-config.a", UNKNOWN)
     assert read_in.given["data_parallel_size"].value == UNKNOWN
     assert read_in.given["data_parallel_size"].source == "argument 3: -dp=…"

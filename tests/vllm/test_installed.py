@@ -74,7 +74,7 @@ def test_the_distribution_says_the_version(tmp_path: Path, name: str, version: s
     )
 
 
-def test_a_build_named_otherwise_is_told_by_its_files(tmp_path: Path) -> None:
+def test_a_distribution_with_another_name_counts_if_it_has_vllms_files(tmp_path: Path) -> None:
     folder = environment(tmp_path)
     path = distribution(folder, "vllm_special-0.19.0.dist-info")
     (path / "RECORD").write_text("vllm_special/x.py,,\n")
@@ -83,7 +83,7 @@ def test_a_build_named_otherwise_is_told_by_its_files(tmp_path: Path) -> None:
     assert found(tmp_path).version == "0.19.0"
 
 
-def test_of_several_distributions_the_package_itself_counts(tmp_path: Path) -> None:
+def test_the_package_decides_between_several_distributions(tmp_path: Path) -> None:
     folder = environment(tmp_path)
     distribution(folder, "vllm-0.16.0.dist-info")
     distribution(folder, "vllm-0.17.1.dist-info")
@@ -210,7 +210,7 @@ def test_a_link_to_an_interpreter_finds_the_packages_where_it_lives(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "nixl"), [("nixl", True), ("nixl_rocm", True), ("nixl_cu12", False), ("x", False)]
 )
-def test_nixl_is_there_or_not(tmp_path: Path, name: str, nixl: bool) -> None:
+def test_nixl_is_found_by_its_folder(tmp_path: Path, name: str, nixl: bool) -> None:
     folder = environment(tmp_path)
     distribution(folder, "vllm-0.16.0.dist-info")
     (folder / name).mkdir()
@@ -225,7 +225,7 @@ def test_folders_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
     assert (result.version, result.nixl) == (None, None)
 
 
-def test_a_pipe_in_the_place_of_a_file_does_not_hold_up_the_start(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block_the_start(tmp_path: Path) -> None:
     distribution(environment(tmp_path, venv=False), "vllm-0.16.0.dist-info")
     os.mkfifo(tmp_path / "pyvenv.cfg")
     assert found(tmp_path).nixl is False

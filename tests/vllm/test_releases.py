@@ -221,7 +221,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("command", "environ", "fires"), UNKNOWN.values(), ids=UNKNOWN)
-def test_a_release_that_is_not_known(
+def test_the_cap_is_set_for_an_unknown_release_if_any_release_would_need_it(
     command: list[str],
     environ: dict[str, str],
     fires: bool,

@@ -88,7 +88,7 @@ def test_the_plan_follows_the_truth_table(current: str | None, version: str) -> 
         assert all(warning.code.startswith("value-") for warning in decided.warnings)
 
 
-def test_the_cases_fire_and_do_not_fire() -> None:
+def test_the_truth_table_has_rows_that_fire_and_rows_that_do_not() -> None:
     fired = [expected(*case, None) == "8" for case in CASES]
     assert sum(fired) == 2
     assert len(fired) == 64

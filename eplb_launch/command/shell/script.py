@@ -253,7 +253,11 @@ class _Follower(Flow):
         names = [assigned(item) for item in command.assignments]
         for item in command.assignments:
             assign(item, state, export=True)
+        blamed, first = list(self.shell.blamed), len(self.found)
         self.text(text, state, _inexact(words[-1][1]))
+        for at, (server, execs) in enumerate(self.found[first:], first):
+            unknown = tuple(dict.fromkeys((*server.unknown, *blamed)))[:NAMED]
+            self.found[at] = server.replace(unknown=unknown), execs
         state.doubt(names)
 
     def ends(self, command: Command) -> None:
