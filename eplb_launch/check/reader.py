@@ -120,7 +120,7 @@ def _walk(folder: str) -> Iterator[str | Source]:
                     (entry.name, entry.is_dir(follow_symlinks=False)) for entry in listed
                 )
         except OSError as error:
-            yield Source(parent, problem=f"unreadable: {error.strerror}")
+            yield Source(parent, problem=str(error.strerror))
             continue
         yield from (os.path.join(parent, name) for name, is_folder in found if not is_folder)
         waiting += [

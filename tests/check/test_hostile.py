@@ -376,9 +376,7 @@ def test_a_path_that_is_too_long_for_the_kernel_is_reported(deep: Path) -> None:
     readable = sum(near + 2 * depth + len("/a.sh") < 4096 for depth in range(0, 3_000, 100))
     assert [finding.verdict for finding in review.findings] == ["ok"] * readable
     # The kernel refuses longer paths.
-    assert [trouble.message for trouble in review.troubles][-1:] == [
-        "unreadable: File name too long"
-    ]
+    assert [trouble.message for trouble in review.troubles][-1:] == ["File name too long"]
     assert review.status == 125
 
 

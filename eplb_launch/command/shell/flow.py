@@ -79,6 +79,7 @@ class Flow:
         self.heard = 0  # how often there was something of a server, or that is not kept
         self.returns: list[Arm] | None = None  # of the function that is being followed
         self.frame: State | None = None  # its state
+        self.sourcing = 0  # files, one in another
         self.sure = False  # the command before succeeded
         self.probing = False  # a loop, for what it changes
         self.turns = 1  # of the loops around, as far as they are followed one by one

@@ -232,7 +232,9 @@ class _Follower(Flow):
         way.level, way.script = way.level + 1, words[1][0]
         if words[2:]:
             state.put(PARAMETERS, words[2:])
+        self.sourcing += 1
         self.text(text, state, Place(words[1][1], 0, len(text), exact=True))
+        self.sourcing -= 1
         way.level, way.script, state.variables[PARAMETERS] = before
         state.ended = False
         return True
@@ -269,6 +271,8 @@ class _Follower(Flow):
             self.look(command)
         elif name == "return" and self.returns is not None and self.frame is not None:
             self.returns.append(copied(state.changes(self.frame)))
+        elif name == "return" and not self.sourcing:  # bash goes on, dash exits
+            return
         state.ended = True
 
     def is_function(self, name: str, state: State) -> bool:
