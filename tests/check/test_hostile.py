@@ -567,7 +567,7 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     assert sorted((os.path.basename(t.file), t.message) for t in review.troubles) == [
         ("fifo.yaml", "not a regular file"),
         ("null.yaml", f"it {OUTSIDE}"),
-        ("self.yaml", f"unreadable: {os.strerror(errno.ELOOP)}"),
+        ("self.yaml", os.strerror(errno.ELOOP)),
     ]
 
 
