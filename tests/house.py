@@ -1,4 +1,4 @@
-"""Servers to look at: an environment with a stand-in for vLLM, and what is started from it."""
+"""An environment with a stand-in for vLLM, and the servers started from it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class House:
         self.started: list[subprocess.Popen[bytes]] = []
 
     def install(self, version: str | None) -> None:
-        """Install a release of vLLM, as far as its name goes."""
+        """Install a release of vLLM: only its dist-info folder."""
         if self.release:
             self.release.rmdir()
         self.release = self.packages / f"vllm-{version}.dist-info" if version else None
@@ -60,7 +60,7 @@ class House:
         executable: str | None = None,
         **options: Any,
     ) -> int:
-        """Start a stand-in and wait until all of its processes are there; return its pid."""
+        """Start a stand-in, wait for all of its processes, and return its pid."""
         words = shlex.split(arguments) if isinstance(arguments, str) else arguments
         process = subprocess.Popen(
             [*(program or [str(self.vllm)]), *words],
@@ -81,7 +81,7 @@ class House:
         return process.pid
 
     def end(self) -> None:
-        """End all that was started, orphans too: they are in the same process group."""
+        """End every process that was started; orphans are in the same process group."""
         for process in self.started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""What probe.c does, as far as Python can: for machines without a C compiler.
+"""A replacement of probe.c for machines without a C compiler, as far as Python can do it.
 
-CPython's start hides how SIGINT, SIGPIPE and SIGXFSZ came. conftest.py puts a `#!` line in front;
-the report goes to the directory "reports" beside this file.
+It cannot show the dispositions of SIGINT, SIGPIPE and SIGXFSZ: CPython changes them at its start.
+conftest.py adds a `#!` line. The report goes to the directory "reports" beside this file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def signals() -> list[str]:
 
 
 def report() -> list[str]:
-    """Everything that can be seen."""
+    """Show all of it."""
     mask = os.umask(0)
     libc = ctypes.CDLL(None)
     libc.getauxval.restype = ctypes.c_char_p

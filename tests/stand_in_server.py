@@ -1,15 +1,15 @@
-"""Stands in for `vllm serve`: the same tree of processes with vLLM's titles, and nothing else.
+"""A stand-in for `vllm serve`: it starts the same tree of processes with vLLM's titles.
 
-A test makes it the `vllm` of a virtual environment. What it does is said in STAND_IN, a JSON object
-in its environment:
-- "tree": the titles, each with those of its children: {"VLLM::EngineCore_DP0": {…}}; "" takes none
+A test makes it the `vllm` of a virtual environment. The variable STAND_IN tells it what to do, as
+a JSON object:
+- "tree": the titles of its processes, nested: {"VLLM::EngineCore_DP0": {…}}; "" sets no title
 - "fork": start them by fork; else by spawn
-- "title": what the server itself is to be called, after a change to the variable HALF
+- "title": the title of the server itself, set after a change to the variable HALF
 - "user": the user to become first
 - "then": a command to become on SIGUSR1
-- "area": ["cmdline" or "environ", bytes]: make that as large, as every process may (prctl(2))
+- "area": ["cmdline" or "environ", bytes]: enlarge that to so many bytes, by prctl(2)
 
-It says "ready" on stdout when all are there, and ends by itself after a while.
+It prints "ready" when all processes have started, and ends by itself after a while.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SECONDS = 120.0
 
 
 def start(tree: dict[str, Any], method: str, ready: Any) -> int:
-    """Start the processes of a tree; return how many there will be."""
+    """Start the processes of a tree and return their number."""
     context = multiprocessing.get_context(method)
     count = 0
     for title, below in tree.items():
@@ -45,7 +45,7 @@ def size(tree: dict[str, Any]) -> int:
 
 def live(title: str, below: dict[str, Any], method: str, ready: Any) -> None:
     """Be a worker: take the title, start what is below, wait."""
-    # As vLLM's own workers do from 0.17 on, which nobody sees from outside.
+    # vLLM's workers do this from 0.17 on. /proc does not show it.
     os.environ["NCCL_MAX_CTAS"] = "8"
     if title:
         from setproctitle import setproctitle
@@ -56,8 +56,8 @@ def live(title: str, below: dict[str, Any], method: str, ready: Any) -> None:
     time.sleep(SECONDS)
 
 
-# PR_SET_MM_MAP takes 11 addresses: here the fields of /proc/PID/stat that they are (struct
-# prctl_mm_map in linux/prctl.h, proc_pid_stat(5)). 0: the end of the heap, which is none.
+# PR_SET_MM_MAP takes 11 addresses: these fields of /proc/PID/stat (struct prctl_mm_map in
+# linux/prctl.h, proc_pid_stat(5)). 0 stands for the end of the heap, which has no field.
 ADDRESSES = (26, 27, 45, 46, 47, 0, 28, 48, 49, 50, 51)
 PR_SET_MM, PR_SET_MM_MAP = 35, 14
 

@@ -1,7 +1,7 @@
-"""Start a program in conditions that `subprocess` cannot make; run as `python -IS start.py SPEC`.
+"""Start a program in conditions that `subprocess` cannot create; run as `python -IS start.py SPEC`.
 
 SPEC is a marshalled (path, argv, environ, conditions): `path` is executed with exactly the bytes
-of `argv` and `environ`, after the Python statements of `conditions` ran in this process.
+of `argv` and `environ`, after this process has run the Python statements in `conditions`.
 `@PID@` in an entry of `environ` stands for the process id.
 """
 

@@ -1,4 +1,4 @@
-"""The command line before "--": options, help, usage errors, what is said and when."""
+"""The command line before "--": options, help, usage errors and messages."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_trouble_is_one_line_and_the_command_runs_unchanged(
 def test_an_internal_error_is_one_line_and_the_command_starts_unchanged(
     tmp_path: Path, bin_folder: Path, text: str
 ) -> None:
-    """With a module that stands in the way of the real one: what a bug of ours would look like."""
+    """A module that shadows the real one fails here, as a bug of the launcher would."""
     folder = tmp_path / "shadow"
     folder.mkdir()
     (folder / "json.py").write_text(text)
@@ -218,7 +218,7 @@ MISSING = f'"--" is missing before the command. {FORM}'
 NO_RELEASE = "--vllm-version must be a vLLM release such as 0.16.0, not "
 NO_COMMAND = 'takes no command: nothing can be given after "--"'
 NO_PATHS = "There is nothing to check. Name files or folders: eplb-launch check deploy/"
-# What is typed, and all that is said of it.
+# A command line and its whole message.
 USAGE = {
     "nothing": ([], NONE),
     "no command": (["--"], NONE),
@@ -305,7 +305,7 @@ def test_a_usage_error_says_what_to_type(words: list[str], message: str) -> None
     assert "[OPTIONS]" in done.stderr
 
 
-# What Click finds, it says as it likes; what was typed has to be in it.
+# Click words these messages. Each must contain the option that was typed.
 FOUND_BY_CLICK = {
     "an option of the server": ["-dp", "8", "--", "vllm"],
     "an unknown option": ["--no-such", "--", "true"],
@@ -340,7 +340,7 @@ def test_each_page_of_help_fits_80_columns_and_has_a_short_option(words: list[st
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line != line.rstrip()] == []
     assert "\x1b" not in done.stdout
-    # No types, which are Python's: <bool>, <list[str]>.
+    # The help shows no Python types: <bool>, <list[str]>.
     assert "<" not in done.stdout
 
 
@@ -378,7 +378,7 @@ ERRORS = {
     "BrokenPipeError": "BrokenPipeError(32, 'Broken pipe', 's3cr3t')",
     "OSError": "OSError('s3cr3t')",
 }
-# What is replaced by a function that raises, for a bug of ours, and the sub-command that meets it.
+# A function that raises here, as a bug of ours would, and the sub-command that calls it.
 FAILING = {
     "explain": ("plans.plan", ["explain", "--", "vllm", "serve", "m"]),
     "explain, shown": ("render.explain.show", ["explain", "--", "vllm", "serve", "m"]),
@@ -437,7 +437,7 @@ SAYING = {
 
 @pytest.mark.parametrize("words", SAYING.values(), ids=SAYING)
 def test_a_full_stdout_is_125_and_a_closed_pipe_is_quiet(tmp_path: Path, words: list[str]) -> None:
-    """Without PYTHONUNBUFFERED: what Python itself finds at its end would be the status 120."""
+    """Without PYTHONUNBUFFERED, Python would flush at exit, fail, and exit with 120."""
 
     def run(stdout: IO[bytes] | int) -> tuple[int, str]:
         done = subprocess.run(

@@ -77,7 +77,7 @@ ENVIRONMENTS: dict[str, list[bytes]] = {
     "PYTHONUTF8=0": [b"PYTHONUTF8=0", b"LANG=C"],
     "PYTHONUTF8=1": [b"PYTHONUTF8=1", b"LC_ALL=C"],
     "ASCII": [b"PYTHONUTF8=0", b"PYTHONCOERCECLOCALE=0", b"LC_ALL=C", b"A=\xff"],
-    # What else changes how an interpreter starts.
+    # These also change how an interpreter starts.
     "PYTHONINSPECT": [b"PYTHONINSPECT=1"],
     "PYTHONWARNINGS": [b"PYTHONWARNINGS=error", b"PYTHONDEVMODE=1"],
     "PYTHONOPTIMIZE": [b"PYTHONOPTIMIZE=2", b"PYTHONDONTWRITEBYTECODE=1"],
@@ -97,7 +97,7 @@ for fd in range(3, 10):
         os.close(file)
     os.set_inheritable(fd, True)
 """
-# Root reads every directory, unless it loses two capabilities on exec.
+# Root can read every directory, unless it loses two capabilities on exec.
 UNREADABLE = """
 os.makedirs(directory + "/shut", exist_ok=True)
 os.chdir(directory + "/shut")
@@ -105,7 +105,7 @@ os.chmod(".", 0)
 for capability in (1, 2):
     libc.prctl(24, capability, 0, 0, 0)
 """
-# In mounts of our own, with an empty folder over it. Status 77 where that is not allowed.
+# Mount an empty folder over /proc, in a mount namespace. Status 77 if that is not allowed.
 NO_PROC = """
 if libc.unshare(0x20000 if os.getuid() == 0 else 0x10020000) != 0:
     os._exit(77)
@@ -192,7 +192,7 @@ os.dup2(theirs.fileno(), 1)
 
 @pytest.fixture(scope="session")
 def legacy_locale(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Return an environment with a locale whose bytes Python's codec cannot all give back."""
+    """Return an environment with a locale in which Python's codec loses some bytes."""
     localedef = shutil.which("localedef")
     if not localedef or not os.path.exists("/usr/share/i18n/charmaps/EUC-JP.gz"):
         pytest.skip("no localedef with its character maps, to make a legacy locale with")
@@ -205,7 +205,7 @@ def legacy_locale(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 @pytest.fixture
 def alike(start: Starter) -> Alike:
-    """Return a function that starts the probe in each way and demands that it sees the same."""
+    """Return a function that starts the probe in each way and checks that it sees the same."""
 
     def each_way(
         command: list[bytes],

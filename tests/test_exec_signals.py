@@ -1,8 +1,7 @@
 """A signal while the launcher starts ends it quietly, as it would end the command.
 
-Ctrl-C in the first milliseconds, before the interpreter runs a line of ours, is CPython's: it
-prints a traceback, and no program written in Python can prevent it. From the first line of the
-script on, nothing must be seen of it.
+In the first milliseconds, before the first line of the script, CPython answers Ctrl-C with a
+traceback. No program in Python can prevent that. After that line, Ctrl-C must print nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
-# The interpreter runs it when it has set its handler of SIGINT, and before any line of ours.
+# The interpreter runs this after it sets its SIGINT handler, before any line of the launcher.
 READY = """
 import os
 os.write(int(os.environ["READY"]), b".")
@@ -40,7 +39,7 @@ def catches_interrupt(pid: int) -> bool:
 
 @pytest.fixture
 def wait_for_first_line(tmp_path: Path) -> Iterator[Callable[[int], None]]:
-    """Return what returns when a launcher has taken CPython's handler away, or is the command."""
+    """Return a function that waits until the launcher has removed CPython's handler."""
     (tmp_path / "sitecustomize.py").write_text(READY)
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
@@ -116,6 +115,6 @@ if not os.fork():
 os.dup2(reader, 0)
 os.close(writer)
 """
-    # It ends when the other process does, and that when it has seen it.
+    # It ends when the other process ends, which is after that has seen it.
     ended = start([*launcher, "--quiet", "--", "cat"], conditions=conditions)
     assert (ended.status, ended.out, ended.err) == (0, b"", b"")

@@ -71,7 +71,7 @@ def write_script(path: Path, text: str) -> None:
 
 @pytest.fixture
 def cwd(tmp_path: Path) -> Path:
-    """Return a directory with a bit of everything that cannot be executed, to start in."""
+    """Return a directory with files of each kind that cannot be executed."""
     directory = tmp_path / "cwd"
     (directory / "sub").mkdir(parents=True)
     (directory / "plain").write_text("#!/bin/sh\necho never\n")

@@ -1,4 +1,4 @@
-"""Nobody has to read what the launcher says: it waits for no one, and leaves stderr as it was."""
+"""The launcher never waits for a reader of stderr, and leaves its flags as they were."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVE = [
 ]
 LAUNCH = ["--vllm-version", "0.16.0", "--", *SERVE]
 LINE = b"eplb-launch: set NCCL_MAX_CTAS=8: "
-# What the command says of itself, and of the flags of the stderr that it has got.
+# The command prints that it started, and whether its stderr is non-blocking.
 SAYS = """#!{python} -IS
 import fcntl, os
 flags = fcntl.fcntl(2, fcntl.F_GETFL)
@@ -54,7 +54,7 @@ KINDS = [pytest.param(kind, id=kind.__name__) for kind in (pipe, sockets, termin
 
 @pytest.fixture
 def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """Return the end that is read, and the one that becomes stderr."""
+    """Return the end to read from, and the end that becomes stderr."""
     reader, writer = request.param()
     yield reader, writer
     os.close(reader)
@@ -71,9 +71,9 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def fill(writer: int) -> None:
-    """Write until there is no more room, with a flag that is taken away again."""
+    """Write until the descriptor is full; its flags stay as they were."""
     os.set_blocking(writer, False)
-    # The kernel moves on what a terminal has got, a little later.
+    # The kernel moves the bytes of a terminal on a little later, which makes room again.
     while select.select([], [writer], [], 0.2)[1]:
         for size in (4096, 1):
             try:
@@ -135,7 +135,7 @@ def test_the_line_arrives_if_stderr_has_room_and_no_flag_changes(
 def test_no_launcher_waits_if_many_share_the_last_page_of_a_pipe(
     start: Starter, ends: tuple[int, int], environ: dict[str, str]
 ) -> None:
-    """Whether there is room, and taking it, has to be one step."""
+    """To ask for room and to take it must be one step."""
     reader, writer = ends
     fill(writer)
     os.read(reader, 4096)
@@ -202,7 +202,7 @@ def test_each_message_is_one_line_without_control_characters(
 
 
 def test_messages_reach_a_stderr_in_memory(environ: dict[str, str]) -> None:
-    """Where sys.stderr is no file, what is said is written there."""
+    """The lines go to sys.stderr even if it has no descriptor."""
     code = (
         "import io, sys; sys.stderr = io.StringIO()\n"
         "from eplb_launch.launch import say; say('a'); print(repr(sys.stderr.getvalue()))"

@@ -1,4 +1,4 @@
-"""The same questions about files, asked of the disk and of files that are held in memory."""
+"""The disk and files in memory answer the same questions alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a launch loads: each module costs the start of every server, and can be shadowed."""
+"""A launch imports few modules: each one slows down every start, and can be shadowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from conftest import Starter
 
-# The dozen arguments of a server, with every setting of the rule among them.
+# The arguments of a server, with every setting of the rule.
 SERVE = [
     *("vllm", "serve", "deepseek-ai/DeepSeek-V3", "--tensor-parallel-size", "1"),
     *("--data-parallel-size", "8", "--enable-expert-parallel", "--enable-eplb"),
@@ -24,13 +24,13 @@ COSTLY = {
     *("importlib.metadata", "inspect", "json", "logging", "pathlib", "psutil", "re", "rich"),
     *("shlex", "signal", "subprocess", "typer", "typing", "warnings", "yaml"),
 }
-# Built into the interpreter, and one tiny module.
+# Modules that are built into the interpreter, and one tiny file.
 FREE = {"_signal", "errno", "gc", "__future__"}
 
 
 @pytest.fixture
 def environ(start: Starter, tmp_path: Path) -> list[bytes]:
-    """Return an environment with a `vllm`, in which Python prints what it imports."""
+    """Return an environment with a `vllm`, in which Python prints its imports."""
     (tmp_path / "vllm").symlink_to(os.fsdecode(start.probe))
     return [b"PATH=" + os.fsencode(tmp_path), b"PYTHONPROFILEIMPORTTIME=1"]
 
@@ -43,7 +43,7 @@ def imported(text: bytes) -> set[str]:
 
 @pytest.fixture
 def at_start(start: Starter, environ: list[bytes]) -> set[str]:
-    """Return what the interpreter imports by itself, with the .pth files of its environment."""
+    """Return the modules that the interpreter imports by itself, also for its .pth files."""
     script = start.forms["script"][0]
     with open(script) as file:
         interpreter = file.readline()[2:].strip()

@@ -1,4 +1,4 @@
-"""Where the rule holds, the command's environment differs by NCCL_MAX_CTAS=8 and nothing else."""
+"""If the rule holds, the command gets NCCL_MAX_CTAS=8 and an otherwise unchanged environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = {
     "all2all_backend": ["--all2all-backend", "deepep_low_latency"],
     "use_async": ["--eplb-config.use_async", "true"],
 }
-# Without it EPLB has nothing to balance, but the rule does not ask for it.
+# EPLB balances nothing without it, but it is no condition of the rule.
 NOT_A_CONDITION = "expert_parallel"
 SERVE = ["vllm", "serve", "m", *(word for words in SETTINGS.values() for word in words)]
 LINE = (
@@ -29,7 +29,7 @@ LINE = (
     b" (data_parallel_size=8, vLLM 0.16.0)\n"
 )
 
-# What the launcher is started with, and what the command then gets.
+# The environment of the launcher, and the environment that the command gets.
 ENVIRONMENTS: dict[str, tuple[list[bytes], list[bytes]]] = {
     "absent": ([b"A=1", b"B=2"], [b"A=1", b"B=2", b"NCCL_MAX_CTAS=8"]),
     "empty": ([b"A=1", b"NCCL_MAX_CTAS=", b"B=2"], [b"A=1", b"NCCL_MAX_CTAS=8", b"B=2"]),
@@ -66,7 +66,7 @@ def path(start: Starter, tmp_path: Path) -> bytes:
 
 @pytest.fixture
 def serve(start: Starter, launcher: list[str], path: bytes) -> Ended:
-    """Return what came of a server for which the rule holds."""
+    """Return the result of starting a server for which the rule holds."""
     return start([*launcher, *RELEASE, "--", *SERVE], environ=[path])
 
 
@@ -91,7 +91,7 @@ def test_the_environment_differs_by_the_variable_alone(
     assert ended.environ() == [path, *after]
     said, *rest = ended.err.splitlines(keepends=True)
     assert said == LINE
-    # What NCCL would have made of the value that was there is said too.
+    # A warning also says how NCCL would read the replaced value.
     assert all(line.startswith(b"eplb-launch: warning: NCCL_MAX_CTAS") for line in rest)
 
 

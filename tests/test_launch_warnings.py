@@ -1,4 +1,4 @@
-"""Warnings as a launch says them: one line each, fatal with --strict, silent with --quiet."""
+"""A launch prints each warning as one line. --strict then exits with 125; --quiet prints none."""
 
 from __future__ import annotations
 

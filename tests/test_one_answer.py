@@ -1,6 +1,6 @@
-"""One assessment, whoever is asked: a launch, explain, env, ps and check agree on each row.
+"""A launch, explain, env, ps and check give the same assessment for each row.
 
-The server is a stand-in for vLLM of a known release. It is started by the launcher, and without it.
+The server is a stand-in for a known release of vLLM. It starts with and without the launcher.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ CAP = "NCCL_MAX_CTAS"
 
 
 class Row(NamedTuple):
-    """A command and its environment, and what holds of its server."""
+    """A command with its environment, and the assessment of its server."""
 
     environ: dict[str, str]
-    launched: tuple[str, str, str | None]  # state, cause, value: as the launcher starts it
-    bare: tuple[str, str, str | None]  # the same, of the server without the launcher
+    launched: tuple[str, str, str | None]  # state, cause, value if the launcher starts it
+    bare: tuple[str, str, str | None]  # the same without the launcher
     arguments: str = HAZARD
     release: str = "0.16.0"
     options: str = ""  # of the launcher
-    before: str = ""  # what stands between the launcher and the server
+    before: str = ""  # the wrapper between the launcher and the server
     sets: str | None = None  # what the launcher sets
     warns: bool = False
 
@@ -146,7 +146,7 @@ def short(found: Assessment) -> tuple[str, str, str | None]:
 
 
 class Asked:
-    """A row, and each of those who are asked."""
+    """A row, with a method for each sub-command."""
 
     def __init__(self, house: House, row: Row) -> None:
         self.house = house
@@ -193,13 +193,13 @@ def test_all_agree_on_a_server(house: House, row: Row, tmp_path: Path) -> None:
     assert explained["set"] == ({CAP: row.sets} if row.sets else {})
     assert bool(explained["warnings"]) == row.warns
     assert asked.ask("env").stdout == (f"export {CAP}={row.sets}\n" if row.sets else "")
-    # What runs, and what a file says that is to run.
+    # The server that runs, and the same server in a file.
     assert short(asked.started()) == row.bare
     assert asked.checked(tmp_path) == row.bare
     options = shlex.split(row.options)
     launched = asked.started(SCRIPT, "--quiet", *options, "--")
     assert launched.state == row.launched[0]
-    if "fit" not in row.options:  # found out where it starts
+    if "fit" not in row.options:  # the GPU is only known where the server starts
         assert asked.checked(tmp_path, "eplb-launch", *options, "--") == row.launched
 
 

@@ -1,4 +1,4 @@
-"""eplb-launch.pyz: the launch in one file, in an interpreter that has nothing else."""
+"""eplb-launch.pyz starts servers with an interpreter that has no packages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pyz(built: Path) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Path:
-    """Return a folder with a `vllm` that prints its arguments, and what is set."""
+    """Return a folder with a `vllm` that prints its arguments and NCCL_MAX_CTAS."""
     vllm = tmp_path / "bin" / "vllm"
     vllm.parent.mkdir()
     vllm.write_text(
@@ -234,7 +234,7 @@ def test_a_command_that_is_not_there(pyz: str) -> None:
 
 
 def test_it_runs_from_the_config_map(built: Path, server: Path, tmp_path: Path) -> None:
-    """As a kubelet would: each key of the ConfigMap a file where the example mounts it."""
+    """Each key of the ConfigMap is a file where the example mounts it, as a kubelet does it."""
     config_map = yaml.safe_load((built / "eplb-launch-configmap.yaml").read_text())
     assert len(yaml.safe_dump(config_map)) < 256 * 1024  # what `kubectl apply` can annotate
     with open(EXAMPLE, encoding="utf-8") as file:

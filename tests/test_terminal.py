@@ -1,4 +1,4 @@
-"""What others have written is shown so that nothing acts on it."""
+"""Text from others is shown so that no terminal and no log acts on it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_explain_prints_no_control_characters(
     if options:
         json.loads(text)
     else:
-        assert text.count("]0;t") < 99  # cut at 200 characters: 20 of them, where it stands
+        assert text.count("]0;t") < 99  # text is cut at 200 characters, which is 20 of these
 
 
 def test_a_name_that_is_not_utf_8_is_shown_in_each_style(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ _SETTLES = {
     "script-too-large": _ALONE,
     "too-many-commands": _ALONE,
     "not-a-script": _ALONE,
+    "not-a-command": _ALONE,
 }
 
 

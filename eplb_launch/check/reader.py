@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from eplb_launch.check import sources, yaml_tree
-from eplb_launch.check.compose.services import Compose
+from eplb_launch.check.compose import Compose
 from eplb_launch.check.dockerfile import Dockerfile
 from eplb_launch.check.fields import Fields
 from eplb_launch.check.kind import HINTS, LEADS, Kind
@@ -120,7 +120,7 @@ def _walk(folder: str) -> Iterator[str | Source]:
                     (entry.name, entry.is_dir(follow_symlinks=False)) for entry in listed
                 )
         except OSError as error:
-            yield Source(parent, problem=f"unreadable: {error.strerror}")
+            yield Source(parent, problem=str(error.strerror))
             continue
         yield from (os.path.join(parent, name) for name, is_folder in found if not is_folder)
         waiting += [

@@ -376,9 +376,7 @@ def test_a_path_that_is_too_long_for_the_kernel_is_reported(deep: Path) -> None:
     readable = sum(near + 2 * depth + len("/a.sh") < 4096 for depth in range(0, 3_000, 100))
     assert [finding.verdict for finding in review.findings] == ["ok"] * readable
     # The kernel refuses longer paths.
-    assert [trouble.message for trouble in review.troubles][-1:] == [
-        "unreadable: File name too long"
-    ]
+    assert [trouble.message for trouble in review.troubles][-1:] == ["File name too long"]
     assert review.status == 125
 
 
@@ -452,13 +450,13 @@ def test_a_command_of_lists_is_unknown(tmp_path: Path, depth: int) -> None:
         ),
         pytest.param(
             "services:\n  vllm: {extends: vllm}\n",
-            "its `extends` is circular: vllm, vllm",
+            "it extends itself, or more than 49 services in a row",
             id="itself",
         ),
         pytest.param(
             "services:\n  s0: {image: vllm}\n"
             + "".join(f"  s{i + 1}: {{extends: s{i}}}\n" for i in range(50)),
-            "it extends more than 49 services in a row",
+            "it extends itself, or more than 49 services in a row",
             id="many",
         ),
     ],
@@ -504,12 +502,8 @@ SERVICE = "services: {v: {image: vllm}}\n"
         pytest.param(
             "kubernetes.manifests.containers", "a.yaml", HEAD + "  - image: vllm\n", id="an object"
         ),
-        pytest.param(
-            "compose.services.misshapen", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"
-        ),
-        pytest.param(
-            "compose.services.included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"
-        ),
+        pytest.param("compose.misshapen", "a.yaml", "services: {v: {image: vllm}}\n", id="compose"),
+        pytest.param("compose._included", "a.yaml", "services: {v: {image: vllm}}\n", id="include"),
         pytest.param("dockerfile.instructions", "Dockerfile", "FROM vllm\n", id="a Dockerfile"),
         pytest.param("units.split", "a.service", "[Service]\nExecStart=vllm\n", id="a unit"),
         pytest.param("units._in_order", "a.service", "[Service]\nExecStart=vllm\n", id="units"),
@@ -569,7 +563,7 @@ def test_links_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     assert sorted((os.path.basename(t.file), t.message) for t in review.troubles) == [
         ("fifo.yaml", "not a regular file"),
         ("null.yaml", f"it {OUTSIDE}"),
-        ("self.yaml", f"unreadable: {os.strerror(errno.ELOOP)}"),
+        ("self.yaml", os.strerror(errno.ELOOP)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""`eplb-launch env`: each format is read back by the program that it is for."""
+"""The program of each format reads the output of `env` back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CAP = {"NCCL_MAX_CTAS": "8"}
 
 
 def env(*words: str) -> Result:
-    """Run the sub-command in this process, with nothing of its environment."""
+    """Run the sub-command in this process, in an empty environment."""
     options, command = list(words), []
     if "--" in words:
         options, command = options[: words.index("--")], options[words.index("--") + 1 :]
@@ -64,7 +64,7 @@ def of_dotenv(text: str) -> dict[str, Any]:
 
 
 def of_systemd(text: str) -> dict[str, str]:
-    """Read Environment= with the function that systemd itself reads it with."""
+    """Read Environment= with systemd's own function."""
     shared = glob.glob("/usr/lib/*/systemd/libsystemd-shared-*.so")
     core = glob.glob("/usr/lib/*/systemd/libsystemd-core-*.so")
     if not shared or not core:
@@ -160,7 +160,7 @@ READERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "ray": of_ray,
     "slurm": of_slurm,
 }
-# What nothing looks like.
+# The output of each format without a variable.
 EMPTY = {"json": "{}\n", "kubernetes": "env: []\n", "ray": '{"env_vars": {}}\n'}
 
 
@@ -214,7 +214,7 @@ LINES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl
 SLOW = ("shell", "kubernetes")
 VALUES = {"shell": TEXTS, "json": TEXTS, "ray": TEXTS, "docker": TEXTS, "kubernetes": TEXTS}
 VALUES |= {"slurm": LINES.map(lambda text: text.replace(",", ""))}
-# Control characters make no valid assignment to systemd.
+# systemd refuses an assignment with control characters.
 VALUES |= {
     "systemd": st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])),
     "dotenv": LINES,

@@ -1,4 +1,4 @@
-"""`eplb-launch explain`: the decision as a person and as a program read it."""
+"""`eplb-launch explain`: its table and its JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
 
 
 def explain(*words: str, **environ: str) -> Result:
-    """Run the sub-command in this process, with nothing of its environment."""
+    """Run the sub-command in this process, in an empty environment."""
     options, command = list(words), []
     if "--" in words:
         options, command = options[: words.index("--")], options[words.index("--") + 1 :]
@@ -47,7 +47,7 @@ def as_json(*words: str, **environ: str) -> dict[str, Any]:
 
 
 def keys(value: Any) -> Any:
-    """Return the keys of nested maps, of the first item of each list."""
+    """Return the keys of nested maps, and of the first item of each list."""
     if isinstance(value, dict):
         return {key: keys(item) for key, item in value.items()}
     if isinstance(value, list):
