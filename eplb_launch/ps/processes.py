@@ -14,7 +14,7 @@ import psutil
 from eplb_launch.entrypoints import HINTS
 from eplb_launch.model import Record, is_python
 from eplb_launch.ps.view import GiveUpError, Trouble, View
-from eplb_launch.vllm.installed import which
+from eplb_launch.vllm.installed import Lookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,7 +226,8 @@ def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
     view = facts.view
     if view is None or not is_python(facts.program):
         return command
-    used = is_python(command[0]) and which(command[0], facts.environ or {}, facts.directory, view)
+    lookup = Lookup(facts.environ or {}, facts.directory, view)
+    used = is_python(command[0]) and lookup.which(command[0])
     if used and _identity(view.stat, used) == facts.program_id:
         return command
     return (facts.program, *command[1:])
