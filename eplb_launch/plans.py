@@ -144,11 +144,17 @@ def plan(
         return decided.replace(release=release_of(vllm_version))
     request = Request(environ, vllm_version, nixl, directory, files, max_ctas, sms)
     decided = plan_for(server, words, request)
-    # All servers of a script get the same environment: if any of them can hang, the cap is set.
-    for other in server.others if decided.decisive is None else ():
+    # All servers of a script get the same environment: the cap is set if any of them needs it.
+    for other in server.others:
+        if decided.variables and not stays(other.environ.get(VARIABLE)):
+            continue  # it gets the cap, too
         another = plan_for(other, words, request)
-        if another.decisive is not None:
-            return another
+        if another.decisive is None:
+            continue
+        if another.variables or decided.decisive is None:
+            decided, another = another, decided
+        more = tuple(one for one in another.warnings if one not in decided.warnings)
+        decided = decided.replace(warnings=decided.warnings + more)
     return decided
 
 

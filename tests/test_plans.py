@@ -432,6 +432,27 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("NCCL_MAX_CTAS=8 {0} & exec {0}", []),
+        ("{0} & NCCL_MAX_CTAS=8 exec {0}", []),
+        ("NCCL_MAX_CTAS=64 {0} & exec {0}", ["value-too-high"]),
+        ("{0} & NCCL_MAX_CTAS=64 exec {0}", ["value-too-high"]),
+    ],
+)
+def test_a_server_with_a_cap_of_its_own_does_not_hide_one_without(
+    script: str, said: list[str]
+) -> None:
+    command = ["bash", "-c", script.format(shlex.join(EXPOSED))]
+    decided = plan(command, {}, vllm_version="0.16.0")
+    assert decided.environment == {"NCCL_MAX_CTAS": "8"}
+    assert [warning.code for warning in decided.warnings] == said
+    command = ["bash", "-c", script.replace("exec {0}", "wait").format(shlex.join(EXPOSED))]
+    alone = plan(command, {}, vllm_version="0.16.0")
+    assert bool(alone.environment) is script.startswith("{0}")
+
+
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_every_server_that_a_script_may_start_counts(script: str) -> None:
     exposed = plan(["bash", "-c", script.format(shlex.join(EXPOSED))], {}, vllm_version="0.16.0")

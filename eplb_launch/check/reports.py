@@ -67,8 +67,9 @@ def _summary(review: Review) -> str:
     elif not review.shown and not others:
         line = f"0 servers in {files}: check found no command that starts vLLM"
     if others:
+        what = "they read" if others > 1 else "it reads"
         line += f"; {_plural(others, 'more server')} {'do' if others > 1 else 'does'} not ask for"
-        line += " EPLB, but what they read at run time could (--verbose)"
+        line += f" EPLB, but what {what} at run time could (--verbose)"
     if review.mentions:
         mentions = _plural(len(review.mentions), "line")
         verb = "start" if len(review.mentions) > 1 else "starts"

@@ -25,8 +25,8 @@ BUDGET = 8
 COMMAND_COST = 8_000
 WORD_COST = 80
 
-OUTSIDE = "is outside of what is checked, and not read: name it as well, or give --follow"
-TOO_MUCH = "more work in it than in any real one: not read on from here"
+OUTSIDE = "is outside of the checked paths and not read: name it too, or use --follow"
+TOO_MUCH = "it takes more work than any real file: the rest is not read"
 
 
 class Reach:
@@ -147,17 +147,17 @@ def read(
         content = DISK.read(path, most + 1)
         return _source(path, kind, content, most).replace(reach=reach)
     except OSError as error:
-        return Source(path, kind, problem=f"unreadable: {error.strerror}")
+        return Source(path, kind, problem=str(error.strerror))
 
 
 def standard_input(reach: Reach) -> Source:
     path = "<stdin>"
     if sys.stdin is None:
-        return Source(path, YAML, problem="unreadable: it is closed")
+        return Source(path, YAML, problem="stdin is closed")
     try:
         content = sys.stdin.buffer.read(MAX_INPUT + 1)
     except OSError as error:
-        return Source(path, YAML, problem=f"unreadable: {error.strerror}")
+        return Source(path, YAML, problem=str(error.strerror))
     most = MAX_INPUT if content.startswith(b"{") else MAX_BYTES
     return _source(path, "", content, most).replace(reach=reach)
 

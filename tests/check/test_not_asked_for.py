@@ -114,7 +114,7 @@ def test_an_unknown_server_that_does_not_ask_for_eplb_is_no_finding(
         assert bool(listed) == (not asks)
         if listed:
             assert listed[0].startswith(f"{tmp_path}/{name}:")
-            assert "1 more server does not ask for EPLB, but what they read" in listed[-1]
+            assert "1 more server does not ask for EPLB, but what it reads" in listed[-1]
     run([str(tmp_path)], style="sarif")
     results = json.loads(capsys.readouterr().out)["runs"][0]["results"]
     assert bool(results) == asks

@@ -222,6 +222,8 @@ def _twice(question: str, between: str = ":") -> str:
         pytest.param("x && { A=b; }; vllm serve $A", ["a", "b"], id="and, group"),
         pytest.param("f() { A=b; }; x && f; vllm serve $A", ["a", "b"], id="function"),
         pytest.param("f() { x && return; A=b; }; f; vllm serve $A", ["a", "b"], id="return"),
+        pytest.param("return 0 2>/dev/null; vllm serve m", ["m"], id="return outside a function"),
+        pytest.param("f() { return; vllm serve m; }; f", [], id="nothing after a return"),
         pytest.param("x || exit; A=b; vllm serve $A", ["b"], id="exit"),
         pytest.param("if x; then exec y; fi; vllm serve $A", ["a"], id="exec"),
         # What goes together
