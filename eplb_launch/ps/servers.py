@@ -47,6 +47,10 @@ class Group(Record):
         return {role: roles.count(role) for role in ROLES}
 
     @property
+    def titles(self) -> dict[int, str]:
+        return {process.pid: process.title.text for process in self.members if process.title}
+
+    @property
     def pids(self) -> frozenset[int]:
         return frozenset(process.pid for process in (self.head, *self.members, *self.starters))
 
