@@ -18,6 +18,7 @@ from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
+from eplb_launch.command.shell.lexer import split
 from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS
@@ -42,10 +43,13 @@ _ENGINES = re.compile(
 )
 # These fields hold texts for people, probes or schemas.
 _SKIPPED = re.compile(
-    r"^(?:annotations|comments?|description|doc|documentation|examples?|help|message|name|notes"
+    r"^(?:comments?|description|doc|documentation|examples?|help|message|name|notes"
     r"|prompt|readme|summary|title|healthcheck|prestop|openapiv3schema|(?:pattern)?properties)$"
-    r"|probe$"
+    r"|probe$|/lastappliedconfiguration$"
 )
+# The words of these fields follow those of the command in the same map.
+_COMMANDS = ("command", "entrypoint")
+_ARGUMENTS = re.compile(r"(?<!build)(?:args?|arguments|flags|options)$|^cmd$")
 # The options of these engines have names that vLLM uses too.
 _OTHER_ENGINES = ("sglang", "trtllm", "tensorrt")
 # Objects of these groups start no server from their own fields: they route, watch or scale one.
@@ -204,7 +208,8 @@ class _Search:
 
     def children(self, field: _Field) -> list[_Field]:
         """Return the fields of a map that are searched, the last first."""
-        skipped = ("metadata", "status") if self.title and not field.above else ()
+        skipped = ["metadata", "status"] if self.title and not field.above else []
+        skipped += _arguments(field.node)
         return [
             field.child(value, key)
             for key, value in reversed(field.node.entries().items())
@@ -223,7 +228,8 @@ class _Search:
     def text(self, field: _Field, depth: int) -> Iterator[Task]:
         """Yield what a text starts: a script, YAML with such fields, or options."""
         text = field.node.text
-        if "```" in text:  # Markdown
+        in_annotation = "annotations" in field.path and "\n" not in text
+        if "```" in text or in_annotation:  # Markdown, or a word about the object
             return
         found = False
         is_script = bool(_SCRIPTS.fullmatch(field.key)) and "vllm" in text
@@ -234,7 +240,11 @@ class _Search:
         if found:
             return
         given = word(field.node, self.source)
-        if is_script or ENTRY_POINT.search(text):
+        arguments = self.arguments(field)
+        if arguments and "\n" not in text:
+            words = (*words_at(split(text), self.source, given.line), *arguments)
+            yield self.task(field, COMMAND, given.line, words).replace(about=self.around(field))
+        elif is_script or ENTRY_POINT.search(text):
             yield self.script(field, given)
         elif _OPTIONS.search(text) and field.is_vllm():
             command = given.replace(text=f'vllm serve model "$@" {text}')
@@ -255,18 +265,39 @@ class _Search:
         items = field.node.items[:_MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
-        texts = [item.text for item in items]
-        words = [word(item, self.source) for item in items]
+        words = [*(word(item, self.source) for item in items), *self.arguments(field)]
+        texts = [word.text for word in words]
         if ENTRY_POINT.search(" ".join(texts)):
             first = texts[0].rpartition("/")[2]
             listed = not any(map(ENTRY_POINT.search, texts)) and "\n" not in "".join(texts)
-            if listed or first in SHELLS or first in WRAPPERS:
-                return self.task(field, COMMAND, words[0].line, tuple(words))
+            if listed or first in SHELLS or first in WRAPPERS or len(words) > len(items):
+                task = self.task(field, COMMAND, words[0].line, tuple(words))
+                return task.replace(about=self.around(field) if len(words) > len(items) else "")
             return self.script(field, _lines(items, self.source))
         marked = [w for w in words if w.text.partition("=")[0].partition(".")[0] in MARKS]
         if (marked or field.key == "extraargs") and field.is_vllm():
             return self.options(field, (marked or words)[0].line, words)
         return None
+
+    def around(self, field: _Field) -> str:
+        """Return the lines of the map that a field is in."""
+        return "\n".join(self.lines[field.above[0].line - 1 : field.above[0].end])
+
+    def arguments(self, field: _Field) -> list[Word]:
+        """Return the words of other fields that follow those of a command."""
+        parent = field.above[0] if field.above else field.node
+        if field.key not in _COMMANDS or parent.get(field.path[-1]) is not field.node:
+            return []
+        found: list[Word] = []
+        for key in _arguments(parent):
+            value = parent.entries()[key]
+            if value.kind == TEXT:
+                found += words_at(split(value.text), self.source, value.line)
+            elif any(item.kind != TEXT for item in value.items) or not value.items:
+                found += words_at((UNKNOWN,), self.source, value.line)
+            else:
+                found += [word(item, self.source) for item in value.items[:_MAX_WORDS]]
+        return found
 
     def script(self, field: _Field, text: Word) -> Task:
         """Return the task of a script. Its parameters are not known."""
@@ -321,6 +352,21 @@ def _without_variables(text: str, variables: Variables) -> str:
     names = (match[1] for match in _VARIABLE.finditer(text))
     variables.missing.update((f"${name}", None) for name in names)
     return _VARIABLE.sub(UNKNOWN, text)
+
+
+def _arguments(node: Node) -> list[str]:
+    """Return the fields of a map that go on with its command, where this starts a server."""
+    entries = node.entries()
+    command = next((node for key, node in entries.items() if _plain(key) in _COMMANDS), None)
+    if command is None or command.kind == MAP:
+        return []
+    found = {
+        key: value
+        for key, value in entries.items()
+        if _ARGUMENTS.search(_plain(key)) and any(value.texts()) and not value.null
+    }
+    texts = (item.text for value in (command, *found.values()) for item in value.items or [value])
+    return list(found) if ENTRY_POINT.search(" ".join(texts)) else []
 
 
 def _plain(key: str) -> str:
