@@ -177,7 +177,7 @@ class _Search:
             found = True
             yield task
         if not found and self.commands == before:
-            why = "vLLM is its engine, and no field that is read here says how it is started"
+            why = "its engine is vLLM, but no field that check reads says how it starts"
             text = "\n".join(self.lines[field.node.line - 1 : field.node.end])
             yield self.task(field, OPERATOR, line, ()).replace(unreadable=why, about=text)
 

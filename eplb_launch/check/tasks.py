@@ -38,20 +38,15 @@ class TooMuch(Exception):  # noqa: N818
 class Environment(dict[str, str]):
     """An environment of which a part is known. A script that looks up another variable: UNKNOWN."""
 
+    def __init__(self, known: Mapping[str, str], *, unread: bool) -> None:
+        """Take the variables that are known. `unread`: a place that was not read may set more."""
+        super().__init__({**dict.fromkeys(_MAY_BE_SET if unread else (), UNKNOWN), **known})
+
     def get(self, name: str, default: Any = _MISSING) -> Any:
         """Return a value. Without a default, it is UNKNOWN where any place could set it."""
         if name in self or default is not _MISSING:
             return super().get(name, default)
         return None if name in _DECIDING or name.startswith(("NCCL_", "RCCL_")) else UNKNOWN
-
-
-def environment(known: Mapping[str, str], *, unread: bool) -> Environment:
-    """Return an environment. `unread`: a place that could not be read may set more."""
-    found = Environment(known)
-    if unread:
-        for name in _MAY_BE_SET:
-            found.setdefault(name, UNKNOWN)
-    return found
 
 
 class Word(Record):
@@ -182,7 +177,7 @@ def misshapen(words: Mapping[str, Node | None], image: str) -> str:
         if any(item.kind != TEXT for item in items) and (
             images.is_vllm(image) or any("vllm" in text for text in texts)
         ):
-            return f"a list or a map stands in its {key}, where a text has to"
+            return f"a list or a map in its {key} must be a text"
     return ""
 
 

@@ -390,7 +390,7 @@ def test_what_could_not_be_read_is_reported(folder: Path, style: str) -> None:
 
 
 UNSETTLED = {
-    "the release": (EXPOSED, "say which release it is with --vllm-version X.Y.Z"),
+    "the release": (EXPOSED, "give its release with --vllm-version X.Y.Z"),
     "the --config file": (
         "vllm serve m --enable-eplb --config c.yaml\n",
         "check that file together with this one",
