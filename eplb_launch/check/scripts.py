@@ -61,7 +61,7 @@ def _start(script: str, place: Place) -> int:
 
 
 def _programs(text: str) -> list[str]:
-    r"""Return the words that look like a server, outside comments. (YAML may write `\n` as text.)"""
+    r"""Return the words outside comments that look like a server. YAML may have `\n` in a line."""
     lines = text.replace("\\n", "\n").split("\n")
     code = [line for line in lines if not line.lstrip().startswith("#")]
     return [found for line in code for found in _PROGRAM.findall(line)]
