@@ -2,7 +2,7 @@
 
 The data goes this way. `sources` reads files, and `yaml_tree` makes trees with line numbers from
 YAML. A `kind` of file takes some of them and yields `tasks`, the commands that they start. The
-kinds are `kubernetes/`, `compose/`, `systemd` and `quadlet` (both on `units`), `dockerfile`,
+kinds are `kubernetes/`, `compose`, `units` (of systemd and Podman), `dockerfile`,
 `shell_files`, `fields` for all other YAML, and `others` for files without a reader. `reader` lists
 the kinds and asks each of them.
 

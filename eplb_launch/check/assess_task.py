@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.assessment import EXPOSED, UNKNOWN, Assessment, Seen, assess
-from eplb_launch.check import images, launcher, scripts, sources
+from eplb_launch.check import images, launcher, scripts
 from eplb_launch.check.fixes import fixes_of
 from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
+from eplb_launch.check.sources import YAML
 from eplb_launch.check.tasks import File, Task, Word, environment, may_set_cap, words_at
 from eplb_launch.check.templating import placeholders
 from eplb_launch.command.context import PARSED
@@ -86,12 +87,11 @@ def _asks(task: Task) -> bool:
 
 @functools.lru_cache(maxsize=32)  # many containers mount the same large file
 def _mentions_eplb(text: str) -> bool:
-    low = (
-        text.lower().replace("-", "_").replace(" ", "_")
-    )  # a regular expression takes 20 times as long
-    if not any(word in low for word in _WORDS):
-        return False
-    low = _PLUGIN.sub("", text).lower().replace("-", "_").replace(" ", "_")
+    return _has_word(text) and _has_word(_PLUGIN.sub("", text))  # the pattern is slow
+
+
+def _has_word(text: str) -> bool:
+    low = text.lower().replace("-", "_").replace(" ", "_")
     return any(word in low for word in _WORDS)
 
 
@@ -129,16 +129,15 @@ def _with_config_files(task: Task) -> Task:
     configMapGenerator and COPY put it there.
     """
     files = dict(task.files)
-    texts = [word.text for word in task.words]
-    for index, word in enumerate(task.words):
+    following = [*(word.text for word in task.words[1:]), ""]
+    for word, value in zip(task.words, following, strict=False):
         names = _CONFIG.findall(word.text)[:_MAX_FILES]
-        for name in [*names, *(texts[index + 1 : index + 2] if word.text == "--config" else ())]:
+        for name in [value] if word.text == "--config" else names:
             path = os.path.normpath(os.path.join(task.directory, name))
-            folder = word.source.directory
             for beside in (name.lstrip("/"), path[1:], os.path.basename(name)):
-                place = os.path.join(folder, beside)
-                near = path not in files and word.source.near(place, sources.YAML, guessed=True)
-                if near:
+                place = os.path.join(word.source.directory, beside)
+                near = None if path in files else word.source.near(place, YAML, guessed=True)
+                if near is not None:
                     files[path] = File(near.text, near)
     return task.replace(files=files)
 

@@ -71,16 +71,17 @@ def tasks(source: Source) -> Iterator[Task]:
     """Yield the command of each stage: any stage may be the target of a build.
 
     A stage without ENTRYPOINT and CMD starts no server: the entry point of vLLM's image needs
-    arguments.
+    arguments. The words of an image have no line.
     """
     for number, stage in enumerate(_Build(source, {}).stages):
         words = (*stage.entrypoint, *stage.command)
-        if stage.has_command and words:
+        line = next((word.line for word in words if word.line), 0)
+        if line:
             yield Task(
                 PLACE,
                 f"stage {stage.name or number}",
                 source,
-                next((w.line for w in words if w.line), stage.line),
+                line,
                 words,
                 stage.variables,
                 stage.directory,
@@ -100,6 +101,11 @@ def final(source: Source, target: str = "", given: Mapping[str, str] | None = No
         return stages[int(target)]
     named = [stage for stage in stages if target and stage.name == target.lower()]
     return (named or stages)[-1] if stages else None
+
+
+def of_image(image: str, source: Source) -> Stage:
+    """Return a stage that adds nothing to an image."""
+    return Stage(_Build(source.replace(text=""), {}), image, "")
 
 
 class _Build:
@@ -129,16 +135,15 @@ class _Build:
         alias = words[2].lower() if len(words) > 2 and words[1].lower() == "as" else ""
         named = (one for one in reversed(self.stages) if image and one.name == image.lower())
         base = next(named, None)
-        self.stages.append(base.derived(alias, line) if base else Stage(self, image, alias, line))
+        self.stages.append(base.derived(alias) if base else Stage(self, image, alias))
 
 
 class Stage:
     """A stage of a Dockerfile: the image that it builds."""
 
-    def __init__(self, build: _Build, image: str, name: str, line: int) -> None:
+    def __init__(self, build: _Build, image: str, name: str) -> None:
         self.build = build
         self.name = name
-        self.line = line
         self.image = image  # the first base image
         self.variables = Variables()
         self.arguments: dict[str, str] = {}
@@ -148,15 +153,14 @@ class Stage:
         self.files: dict[str, File] = {}
         self.folders: dict[str, Sequence[str]] = {}
         self.shell: tuple[str, ...] = ("/bin/sh", "-c")
-        self.has_command = False  # a stage has an ENTRYPOINT or a CMD
         self.has_cmd = False  # this stage has a CMD
         self.adds = False  # a step may bring programs
         self.installs = ""  # the release of vLLM
 
-    def derived(self, name: str, line: int) -> Stage:
+    def derived(self, name: str) -> Stage:
         """Return a new stage with this one as its base."""
         stage = copy.copy(self)
-        stage.name, stage.line = name, line
+        stage.name = name
         stage.variables = Variables(self.variables)
         stage.arguments = {}
         stage.files, stage.folders = dict(self.files), dict(self.folders)
@@ -167,12 +171,11 @@ class Stage:
         known = ChainMap(self.variables.known, self.arguments)
         if name == "ENTRYPOINT":
             self.entrypoint = self.words(line, rest)
-            self.has_command = True
             if not self.has_cmd:  # ENTRYPOINT removes the CMD of the base
                 self.command = ()
         elif name == "CMD":
             self.command = self.words(line, rest)
-            self.has_command = self.has_cmd = True
+            self.has_cmd = True
         elif name == "SHELL":
             self.shell = tuple(exec_form(rest) or self.shell)
         elif name == "ENV":

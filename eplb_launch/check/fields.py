@@ -18,7 +18,7 @@ from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
-from eplb_launch.command.shell.state import GAP
+from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS
 from eplb_launch.model import UNKNOWN, Record
@@ -272,7 +272,8 @@ class _Search:
         """Return the task of a script. Its parameters are not known."""
         text = text.replace(text=_OPTION_LINE.sub(r" \\", text.text))
         shell, parameters = (
-            words_at(given, self.source, text.line) for given in (("bash", "-c"), ("bash", GAP))
+            words_at(given, self.source, text.line)
+            for given in (("bash", "-c"), ("bash", ANY_WORDS))
         )
         return self.task(field, shell_files.PLACE, text.line, (*shell, text, *parameters))
 

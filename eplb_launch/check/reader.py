@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from eplb_launch.check import sources, yaml_tree
-from eplb_launch.check.compose.services import Compose
+from eplb_launch.check.compose import Compose
 from eplb_launch.check.dockerfile import Dockerfile
 from eplb_launch.check.fields import Fields
 from eplb_launch.check.kind import HINTS, LEADS, Kind

@@ -69,7 +69,7 @@ def names(found: Review) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [reader.MANY, 0], ids=["as one tree", "item by item"])
-@pytest.mark.parametrize("pods_first", [False, True])
+@pytest.mark.parametrize("pods_first", [False, True], ids=["owner first", "pods first"])
 def test_a_pod_that_repeats_its_owner_is_not_reported(
     monkeypatch: pytest.MonkeyPatch, size: int, pods_first: bool
 ) -> None:
@@ -110,7 +110,7 @@ def test_variables_that_a_controller_adds_make_no_difference(
     assert names(found) == ["LeaderWorkerSet/l", "Pod/l-0-2"]
 
 
-def test_another_namespace_or_image_is_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_namespace_or_image_makes_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
     other = pod("b", "x")
     other["metadata"]["namespace"] = "elsewhere"
     newer = pod("c", "x", image="vllm/vllm-openai:v0.15.0")
@@ -137,6 +137,7 @@ def test_a_repeated_line_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPat
         '{"kind": "Pod"}',
         '{"items": [{"a": ' + "[" * 50_000 + "]}]}",
     ],
+    ids=["cut off", "no comma", "empty", "a number", "items in metadata", "no items", "too deep"],
 )
 def test_json_that_is_no_list_is_read_as_a_whole(text: str) -> None:
     assert reader.items_of(text) is None

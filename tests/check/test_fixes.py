@@ -127,7 +127,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "text", "old"), CHANGES)
-def test_a_value_that_limits_nothing_is_changed_where_it_is(
+def test_a_wrong_value_is_changed_in_its_line(
     tmp_path: Path, name: str, text: str, old: str
 ) -> None:
     path = tmp_path / name
@@ -147,7 +147,7 @@ def test_a_value_that_limits_nothing_is_changed_where_it_is(
 
 
 @pytest.mark.parametrize("value", ["8", "1", "0x8", "' 8'", "'010'"])
-def test_a_value_that_nccl_reads_as_a_limit_is_one(tmp_path: Path, value: str) -> None:
+def test_a_value_that_nccl_reads_as_a_cap_is_ok(tmp_path: Path, value: str) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(POD + f"    env: [{{name: NCCL_MAX_CTAS, value: {value}}}]\n")
     assert [(s["verdict"], s["cause"]) for s in servers(path)] == [("ok", "environment")]
@@ -162,7 +162,7 @@ ADDITIONS = [
 
 
 @pytest.mark.parametrize(("name", "text", "indent"), ADDITIONS)
-def test_where_variables_are_set_another_one_is_added(
+def test_the_cap_is_added_to_variables_that_are_set(
     tmp_path: Path, name: str, text: str, indent: int
 ) -> None:
     path = tmp_path / name
@@ -185,7 +185,7 @@ spec:
 """
 
 
-def test_a_ray_job_is_given_the_variable_for_all_its_workers(tmp_path: Path) -> None:
+def test_the_fix_of_a_ray_job_sets_the_cap_for_all_workers(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(RAY_JOB)
     [server] = servers(path)
@@ -203,7 +203,7 @@ def test_a_ray_job_is_given_the_variable_for_all_its_workers(tmp_path: Path) -> 
         pytest.param("  runtimeEnvYAML: |\n    pip: [numpy]\n", 4, id="none"),
     ],
 )
-def test_the_runtime_environment_of_a_ray_job_is_added_to(
+def test_the_fix_of_a_ray_job_is_added_to_its_runtime_environment(
     tmp_path: Path, text: str, indent: int
 ) -> None:
     path = tmp_path / "job.yaml"
@@ -214,7 +214,7 @@ def test_the_runtime_environment_of_a_ray_job_is_added_to(
     assert servers(path)[0]["cause"] == "environment"
 
 
-def test_what_a_ray_job_sets_to_nothing_is_changed_in_its_line(tmp_path: Path) -> None:
+def test_a_wrong_value_in_a_runtime_environment_is_changed_in_its_line(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     text = RAY_JOB + "  runtimeEnvYAML: |\n    env_vars:\n      A: b\n      NCCL_MAX_CTAS: 0\n"
     path.write_text(text)
@@ -224,7 +224,7 @@ def test_what_a_ray_job_sets_to_nothing_is_changed_in_its_line(tmp_path: Path) -
     assert servers(path)[0]["cause"] == "environment"
 
 
-def test_a_file_of_variables_is_named(tmp_path: Path) -> None:
+def test_the_fix_names_the_line_of_the_env_file(tmp_path: Path) -> None:
     (tmp_path / "x.env").write_text("# limits\nNCCL_MAX_CTAS=0\n")
     (tmp_path / "compose.yaml").write_text(SERVICE + "    env_file: x.env\n")
     [server] = servers(tmp_path)
@@ -241,14 +241,14 @@ def test_a_file_of_variables_is_named(tmp_path: Path) -> None:
         pytest.param(f"unset NCCL_MAX_CTAS\nvllm serve m {ARGS}\n", 1, id="unset"),
     ],
 )
-def test_nothing_is_said_of_a_line_that_is_not_sure(tmp_path: Path, text: str, ways: int) -> None:
+def test_no_line_is_named_unless_it_is_certain(tmp_path: Path, text: str, ways: int) -> None:
     (tmp_path / "a.sh").write_text(text)
     [server] = servers(tmp_path)
     assert len(server["fixes"]) == ways
     assert not [fix for fix in server["fixes"] if "change" in fix["how"]]
 
 
-def test_a_value_that_the_script_takes_back_is_not_what_is_to_be_changed(tmp_path: Path) -> None:
+def test_a_value_that_the_script_unsets_is_not_changed(tmp_path: Path) -> None:
     script = f"unset NCCL_MAX_CTAS; exec vllm serve m {ARGS}"
     (tmp_path / "p.yaml").write_text(
         POD.partition("    args")[0]
@@ -259,7 +259,7 @@ def test_a_value_that_the_script_takes_back_is_not_what_is_to_be_changed(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "p.yaml"])
-def test_an_image_that_is_not_known_is_given_no_command(tmp_path: Path, name: str) -> None:
+def test_the_only_fix_of_an_unknown_image_is_the_variable(tmp_path: Path, name: str) -> None:
     """Nothing says what it would have to be."""
     text = (SERVICE if name == "compose.yaml" else POD).replace(
         "registry.example.com/vllm-openai:v0.16.0", "own"

@@ -306,7 +306,7 @@ def test_every_server_of_a_file_has_its_verdict_at_its_line(name: str) -> None:
     assert review.troubles == ()
 
 
-def test_all_files_are_among_the_cases() -> None:
+def test_every_data_file_is_in_a_case() -> None:
     covered = [os.path.join(DATA, name) for name in CASES]
     beside = {"compose.env", "Dockerfile.compose", "compose-run.sh"}
     for parent, _, files in os.walk(DATA):
@@ -315,13 +315,13 @@ def test_all_files_are_among_the_cases() -> None:
             assert any(path == case or path.startswith(case + "/") for case in covered), path
 
 
-def test_a_release_that_is_given_decides_for_all() -> None:
+def test_a_given_release_overrides_every_image() -> None:
     path = os.path.join(DATA, "19-releases.yaml")
     assert {f.verdict for f in check([path], "0.24.0").findings} == {"ok"}
     assert {f.verdict for f in check([path], "0.16.0").findings} == {"exposed"}
 
 
-def test_a_folder_gives_what_its_files_give() -> None:
+def test_a_folder_has_the_findings_of_its_files() -> None:
     whole = check([DATA])
     found = {(f.file, f.line, f.verdict) for f in whole.findings}
     for name in CASES:
@@ -329,7 +329,7 @@ def test_a_folder_gives_what_its_files_give() -> None:
             assert (finding.file, finding.line, finding.verdict) in found
 
 
-def test_nothing_that_is_installed_here_is_looked_at(
+def test_check_does_not_look_at_what_is_installed_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "lib" / "python3.12" / "site-packages" / "vllm-0.30.0.dist-info"
@@ -365,8 +365,17 @@ UNITS = os.path.join(DATA, "units")
         (os.path.join(UNITS, "etc/systemd/system"), "vllm-file.service", False),
         ("/", UNITS, True),
     ],
+    ids=[
+        "the root of the system",
+        "a folder of it",
+        "a deeper folder",
+        "the unit",
+        "from its folder",
+        "the unit, from its folder",
+        "an absolute path",
+    ],
 )
-def test_an_environment_file_is_found_however_the_unit_is_named(
+def test_an_environment_file_is_found_by_any_path_of_its_unit(
     monkeypatch: pytest.MonkeyPatch, folder: str, path: str, *, inside: bool
 ) -> None:
     monkeypatch.chdir(folder)
@@ -386,7 +395,7 @@ def test_an_environment_file_is_found_however_the_unit_is_named(
         assert unread[-1] == "/srv/secrets/vllm.env (EnvironmentFile=)"
 
 
-def test_what_a_unit_unsets_is_not_mended_by_setting_it(tmp_path: Path) -> None:
+def test_a_variable_that_a_unit_unsets_cannot_be_set_as_a_fix(tmp_path: Path) -> None:
     serve = "vllm serve m -dp 4 --enable-eplb --eplb-config.use_async=true"
     serve += " --all2all-backend deepep_low_latency"
     unit = tmp_path / "vllm.service"
@@ -429,7 +438,9 @@ NOTE = "8 fits beside DeepEP on H100 only while NCCL uses half of it; `eplb-laun
         ("", False),
     ],
 )
-def test_the_gpu_that_a_manifest_names(tmp_path: Path, selector: str, noted: bool) -> None:
+def test_the_gpu_in_a_node_selector_gives_a_note(
+    tmp_path: Path, selector: str, noted: bool
+) -> None:
     for before, verdict in (("", "exposed"), ("eplb-launch, --, ", "ok")):
         path = tmp_path / "pod.yaml"
         path.write_text(GPU_OF.format(selector=selector, before=before))

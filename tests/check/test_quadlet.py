@@ -41,6 +41,25 @@ def unit(*lines: str) -> str:
         ([IMAGE, ARGS, "Exec=--model m"], "ok", 6),
         ([IMAGE, ARGS + " \\", "  --port 1"], "exposed", 5),
     ],
+    ids=[
+        "a release that hangs",
+        "Image= after Exec=",
+        "sync EPLB",
+        "a release that is not affected",
+        "an image that is built",
+        "the cap",
+        "too high a cap",
+        "EnvironmentFile=",
+        "another option of Podman",
+        "variables in PodmanArgs=",
+        "Entrypoint= with a word",
+        "Entrypoint= with a list",
+        "Entrypoint= with a script that is not here",
+        "an unknown word",
+        "another section",
+        "the last Exec= counts",
+        "two lines",
+    ],
 )
 def test_a_unit_has_its_verdict_at_its_line(
     tmp_path: Path, lines: list[str], verdict: str, line: int
@@ -53,7 +72,9 @@ def test_a_unit_has_its_verdict_at_its_line(
 
 
 @pytest.mark.parametrize(
-    "lines", [[IMAGE], ["Image=nginx", "Exec=nginx"], ["Image=vllm-proxy", "Exec=-dp 8"]]
+    "lines",
+    [[IMAGE], ["Image=nginx", "Exec=nginx"], ["Image=vllm-proxy", "Exec=-dp 8"]],
+    ids=["no arguments", "another program", "a proxy"],
 )
 def test_a_container_unit_without_a_server_gives_no_finding(
     tmp_path: Path, lines: list[str]
@@ -64,7 +85,7 @@ def test_a_container_unit_without_a_server_gives_no_finding(
     assert not review.troubles
 
 
-def test_the_entry_point_of_the_image_is_replaced_or_the_variable_is_set(tmp_path: Path) -> None:
+def test_the_fixes_of_a_container_unit_are_the_variable_and_an_entrypoint(tmp_path: Path) -> None:
     (tmp_path / "a.container").write_text(unit(IMAGE, ARGS))
     [finding] = check([str(tmp_path)]).findings
     assert [fix.text for fix in finding.fixes] == [
@@ -73,7 +94,7 @@ def test_the_entry_point_of_the_image_is_replaced_or_the_variable_is_set(tmp_pat
     ]
 
 
-def test_a_drop_in_counts(tmp_path: Path) -> None:
+def test_a_drop_in_of_a_container_unit_counts(tmp_path: Path) -> None:
     (tmp_path / "a.container").write_text(unit(IMAGE, ARGS))
     (tmp_path / "a.container.d").mkdir()
     drop_in = tmp_path / "a.container.d" / "10.conf"
@@ -83,14 +104,14 @@ def test_a_drop_in_counts(tmp_path: Path) -> None:
     assert [one.verdict for one in check([str(tmp_path)]).findings] == ["exposed"]
 
 
-def test_one_without_a_name(tmp_path: Path) -> None:
+def test_a_container_unit_without_a_suffix_is_known_by_its_section(tmp_path: Path) -> None:
     path = tmp_path / "unit"
     path.write_text(unit(IMAGE, ARGS))
     assert [one.verdict for one in check([str(path)]).findings] == ["exposed"]
 
 
 @pytest.mark.parametrize("volume", ["./run.sh:/run.sh:ro,Z", "/srv/run.sh:/run.sh"])
-def test_a_script_that_is_mounted_is_read(tmp_path: Path, volume: str) -> None:
+def test_a_mounted_script_is_read(tmp_path: Path, volume: str) -> None:
     script = tmp_path / "run.sh"
     script.write_text(f"#!/bin/sh\nexec vllm serve {ARGS.removeprefix('Exec=--model ')}\n")
     path = tmp_path / "a.container"

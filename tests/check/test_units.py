@@ -45,14 +45,16 @@ def verdicts(root: Path, path: str = ".") -> list[str]:
         ("a/v.service", "b/v.service.d/10.conf", False),
     ],
 )
-def test_which_drop_ins_count(tmp_path: Path, unit: str, drop_in: str, counts: bool) -> None:
+def test_a_drop_in_counts_for_the_units_that_systemd_gives_it_to(
+    tmp_path: Path, unit: str, drop_in: str, counts: bool
+) -> None:
     write(tmp_path, unit, LIMIT, f"ExecStart=vllm serve m {RULE}")
     assert verdicts(tmp_path) == ["ok"]
     write(tmp_path, drop_in, HIGH)
     assert verdicts(tmp_path) == ["exposed" if counts else "ok"]
 
 
-def test_an_instance_of_a_template_is_a_unit_of_its_own(tmp_path: Path) -> None:
+def test_an_instance_with_drop_ins_is_another_unit(tmp_path: Path) -> None:
     write(tmp_path, f"{SYSTEM}/v@.service", LIMIT, f"ExecStart=vllm serve m {RULE}")
     write(
         tmp_path, f"{SYSTEM}/v@1.service.d/10.conf", "ExecStart=", f"ExecStart=vllm serve n {RULE}"
@@ -62,7 +64,7 @@ def test_an_instance_of_a_template_is_a_unit_of_its_own(tmp_path: Path) -> None:
     assert verdicts(tmp_path) == ["ok", "exposed"]
 
 
-def test_drop_ins_are_read_by_name_and_one_of_etc_hides_that_of_a_package(tmp_path: Path) -> None:
+def test_drop_ins_are_sorted_by_name_and_etc_hides_other_folders(tmp_path: Path) -> None:
     write(tmp_path, f"{VENDOR}/v.service", f"ExecStart=vllm serve m {RULE}")
     write(tmp_path, f"{VENDOR}/v.service.d/20.conf", HIGH)
     assert verdicts(tmp_path) == ["exposed"]
@@ -74,7 +76,7 @@ def test_drop_ins_are_read_by_name_and_one_of_etc_hides_that_of_a_package(tmp_pa
     assert verdicts(tmp_path) == ["exposed"]
 
 
-def test_options_of_a_drop_in_in_another_folder_count(tmp_path: Path) -> None:
+def test_a_drop_in_in_another_folder_can_set_options(tmp_path: Path) -> None:
     write(tmp_path, f"{VENDOR}/v.service", "Environment=ARGS=", "ExecStart=vllm serve m $ARGS")
     assert verdicts(tmp_path) == ["ok"]
     write(tmp_path, f"{SYSTEM}/v.service.d/10.conf", f'Environment="ARGS={RULE}"')
@@ -93,16 +95,26 @@ def test_options_of_a_drop_in_in_another_folder_count(tmp_path: Path) -> None:
         ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=4", f"ExecStart=vllm serve m {RULE}"), "ok"),
         ((LIMIT, "UnsetEnvironment=NCCL_MAX_CTAS=8", f"ExecStart=vllm serve m {RULE}"), "exposed"),
     ],
+    ids=[
+        "options from a file that is not here",
+        "options from a variable that is not set",
+        "a model or options from a variable",
+        "a model from a variable",
+        "a port from a variable",
+        "the cap may be in a file that is not here",
+        "another value of the cap is unset",
+        "this value of the cap is unset",
+    ],
 )
-def test_what_is_not_known_in_a_unit(tmp_path: Path, lines: tuple[str, ...], verdict: str) -> None:
+def test_a_unit_is_unknown_if_what_it_does_not_give_could_decide(
+    tmp_path: Path, lines: tuple[str, ...], verdict: str
+) -> None:
     write(tmp_path, "v.service", *lines)
     assert verdicts(tmp_path) == [verdict]
 
 
 @pytest.mark.parametrize("value", ["NCCL_MAX_CTAS", "NCCL_MAX_CTAS=8"])
-def test_where_a_unit_takes_the_cap_away_only_the_launcher_is_a_fix(
-    tmp_path: Path, value: str
-) -> None:
+def test_the_launcher_is_the_only_fix_if_a_unit_unsets_the_cap(tmp_path: Path, value: str) -> None:
     serve = f"ExecStart=vllm serve m {RULE}"
     write(tmp_path, "v.service", LIMIT, f"UnsetEnvironment={value}", serve)
     [finding] = check([str(tmp_path)], "0.16.0").findings
@@ -127,7 +139,7 @@ def test_json_in_an_environment_file_keeps_its_quotes_as_systemd_does(
     assert verdicts(tmp_path) == [verdict]
 
 
-def test_the_environment_of_a_unit_is_that_of_its_script(tmp_path: Path) -> None:
+def test_a_script_has_the_environment_of_its_unit(tmp_path: Path) -> None:
     script = tmp_path / "opt" / "run.sh"
     script.parent.mkdir()
     script.write_text(f"#!/bin/bash\nexec vllm serve m {RULE}\n")
@@ -146,7 +158,7 @@ def test_the_environment_of_a_unit_is_that_of_its_script(tmp_path: Path) -> None
     assert verdicts(tmp_path) == ["exposed"]
 
 
-def test_a_generated_config_map_has_what_is_in_its_env_files(tmp_path: Path) -> None:
+def test_a_generated_config_map_has_the_variables_of_its_env_files(tmp_path: Path) -> None:
     pod = POD.rstrip() + "\n    envFrom: [{configMapRef: {name: e}}]\n"
     words = ", ".join(f'"{word}"' for word in RULE.split())
     (tmp_path / "pod.yaml").write_text(pod % f"m, {words}")
@@ -160,7 +172,7 @@ def test_a_generated_config_map_has_what_is_in_its_env_files(tmp_path: Path) -> 
     assert verdicts(tmp_path) == ["exposed"]
 
 
-def test_the_environment_counts_where_only_a_script_says_vllm(tmp_path: Path) -> None:
+def test_a_pod_gives_its_variables_to_a_script_in_a_config_map(tmp_path: Path) -> None:
     (tmp_path / "scripts.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata:\n  run.sh: |\n"
         f"    exec eplb-launch -- vllm serve m {RULE}\n"
@@ -207,6 +219,8 @@ COMPOSE = "services:\n  v:\n    image: vllm/vllm-openai:v0.16.0\n    command: %s
         (COMPOSE, '[m, "-dp", "8", "$${EPLB}"]', "ok"),
     ],
 )
-def test_words_that_may_be_anything(tmp_path: Path, text: str, words: str, verdict: str) -> None:
+def test_a_server_is_unknown_if_an_unknown_word_may_be_an_option(
+    tmp_path: Path, text: str, words: str, verdict: str
+) -> None:
     (tmp_path / "x.yaml").write_text(text % words)
     assert verdicts(tmp_path) == [verdict]

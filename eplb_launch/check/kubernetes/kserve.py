@@ -7,6 +7,7 @@ and the cap.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from eplb_launch.check.kubernetes.containers import Container
 from eplb_launch.check.tasks import Variables, Word, words_at
@@ -14,7 +15,7 @@ from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN
 
 PRESET = "LLMInferenceService"
-_RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
+RUNTIMES = ("ServingRuntime", "ClusterServingRuntime")
 _CONTAINER = "kserve-container"
 _BY_CHART = ("imageDefault", "vllmServe")  # a modelCommand to which the chart adds arguments
 _ADDED = frozenset(("args", "env", "envFrom", "volumeMounts"))
@@ -22,26 +23,11 @@ _ABOUT_EPLB = re.compile(r"eplb|all2all|data[-_]parallel|^-dp\b|moe[-_]backend")
 _EXTRA = "VLLM_ADDITIONAL_ARGS"
 
 
-class Runtimes:
-    """The runtimes of all files. All files have to be read before one is looked up."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[Node]] = {}
-
-    def add(self, node: Node) -> bool:
-        if node.string("kind") not in _RUNTIMES:
-            return False
-        self.found.setdefault(node.string("metadata", "name"), []).append(node)
-        return True
-
-    def of(self, name: str) -> Node | None:
-        """Return the container of a runtime; None if it is not known."""
-        found = self.found.get(name, [])
-        if len(found) != 1:
-            return None
-        containers = found[0].list("spec", "containers")
-        named = [c for c in containers if c.string("name") == _CONTAINER]
-        return next(iter([*named, *containers]), None)
+def container_of(runtimes: Sequence[Node]) -> Node | None:
+    """Return the container of the runtime with a name; None if there is not exactly one."""
+    containers = runtimes[0].list("spec", "containers") if len(runtimes) == 1 else []
+    named = [one for one in containers if one.string("name") == _CONTAINER]
+    return next(iter([*named, *containers]), None)
 
 
 def with_runtime(node: Node, runtime: Node) -> Node:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from eplb_launch.check import fields, images, shell_files
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.kubernetes import kserve, ray
-from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import (
     LISTS,
     Container,
@@ -17,7 +16,14 @@ from eplb_launch.check.kubernetes.containers import (
     objects,
     script,
 )
-from eplb_launch.check.kubernetes.pods import MAX_ENTRIES, expand, files, gpus, variables
+from eplb_launch.check.kubernetes.pods import (
+    MAX_ENTRIES,
+    ConfigMaps,
+    expand,
+    files,
+    gpus,
+    variables,
+)
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, misshapen, word, words_at
@@ -48,7 +54,7 @@ class Kubernetes(Kind):
     def __init__(self) -> None:
         super().__init__()
         self.maps = ConfigMaps()
-        self.runtimes = kserve.Runtimes()
+        self.runtimes: dict[str, list[Node]] = {}
         self.objects: list[tuple[Source, Node]] = []
 
     def take(self, source: Source, text: str, document: Node | None) -> bool:
@@ -63,7 +69,9 @@ class Kubernetes(Kind):
             elif kind == "Kustomization" or is_kustomization:
                 self.maps.generate(item, source)
             elif is_object(item):
-                if self.runtimes.add(item) or hinted:
+                if kind in kserve.RUNTIMES:
+                    self.runtimes.setdefault(item.string("metadata", "name"), []).append(item)
+                if kind in kserve.RUNTIMES or hinted:
                     self.objects.append((source, item))
             elif hinted and any(containers(item, source)):
                 self.objects.append((source, item))
@@ -99,8 +107,8 @@ class Kubernetes(Kind):
         for found in containers(node, source):
             if id(found.node) in repeated:
                 continue
-            name = found.node.string("runtime")
-            runtime = self.runtimes.of(name) if found.key == "model" else None
+            named = self.runtimes.get(found.node.string("runtime"), [])
+            runtime = kserve.container_of(named) if found.key == "model" else None
             missing = kserve.missing(found, runtime)
             whole = found
             if runtime is not None:

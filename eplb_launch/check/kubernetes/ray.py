@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eplb_launch.check import yaml_tree
-from eplb_launch.check.kubernetes.config_maps import ConfigMaps
 from eplb_launch.check.kubernetes.containers import Container, containers
-from eplb_launch.check.kubernetes.pods import files, variables
+from eplb_launch.check.kubernetes.pods import ConfigMaps, files, variables
 from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import Place, Task, Variables, may_set_cap, word, words_at
 from eplb_launch.check.yaml_tree import MAP, TEXT, Node

@@ -1,4 +1,4 @@
-"""Compute what stands in `$((..))`, where it is as plain as `$((GROUP * 8))`."""
+"""Compute simple expressions in `$((..))`, such as `$((GROUP * 8))`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIMIT = 2**63
-DEPTH = 20
+MAX_LENGTH = 1000
+MAX_DEPTH = 20
 
 
 def compute(expression: str, value: Callable[[str], object]) -> str | None:
-    """Return the value of an expression, None if that is not known.
+    """Return the value of an expression, None if it is not known.
 
-    Known: decimal numbers, variables whose `value` is one, + - * / % and parentheses.
+    We compute decimal numbers, variables whose `value` is one, + - * / % and parentheses.
     """
-    if len(expression) > 1000:
+    if len(expression) > MAX_LENGTH:
         return None
     try:
         sum_ = _Sum(expression, value)
@@ -28,10 +29,10 @@ def compute(expression: str, value: Callable[[str], object]) -> str | None:
 
 
 class _Sum:
-    """An expression, and a place in it."""
+    """An expression, and a position in it."""
 
     def __init__(self, expression: str, value: Callable[[str], object]) -> None:
-        """Split the expression into its tokens; ValueError where it is not plain."""
+        """Split the expression into tokens, or raise ValueError."""
         self.at = 0
         self.tokens: list[str | int] = []
         i = 0
@@ -59,12 +60,11 @@ class _Sum:
                 raise ValueError(char)
 
     def next(self) -> str | int:
-        """Return the token here and go to the next one; "" at the end."""
+        """Read a token; "" at the end."""
         self.at += 1
         return self.tokens[self.at - 1] if self.at <= len(self.tokens) else ""
 
     def terms(self, depth: int) -> int:
-        """Return the value of a sum."""
         total = self.factors(depth)
         while self.at < len(self.tokens) and self.tokens[self.at] in ("+", "-"):
             sign = self.next()
@@ -73,7 +73,6 @@ class _Sum:
         return total
 
     def factors(self, depth: int) -> int:
-        """Return the value of a product."""
         product = self.factor(depth)
         while self.at < len(self.tokens) and self.tokens[self.at] in ("*", "/", "%"):
             operator = self.next()
@@ -81,21 +80,20 @@ class _Sum:
             if operator == "*":
                 product = _checked(product * factor)
                 continue
-            quotient = abs(product) // abs(factor)  # cut towards zero, as in C
+            quotient = abs(product) // abs(factor)  # truncated towards zero, as in C
             if (product < 0) != (factor < 0):
                 quotient = -quotient
             product = quotient if operator == "/" else product - quotient * factor
         return product
 
     def factor(self, depth: int) -> int:
-        """Return the value of a number, or of what stands in parentheses."""
         word = self.next()
         if isinstance(word, int):
             return word
-        if depth < DEPTH and word in ("+", "-"):
+        if depth < MAX_DEPTH and word in ("+", "-"):
             factor = self.factor(depth + 1)
             return -factor if word == "-" else factor
-        if depth < DEPTH and word == "(":
+        if depth < MAX_DEPTH and word == "(":
             total = self.terms(depth + 1)
             if self.next() == ")":
                 return total
@@ -103,7 +101,7 @@ class _Sum:
 
 
 def _number(text: object) -> int:
-    """Return a plain decimal number; ValueError for any other text: `010` is octal."""
+    """Return a decimal number, or raise ValueError: `010` is octal."""
     if not isinstance(text, str):
         raise ValueError  # noqa: TRY004
     digits = text.removeprefix("-")
@@ -114,7 +112,7 @@ def _number(text: object) -> int:
 
 
 def _checked(number: int) -> int:
-    """Return a number that the shell can hold; ValueError for any other."""
+    """Return a number of 64 bits, or raise ValueError."""
     if not -LIMIT <= number < LIMIT:
         raise ValueError(number)
     return number

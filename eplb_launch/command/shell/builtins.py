@@ -1,17 +1,17 @@
-"""The commands of a shell that change its variables, its parameters or its directory."""
+"""Builtins of the shell that change its variables, its parameters or its directory."""
 
 from __future__ import annotations
 
-from eplb_launch.command.shell.expand import elements, expand, value
+from eplb_launch.command.shell.expand import elements, expand, value, without_unset
 from eplb_launch.command.shell.lexer import TEXT, Array, is_name, literal
 from eplb_launch.command.shell.state import (
-    ABSENT,
+    ANY_WORDS,
     DIRECTORY,
-    EXPORTS,
+    EXPORT_ALL,
     FUNCTION,
-    GAP,
     LOCAL,
     PARAMETERS,
+    UNSET,
 )
 from eplb_launch.command.shell.syntax import names_in
 from eplb_launch.model import ONE_WORD, UNKNOWN
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from eplb_launch.command.shell.state import Field, State, Value
     from eplb_launch.command.shell.syntax import Item
 
-# What bin/activate of a virtual environment sets: CPython, Lib/venv/scripts/common/activate.
+# The variables that bin/activate of a virtual environment sets: CPython,
+# Lib/venv/scripts/common/activate.
 ACTIVATED = ("PATH", "PS1", "PYTHONHOME", "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
 DECLARE = frozenset(("export", "declare", "typeset", "local", "readonly"))
 
 
 def assigned(item: Item) -> str:
-    """Return the NAME that NAME=, NAME+= or NAME[..]= begins with; "" if there is none."""
+    """Return the NAME of NAME=, NAME+= or NAME[..]=; "" if the item is no assignment."""
     if isinstance(item, Array):
         return item.name
     kind, text, quoted = item[0]
@@ -40,122 +41,108 @@ def assigned(item: Item) -> str:
 
 
 def assign(item: Item, state: State, *, export: bool = False) -> None:
-    """Do what an assignment does to the variables."""
+    """Do an assignment."""
     place = state.shell.place
     position = place(item)
     if isinstance(item, Array):
         fields = [field for word in item.words for field in expand(word, state, place(word))]
-        fields = elements(fields)
+        fields = without_unset(fields)
         if item.appends:
-            fields = _as_list(state.get(item.name), position) + fields
+            fields = (elements(state.get(item.name), position) or []) + fields
         if not state.spend(16 * len(fields)):
-            fields = [(GAP, position)]
+            fields = [(ANY_WORDS, position)]
         state.put(item.name, fields)
         return
     target, _, rest = item[0][1].partition("=")
-    # Without the NAME=, so that a variable that stands alone is seen to do so.
+    # Without NAME=, so that `NAME=$OTHER` is seen to be a variable alone.
     text = value([(TEXT, rest, False), *item[1:]] if rest else item[1:], state, position)
     name, bracket, _ = target.removesuffix("+").partition("[")
     known: Value = text
-    if bracket:
-        known = [(GAP, position)]
-    elif target.endswith("+"):
-        before = state.get(name)
-        if isinstance(before, list):
-            known = [(GAP, position)]
-        elif before is None or ABSENT in (before, text) or not state.spend(len(before)):
-            known = UNKNOWN
-        elif before != UNKNOWN or text[:1] in (" ", "\t", "\n"):
-            known = before + text
-        else:
-            known = UNKNOWN
+    before = state.get(name) if target.endswith("+") else ""
+    if bracket or isinstance(before, list):
+        known = [(ANY_WORDS, position)]
+    elif before:
+        begins = before != UNKNOWN or text[:1] in (" ", "\t", "\n")
+        unset = UNSET in (before, text)
+        known = before + text if begins and not unset and state.spend(len(before)) else UNKNOWN
+    elif before is None:
+        known = UNKNOWN
     state.put(name, known, export=export)
 
 
-def _as_list(known: Value, position: int) -> list[Field]:
-    """Return the elements of a variable's value."""
-    if isinstance(known, list):
-        return known
-    if known is None:
-        return []
-    if known == ONE_WORD:
-        return [(UNKNOWN, position)]
-    return [(GAP if known in (UNKNOWN, ABSENT) else known, position)]
-
-
 def declare(items: list[Item], state: State) -> None:
-    """`export`, `declare`, `typeset`, `local`, `readonly`."""
+    """Do `export`, `declare`, `typeset`, `local` or `readonly`."""
     command = "" if isinstance(items[0], Array) else literal(items[0])
-    letters = taken = ""
+    letters = removed = ""
     for item in items[1:]:
         name = assigned(item)
         names = [name]
         if not name and not isinstance(item, Array):
             names = [text for text, _ in expand(item, state, 0)]
-        if GAP in names:  # export $(cat .env)
-            state.lose_sight()
+        if ANY_WORDS in names:  # export $(cat .env)
+            state.forget_all()
         for text in names:
             if text.startswith("-"):
                 letters += text[1:]
             elif text.startswith("+"):
-                taken += text[1:]
+                removed += text[1:]
             if not is_name(text):
                 continue
             if command in ("local", "declare", "typeset"):
-                state.variables[LOCAL + text] = "1"
+                state.values[LOCAL + text] = "1"
             export = command == "export" or "x" in letters
             if name:
                 assign(item, state, export=export)
             elif export and "n" not in letters:
                 state.export(text)
-            # `export -n`, `declare +x`: it stays a variable of the shell.
-            if "x" in taken or (command == "export" and "n" in letters):
+            # `export -n`, `declare +x`
+            if "x" in removed or (command == "export" and "n" in letters):
                 state.unexport(text)
-            # Some letters change a value as it is assigned; a bare local is unset, but not in dash.
+            # These letters change the value. `local NAME` unsets it, but not in dash.
             if set(letters).intersection("inluA") or (command == "local" and not name):
-                state.doubt((text,))
+                state.forget((text,))
 
 
 def _set(fields: list[Field], state: State) -> None:
-    """`set -- WORDS`, `set -a`."""
+    """Do `set -- WORDS` or `set -a`."""
     i = 1
     texts = [text for text, _ in fields]
     while i < len(texts) and len(texts[i]) > 1 and texts[i][0] in "-+" and texts[i] != "--":
         letters = texts[i][1:]
         options = texts[i + 1 : i + 1 + letters.count("o")]
         if "a" in letters or "allexport" in options:
-            state.put(EXPORTS, "1" if texts[i][0] == "-" else "")
+            state.put(EXPORT_ALL, "1" if texts[i][0] == "-" else "")
         i += 1 + len(options)
     if texts[i : i + 1] == ["--"]:
         i += 1
     elif i >= len(texts):
         return
-    state.put(PARAMETERS, elements(fields[i:]))
+    state.put(PARAMETERS, without_unset(fields[i:]))
 
 
 def _shift(fields: list[Field], state: State) -> None:
-    """`shift`, `shift N`."""
+    """Do `shift N`."""
     count = fields[1][0] if len(fields) > 1 else "1"
     parameters = state.parameters()
     known = count.isdecimal() and len(count) < 9
-    if not known or any(text == GAP for text, _ in parameters[: int(count)]):
-        state.put(PARAMETERS, [(GAP, 0)])
+    if not known or any(text == ANY_WORDS for text, _ in parameters[: int(count)]):
+        state.put(PARAMETERS, [(ANY_WORDS, 0)])
     elif int(count) <= len(parameters):
         state.put(PARAMETERS, parameters[int(count) :])
 
 
 def _unset(fields: list[Field], state: State) -> None:
-    """`unset NAMES`."""
+    """Do `unset NAMES`."""
     names = [text for text, _ in fields[1:]]
     for name in names:
         if "-f" in names:
             state.put(name + FUNCTION, None)
         elif is_name(name.partition("[")[0]):
-            state.put(name.partition("[")[0], [(GAP, 0)] if "[" in name else None)
+            state.put(name.partition("[")[0], [(ANY_WORDS, 0)] if "[" in name else None)
 
 
 def _cd(fields: list[Field], state: State) -> None:
-    """`cd DIR`, `pushd DIR`, `popd`."""
+    """Do `cd DIR`, `pushd DIR` or `popd`."""
     texts = [text for text, _ in fields[1:] if text not in ("-L", "-P", "-e", "-@", "--")]
     target: Value = texts[0] if texts else state.get("HOME")
     if fields[0][0] == "popd" or not isinstance(target, str):
@@ -170,7 +157,7 @@ def _cd(fields: list[Field], state: State) -> None:
 
 
 def _read(fields: list[Field], state: State) -> None:
-    """`read NAMES`, `mapfile NAME`, `getopts LETTERS NAME`, `let`, `printf -v NAME`."""
+    """Make unknown what `read`, `mapfile`, `getopts`, `let` or `printf -v` set."""
     texts = [text for text, _ in fields]
     if texts[0] == "printf" and texts[1:2] != ["-v"]:
         return
@@ -184,17 +171,17 @@ def _read(fields: list[Field], state: State) -> None:
     for name in sorted(names):
         if is_name(name):
             number = texts[0] == "let" or name == "OPTARG"
-            state.put(name, [(GAP, 0)] if array else ONE_WORD if number else UNKNOWN)
+            state.put(name, [(ANY_WORDS, 0)] if array else ONE_WORD if number else UNKNOWN)
 
 
 def _source(fields: list[Field], state: State) -> None:
-    """`source FILE`."""
+    """Do `source FILE` for a file that is not read."""
     if len(fields) < 2:
         return
     if fields[1][0].rpartition("/")[2] == "activate":
-        state.doubt(ACTIVATED)
+        state.forget(ACTIVATED)
     else:
-        state.lose_sight()
+        state.forget_all()
 
 
 BUILTINS: dict[str, Callable[[list[Field], State], None]] = {

@@ -1,6 +1,8 @@
-"""Expand the words of a shell script, as far as they can be known without running it."""
+"""Expand the words of a command as the shell does: variables, `$((..))`, splitting into fields."""
 
 from __future__ import annotations
+
+import os
 
 from eplb_launch.command.shell.lexer import (
     ARITHMETIC,
@@ -8,11 +10,14 @@ from eplb_launch.command.shell.lexer import (
     NAME,
     PARAMETER,
     TEXT,
+    Array,
+    Redirection,
     Word,
     literal,
     parts,
+    tokens,
 )
-from eplb_launch.command.shell.state import ABSENT, GAP, PARAMETERS
+from eplb_launch.command.shell.state import ANY_WORDS, PARAMETERS, UNSET
 from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
@@ -20,111 +25,113 @@ if TYPE_CHECKING:
     from eplb_launch.command.shell.lexer import Parts
     from eplb_launch.command.shell.state import Field, State, Value
 
-DEPTH = 16  # `${A:-${B:-..}}`
-_SAY_WHERE = frozenset(("cd", "dirname", "readlink", "realpath"))
-# Their output is one word, and no option.
+MAX_DEPTH = 16  # of `${A:-${B:-..}}`, and of `$(cd "$(..)")`
+# Commands whose output we know: dirname(1), readlink(1), realpath(1), coreutils 9.4; cd: sh(1).
+_PATH_COMMANDS = frozenset(("cd", "dirname", "readlink", "realpath"))
+_PATH_FLAGS = frozenset(("--", "-L", "-P", "-e", "-f", "-m"))
+# Commands whose output is one word that is no option.
 _ONE_WORD = frozenset(("basename", "dirname", "hostname", "mktemp", "nproc", "pwd", "whoami"))
-FOLDER = "%/*"  # `${0%/*}`: what stands before the last slash
+FOLDER = "%/*"  # `${0%/*}`: the text before the last slash
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
 
 
 def expand(word: Word, state: State, position: int) -> list[Field]:
-    """Return the words that a word becomes, each with its place in the command.
+    """Return the fields of a word, each with its position in the command.
 
-    GAP stands for any number of words that cannot be known, ABSENT for a variable that is not set.
+    A field may be ANY_WORDS or UNSET.
     """
     text = literal(word)
-    if text and text[0] != "~" and "{" not in text and "\0" not in text:  # nearly always
+    if text and text[0] != "~" and "{" not in text and "\0" not in text:  # the usual case
         return [(text, position)]
-    expansion = _Expansion(state, position, joins=False)
+    expansion = _Expansion(state, position, is_value=False)
     expansion.whole(word)
     return expansion.fields
 
 
 def value(word: Parts, state: State, position: int) -> str:
-    """Return what `NAME=word` makes of a word; ABSENT if it is a variable that is not set."""
-    expansion = _Expansion(state, position, joins=True)
+    """Return the value that `NAME=word` assigns; it may be UNSET."""
+    expansion = _Expansion(state, position, is_value=True)
     expansion.whole(word)
-    if expansion.absent and not expansion.fields:
-        return ABSENT
+    if expansion.unset and not expansion.fields:
+        return UNSET
     return "".join([text for text, _ in expansion.fields])
 
 
 def settle(fields: list[Field]) -> tuple[list[Field], int]:
-    """Return real words in place of GAP and ABSENT, and the index of the last GAP (or -1).
+    """Return the words of fields, and the index where the last unknown words may stand (or -1).
 
-    Where a word is wanted, UNKNOWN takes the place: as the program, after an option, after `vllm`.
+    ANY_WORDS becomes one UNKNOWN where a word is expected: as the program, after an option, after
+    `vllm`.
     """
     words: list[Field] = []
     gap = -1
-    for text, position in elements(fields):
-        if text != GAP:
+    for text, position in without_unset(fields):
+        if text != ANY_WORDS:
             words.append((text, position))
             continue
         gap = len(words)
         before = words[-1][0] if words else ""
-        if _wants_value(before) or before.rpartition("/")[2] in ("", "vllm"):
+        if _expects_value(before) or before.rpartition("/")[2] in ("", "vllm"):
             words.append((UNKNOWN, position))
     return words, gap
 
 
-def elements(fields: list[Field]) -> list[Field]:
-    """Return words and GAPs: ABSENT is dropped, or is UNKNOWN right after an option."""
+def without_unset(fields: list[Field]) -> list[Field]:
+    """Return fields without UNSET. Right after an option it becomes UNKNOWN."""
     words: list[Field] = []
     for field in fields:
-        if field[0] != ABSENT:
+        if field[0] != UNSET:
             words.append(field)
-        elif words and _wants_value(words[-1][0]):
+        elif words and _expects_value(words[-1][0]):
             words.append((UNKNOWN, field[1]))
     return words
 
 
-def _wants_value(word: str) -> bool:
+def _expects_value(word: str) -> bool:
     """Whether a word is an option that may have its value in the next word."""
     return word.startswith("-") and "=" not in word and bool(word.strip("-"))
 
 
 class _Expansion:
-    """The fields that a word has become so far."""
+    """A word that is being expanded, and its fields so far."""
 
-    def __init__(self, state: State, position: int, *, joins: bool) -> None:
-        """Begin with nothing; `joins`: the value of an assignment, which is never split."""
+    def __init__(self, state: State, position: int, *, is_value: bool, commands: int = 0) -> None:
+        """Begin; the value of an assignment (`is_value`) is never split into fields."""
         self.state = state
         self.position = position
-        self.joins = joins
+        self.is_value = is_value
         self.fields: list[Field] = []
-        self.text: list[str] = []  # of the field that is being made
-        self.begun = False  # there is such a field, be it empty
-        self.one = False  # and it is one field for sure, whatever is unknown in it
-        self.absent = False
-        self.depth = 0
-        self.nested = 0  # inside of `$(..)`
+        self.text: list[str] = []  # of the current field
+        self.begun = False  # there is a current field, which may be empty
+        self.one = False  # the current field is one word, even if it is unknown
+        self.unset = False  # a variable is not set
+        self.depth = 0  # of operands
+        self.commands = commands  # how many `$(..)` are around the word
 
     def whole(self, word: Parts) -> None:
-        """Expand a whole word."""
-        if not self.joins and self.state.braces and _has_braces(word):
-            self.fields.append((GAP, self.position))
+        if not self.is_value and self.state.shell.braces and _has_braces(word):
+            self.fields.append((ANY_WORDS, self.position))
             return
         kind, text, quoted = word[0] if word else (TEXT, "", False)
         if kind == TEXT and not quoted and text.startswith("~"):
             tilde, slash, rest = text.partition("/")
             home = self.state.get("HOME") if tilde == "~" else UNKNOWN
-            self.put(home if isinstance(home, str) and home != ABSENT else UNKNOWN)
+            self.put(home if isinstance(home, str) and home != UNSET else UNKNOWN)
             word = [(TEXT, slash + rest, False), *word[1:]]
         self.parts(word, alone=len(word) == 1)
-        self.cut()
-        if self.absent and not self.fields and not self.joins:
-            self.fields.append((ABSENT, self.position))
+        self.end_field()
+        if self.unset and not self.fields and not self.is_value:
+            self.fields.append((UNSET, self.position))
 
     def parts(self, word: Parts, *, alone: bool = False, operand: bool = False) -> None:
-        """Expand the parts of a word; an `operand` is what stands in `${NAME:-here}`."""
+        """Expand parts: one that is `alone` in its word, or those of an `operand`."""
         for kind, text, quoted in word:
             if kind == PARAMETER:
                 self.parameter(text, quoted=quoted, alone=alone)
             elif kind == ARITHMETIC:
                 from eplb_launch.command.shell.arithmetic import compute
 
-                self.put(compute(text, self.state.get) or self.one_word())
+                self.put(compute(text, self.state.get) or self.unknown_word())
             elif kind == COMMAND:
                 self.command(text, quoted=quoted)
             elif quoted:
@@ -134,78 +141,107 @@ class _Expansion:
             elif text:
                 self.put(text, one=False)
 
-    def one_word(self) -> str:
-        """Return what stands for a word that is not known: as a value it stays one."""
-        return ONE_WORD if self.joins else UNKNOWN
-
-    def command(self, text: str, *, quoted: bool) -> None:
-        """Expand `$(text)`."""
-        words = text.split(None, 2)
-        if words and words[0] in _SAY_WHERE and self.nested < DEPTH:
-            from eplb_launch.command.shell.outputs import output
-
-            known = output(text, self.state, self.inside)
-            if known is not None:
-                self.put(known, one=quoted)
-                return
-        if words and words[0] in _ONE_WORD and (words[0] != "hostname" or "-I" not in text):
-            self.put(self.one_word())
-            return
-        self.state.blame(f"$({words[0] if words and '=' not in words[0] else ''} …)")
-        self.put(UNKNOWN, one=quoted)
-
-    def inside(self, word: Parts) -> str:
-        """Return what a word is, inside of `$(..)`."""
-        expansion = _Expansion(self.state, self.position, joins=True)
-        expansion.nested = self.nested + 1
-        expansion.whole(word)
-        return "".join([text for text, _ in expansion.fields if text != ABSENT])
+    def unknown_word(self) -> str:
+        """Return one unknown word; a value keeps in mind that it is one."""
+        return ONE_WORD if self.is_value else UNKNOWN
 
     def put(self, text: str, *, one: bool = True) -> None:
-        """Add text to the field."""
+        """Add text to the current field."""
         self.text.append(text)
         self.begun = True
         self.one = self.one or one
 
-    def cut(self) -> None:
-        """End the field, if there is one."""
+    def end_field(self) -> None:
         if self.begun:
             text = "".join(self.text)
-            if not self.one and not self.joins and text and not text.strip(UNKNOWN):
-                text = GAP
+            if not self.one and not self.is_value and text and not text.strip(UNKNOWN):
+                text = ANY_WORDS
             self.fields.append((text, self.position))
             self.text = []
             self.begun = self.one = False
 
     def split(self, text: str) -> None:
-        """Add what an expansion without quotes gave: blanks in it part fields."""
-        if self.joins or not self.state.splits:
+        """Add text from an expansion without quotes: its blanks end fields."""
+        if self.is_value or not self.state.shell.splits:
             if text:
                 self.put(text, one=False)
             return
-        if self.state.has("IFS"):
+        if self.state.assigned("IFS"):
             self.put(UNKNOWN, one=False)
             return
         blanks = text.replace("\t", " ").replace("\n", " ")
         pieces = [piece for piece in blanks.split(" ") if piece]
         if blanks.startswith(" "):
-            self.cut()
+            self.end_field()
         for at, piece in enumerate(pieces):
             if at:
-                self.cut()
+                self.end_field()
             self.put(piece, one=False)
         if pieces and blanks.endswith(" "):
-            self.cut()
+            self.end_field()
+
+    # Commands
+
+    def command(self, text: str, *, quoted: bool) -> None:
+        """Expand `$(text)`."""
+        words = text.split(None, 2)
+        if words and words[0] in _PATH_COMMANDS and self.commands < MAX_DEPTH:
+            path = self.path_output(text)
+            if path is not None:
+                self.put(path, one=quoted)
+                return
+        if words and words[0] in _ONE_WORD and (words[0] != "hostname" or "-I" not in text):
+            self.put(self.unknown_word())
+            return
+        name = words[0] if words and "=" not in words[0] else ""
+        self.state.shell.unknown.append(f"$({name} …)")
+        self.put(UNKNOWN, one=quoted)
+
+    def path_output(self, text: str) -> str | None:
+        """Return the path that a command like `cd "$(dirname "$0")" && pwd` prints, if known."""
+        shell = self.state.shell
+        words = []
+        for token in tokens(text):
+            if isinstance(token, Array):
+                return None
+            if isinstance(token, Redirection):
+                continue
+            word = token if isinstance(token, str) else ""
+            if isinstance(token, Word):
+                expansion = _Expansion(
+                    self.state, self.position, is_value=True, commands=self.commands + 1
+                )
+                # BASH_SOURCE is an array, which the state does not hold.
+                source = (TEXT, shell.context.script, True)
+                expansion.whole([source if _is_source(part) else part for part in token])
+                word = "".join([text for text, _ in expansion.fields if text != UNSET])
+            if word not in _PATH_FLAGS:
+                words.append(word)
+        if any(UNKNOWN in word for word in words) or not self.state.spend(64):
+            return None
+        if words[0] == "dirname" and len(words) == 2:
+            return os.path.dirname(words[1].rstrip("/")) or "."
+        prints = words[2:] == (["&&", "pwd"] if words[0] == "cd" else [])
+        shared = shell.context.shared
+        if len(words) < 2 or not prints or shared.files is None:
+            return None
+        folder = os.path.join(shared.directory or "", self.state.directory() or "")
+        try:
+            return None if UNKNOWN in folder else shared.files.real(os.path.join(folder, words[1]))
+        except OSError:  # the directory was deleted
+            return None
+
+    # Parameters
 
     def parameter(self, text: str, *, quoted: bool, alone: bool) -> None:
         """Expand `${text}`."""
-        name, every, operator, operand = _parameter(text)
+        name, every, operator, operand = _parse_parameter(text)
         known = UNKNOWN if operator is None else self.state.get(name)
         if every:
-            known = _elements(known, self.position)
+            known = elements(known, self.position)
         elif isinstance(known, list):  # $ARRAY is its first element
             known = known[0][0] if known else None
-            known = UNKNOWN if known == GAP else known
+            known = UNKNOWN if known == ANY_WORDS else known
         if operator == "#":
             self.put(_length(known))
             return
@@ -220,41 +256,43 @@ class _Expansion:
             self.state.put(name, known)
         elif choice == "unknown":
             plain = known == ONE_WORD and not set(operand).intersection("- \t\n$`")
-            known = _elements(UNKNOWN, 0) if every else ONE_WORD if plain else UNKNOWN
+            known = [(ANY_WORDS, 0)] if every else ONE_WORD if plain else UNKNOWN
         elif choice == "nothing" or (known is None and name.isdecimal()):
             known = ""
         elif alone and name.isdecimal() and name != "0" and known != UNKNOWN:
             self.position = self.state.parameters()[int(name) - 1][1]
         if _is_unknown(known):
-            self.state.blame(name, variable=True)
+            shell = self.state.shell
+            shell.unknown += shell.origins.get(name, ("$" + name,))
         if isinstance(known, list):
             self.elements(known, quoted=quoted, alone=alone, joined=every == "*")
         else:
             self.scalar(known, quoted=quoted, alone=alone)
 
     def folder(self, name: str, known: Value) -> str:
-        """Return what stands in a path before the last slash."""
-        own = name in ("0", "BASH_SOURCE")  # a script that was started has a slash in its name
-        if own:
-            known = (self.state.shell.way.script if name != "0" else "") or self.state.get("0")
+        """Return the text before the last slash of a path."""
+        is_script = name in ("0", "BASH_SOURCE")  # "." if it has no slash
+        if is_script:
+            source = self.state.shell.context.script if name != "0" else ""
+            known = source or self.state.get("0")
         if not isinstance(known, str) or UNKNOWN in known:
             return UNKNOWN
         before, slash, _ = known.rpartition("/")
-        return before if slash else "." if own else known
+        return before if slash else "." if is_script else known
 
     def scalar(self, known: str | None, *, quoted: bool, alone: bool) -> None:
         """Expand a variable that has this value."""
-        if known is None or known == ABSENT:
-            if alone and (self.joins or not quoted):
-                self.absent = True
+        if known is None or known == UNSET:
+            if alone and (self.is_value or not quoted):
+                self.unset = True
             else:
                 self.put(UNKNOWN, one=quoted)
         elif not self.state.spend(len(known)) or known == UNKNOWN:
             self.put(UNKNOWN, one=quoted)
         elif ONE_WORD in known:
-            if not self.joins:
+            if not self.is_value:
                 known = known.replace(ONE_WORD, UNKNOWN)
-            if quoted or self.joins or not known.strip(UNKNOWN):
+            if quoted or self.is_value or not known.strip(UNKNOWN):
                 self.put(known)
             else:
                 self.split(known)
@@ -264,9 +302,9 @@ class _Expansion:
             self.split(known)
 
     def operand(self, text: str, *, quoted: bool) -> None:
-        """Expand the `here` of `${NAME:-here}`."""
+        """Expand the word in `${NAME:-word}`."""
         self.depth += 1
-        if self.depth > DEPTH or not self.state.spend(len(text)):
+        if self.depth > MAX_DEPTH or not self.state.spend(len(text)):
             self.put(UNKNOWN, one=quoted)
         else:
             if quoted:
@@ -277,40 +315,45 @@ class _Expansion:
     def elements(self, fields: list[Field], *, quoted: bool, alone: bool, joined: bool) -> None:
         """Expand `$@`, `$*`, `${ARRAY[@]}` or `${ARRAY[*]}`."""
         if not self.state.spend(sum([len(text) + 32 for text, _ in fields])):
-            fields = [(GAP, self.position)]
-        if self.joins or (quoted and joined):
-            self.put(" ".join([UNKNOWN if text == GAP else text for text, _ in fields]))
+            fields = [(ANY_WORDS, self.position)]
+        if self.is_value or (quoted and joined):
+            self.put(" ".join([UNKNOWN if text == ANY_WORDS else text for text, _ in fields]))
             return
         for at, (text, position) in enumerate(fields):
             if at:
-                self.cut()
+                self.end_field()
             if alone:
                 self.position = position
-            if text == GAP:
-                self.cut()
-                self.fields.append((GAP, position))
+            if text == ANY_WORDS:
+                self.end_field()
+                self.fields.append((ANY_WORDS, position))
             elif quoted:
                 self.put(text)
             else:
                 self.split(text)
 
 
+def _is_source(part: tuple[str, str, bool]) -> bool:
+    kind, text, _ = part
+    return kind == PARAMETER and text.partition(":")[0] in ("BASH_SOURCE", "BASH_SOURCE[0]")
+
+
 def _choose(known: Value, operator: str) -> str:
-    """Return what `${NAME:-here}` gives: "value", "operand" (`here`), "nothing" or "unknown"."""
+    """Return what `${NAME:-word}` becomes: "value", "operand" (`word`), "nothing" or "unknown"."""
     colon = operator[0] == ":"
     first = known[0][0] if isinstance(known, list) and known else known
-    if first in (UNKNOWN, GAP, ONE_WORD) or (known == ABSENT and not colon):
+    if first in (UNKNOWN, ANY_WORDS, ONE_WORD) or (known == UNSET and not colon):
         return "unknown"
-    null = known in (None, ABSENT, []) or (colon and known == "")
+    null = known in (None, UNSET, []) or (colon and known == "")
     if operator[-1] == "+":
         return "nothing" if null else "operand"
     return "operand" if null and operator[-1] != "?" else "value"
 
 
-def _parameter(text: str) -> tuple[str, str, str | None, str]:
-    """Return the name in `${text}`, "@" or "*" for all of an array, the operator and its operand.
+def _parse_parameter(text: str) -> tuple[str, str, str | None, str]:
+    """Return the name in `${text}`, "@" or "*" for all elements, the operator and its operand.
 
-    The operator is "" for none, "#" for the length, None for one that is not known here.
+    The operator is "" for none, "#" for the length, None for one that we do not know.
     """
     length = len(text) > 1 and text[0] == "#" and (text[1] in NAME or text[1] in "@*")
     start = end = int(length)
@@ -334,29 +377,26 @@ def _parameter(text: str) -> tuple[str, str, str | None, str]:
     return name, every, None if rest or not name else "", ""
 
 
-def _elements(known: Value, position: int) -> Value:
-    """Return the elements of an array, or of what takes the place of one; None if it is not set."""
+def elements(known: Value, position: int) -> list[Field] | None:
+    """Return the elements of an array, or a scalar as its only one; None if it is not set."""
     if known is None or isinstance(known, list):
         return known
-    if known == UNKNOWN:
-        return [(GAP, 0)]
-    if known == ONE_WORD:
-        return [(UNKNOWN, position)]
-    return [("" if known == ABSENT else known, position)]
+    if known in (UNKNOWN, UNSET):
+        return [(ANY_WORDS, position)]
+    return [(UNKNOWN if known == ONE_WORD else known, position)]
 
 
 def _is_unknown(known: Value) -> bool:
-    """Whether something in a value is not known."""
     if isinstance(known, list):
-        return any(text == GAP for text, _ in known)
+        return any(text == ANY_WORDS for text, _ in known)
     return known is None or UNKNOWN in known
 
 
 def _length(known: Value) -> str:
-    """Return what `${#NAME}` is."""
-    if isinstance(known, list):
-        return UNKNOWN if any(text == GAP for text, _ in known) else str(len(known))
-    if known is None or known == ABSENT or UNKNOWN in known or not known.isascii():
+    """Return `${#NAME}`."""
+    if _is_unknown(known) or known is None or known == UNSET:
+        return UNKNOWN
+    if isinstance(known, str) and not known.isascii():
         return UNKNOWN
     return str(len(known))
 
@@ -367,5 +407,5 @@ def _has_braces(word: Parts) -> bool:
     opened = text.find("{")
     if opened < 0:
         return False
-    parted = max(text.rfind(","), text.rfind(".."))
-    return opened < parted and "}" in text[parted:]
+    separator = max(text.rfind(","), text.rfind(".."))
+    return opened < separator and "}" in text[separator:]

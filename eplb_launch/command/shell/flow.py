@@ -1,28 +1,26 @@
 """Follow the lists, branches and loops of a shell script, and collect the servers that it starts.
 
-What a script does for sure is followed in its state. What it may do (a branch, a loop, the right
-side of `&&`) is followed in a branch of the state, and where branches meet, there are alternatives.
+What a script surely does changes its state. What it may do (a branch, a loop, the right side of
+`&&`) changes a fork of the state; where arms meet, variables have alternatives.
 """
 
 from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
-from eplb_launch.command.shell.expand import elements, expand
-from eplb_launch.command.shell.lexer import (
-    COMMAND,
-    PARAMETER,
-    Array,
-    Word,
-    literal,
-    parts,
-)
+from eplb_launch.command.shell.expand import expand, without_unset
+from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
+from eplb_launch.command.shell.repeats import same_choices, variables_of_test
 from eplb_launch.command.shell.state import (
+    ANY_WORDS,
+    EXPORT_ALL,
     FUNCTION,
-    GAP,
-    MOST,
+    LOCAL,
+    MAX_ALTERNATIVES,
+    WRITTEN,
     Shell,
     State,
     TooMuch,
+    merged,
 )
 from eplb_launch.command.shell.syntax import Node, Place, parse
 from eplb_launch.entrypoints import HINTS, MARKS, NO_ENGINE, VLLM, entry_at
@@ -34,26 +32,27 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from eplb_launch.command.context import Context
-    from eplb_launch.command.shell.simple import Followed
-    from eplb_launch.command.shell.state import Arm
+    from eplb_launch.command.shell.repeats import Call
+    from eplb_launch.command.shell.state import Changes, Stored
     from eplb_launch.command.shell.syntax import Item
     from eplb_launch.model import Server
 
     Search: TypeAlias = Callable[[list[str], list[int], Context], Server | None]
 
-SERVERS = 100  # to look at in one script
-LEVELS = 150  # commands, functions and strings inside of each other
-UNROLLED = 64  # turns of loops inside of each other
-FOLLOWED = 96  # what it takes to follow a command
+MAX_SERVERS = 100  # of one script
+MAX_LEVEL = 150  # of commands, functions and strings, one in another
+MAX_TURNS = 64  # of nested loops that are followed turn by turn
+COMMAND_COST = 96  # of following one command
+_NOT_WIDENED = (LOCAL, EXPORT_ALL, WRITTEN)
 # The method that follows a kind of node.
-KINDS = {
+METHODS = {
     "simple": "simple",
     "list": "commands",
     "pipe": "pipe",
-    "if": "branches",
+    "if": "if_command",
     "case": "case",
     "(": "subshell",
-    "{": "parts",
+    "{": "body",
     "function": "function",
     "for": "for_loop",
     "while": "loop",
@@ -61,78 +60,72 @@ KINDS = {
 
 
 class Flow:
-    """A script that is being followed; `simple` says what a simple command does."""
+    """A script that is being followed. A subclass says what a simple command does."""
 
     def __init__(self, shell: Shell, search: Search) -> None:
         self.shell = shell
         self.search = search  # for the server in the words of a command
-        self.way = shell.way
-        self.source = ""
+        self.context = shell.context
+        self.source = ""  # the text that is being followed
         self.found: list[tuple[Server, bool]] = []  # each with whether `exec` starts it
-        self.nets: list[tuple[frozenset[str], Server]] = []  # what is put into variables
-        self.used: set[str] = set()  # variables that servers were started with, or that are shown
-        # All that are defined, each with the script that it is in.
-        self.functions: dict[int, tuple[Node, int, str, str]] = {}
-        self.called: set[int] = set()  # functions
-        self.calls: list[Node] = []  # functions that are being followed
-        self.followed: dict[int, list[Followed]] = {}  # calls of each function
-        self.heard = 0  # how often there was something of a server, or that is not kept
-        self.returns: list[Arm] | None = None  # of the function that is being followed
-        self.frame: State | None = None  # its state
-        self.sourcing = 0  # files, one in another
-        self.sure = False  # the command before succeeded
-        self.probing = False  # a loop, for what it changes
-        self.turns = 1  # of the loops around, as far as they are followed one by one
+        # Servers in the values of variables, each with the name: something unseen may start them.
+        self.in_values: list[tuple[str, Server]] = []
+        self.used: set[str] = set()  # variables that commands which we follow use
+        self.noted = 0  # how often a server was noted, or something that is not in the state
+        self.functions: dict[int, tuple[Node, int, str, str]] = {}  # each with its script
+        self.called: set[int] = set()  # the functions that something has called
+        self.calling: list[Node] = []  # the functions around the current command
+        self.past_calls: dict[int, list[Call]] = {}
+        self.returns: list[Changes] | None = None  # the arms that `return` ends
+        self.frame: State | None = None  # the state of the innermost function
+        self.sourcing = 0  # the number of sourced files around the current command
+        self.succeeded = False  # the last command surely succeeded
+        self.probing = False  # this pass only finds out what a loop changes
+        self.turns = 1  # the product of the turns of the loops around the current command
         self.level = 0
-        self.partly = False  # the rest was too much to follow
-        # Where that is: in the text of which script, and the file.
-        self.left: tuple[int, str, int, str] = (0, "", 0, "")
+        self.gave_up = False  # the rest of the script is too much to follow
+        # Where: the position, text and file of the script, and the offset in it.
+        self.reached: tuple[int, str, str, int] = (0, "", "", 0)
 
-    def choice(self, script: str) -> Server | None:
-        """Return the server to report."""
+    def result(self, script: str) -> Server | None:
+        """Return the server to report, with the others. `exec` takes precedence, then the last."""
         self.probing = False
         started = list(self.found)
-        for names, server in self.nets:
-            if self.used.isdisjoint(names):
+        for name, server in self.in_values:
+            if name not in self.used:
                 self.add(server, execs=False)
-        if self.partly:
-            # What stands there is not followed: nothing is known of it.
-            for position, source, at, file in {
-                self.left,
-                (self.shell.position, script, 0, self.way.script),
-            }:
-                if stands(source[at:]):
-                    self.shell.position, self.way.script = position, file
-                    self.found.append((self.nothing_known(at, len(source)), False))
+        if self.gave_up:
+            whole = self.shell.position, script, self.context.script, 0
+            for position, source, file, offset in {self.reached, whole}:
+                if has_entry_point(source[offset:]):
+                    self.shell.position, self.context.script = position, file
+                    self.found.append((self.unknown_server(offset, len(source)), False))
             if not self.found and any(mark in script for mark in MARKS):
-                self.found.append((self.nothing_known(0, len(script)), False))
+                self.found.append((self.unknown_server(0, len(script)), False))
         if not self.found:
             return None
-        mains = [pair for pair in started if pair[0].entry] or started[-1:] or self.found[:1]
-        server = ([server for server, execs in mains if execs] or [mains[-1][0]])[-1]
+        known = [pair for pair in started if pair[0].entry] or started[-1:] or self.found[:1]
+        server = ([server for server, execs in known if execs] or [known[-1][0]])[-1]
         others = [other for other, _ in self.found if other is not server]
         return server.replace(others=tuple(others))
 
-    def nothing_known(self, begin: int, end: int) -> Server:
-        """Return a server of which nothing is known but where it stands in the text."""
-        found = self.way.server((), (), NO_ENGINE, "")
-        return found.replace(complete=False, place=self.shell.place(Word((), begin, end)))
+    def unknown_server(self, start: int, end: int) -> Server:
+        """Return a server of which we know only where in the text it stands."""
+        found = self.context.server((), (), NO_ENGINE, "")
+        return found.replace(complete=False, place=self.shell.place(Word((), start, end)))
 
     def add(self, server: Server, *, execs: bool) -> None:
-        """Keep a server."""
-        self.heard += 1
+        """Keep a server, and its others."""
+        self.noted += 1
         if self.probing:
             return
-        if len(self.found) > SERVERS:
-            self.partly = True
+        if len(self.found) > MAX_SERVERS:
+            self.gave_up = True
             return
         others = server.others
         for one in (server.replace(others=()) if others else server, *others):
-            same = (one.entry, one.words, one.environ, _offset(one.place))
-            if not any(
-                (o.entry, o.words, o.environ, _offset(o.place)) == same and e == execs
-                for o, e in self.found[-MOST:]
-            ):
+            key = (*_key(one), execs)
+            if all((*_key(other), e) != key for other, e in self.found[-MAX_ALTERNATIVES:]):
                 self.found.append((one, execs))
 
     def text(self, script: str, state: State, position: int | None = None) -> None:
@@ -147,25 +140,31 @@ class Flow:
 
     def node(self, node: Node, state: State) -> None:
         """Follow a command."""
-        state.charge(FOLLOWED + 2 * self.level)
+        state.charge(COMMAND_COST + 2 * self.level)
         self.level += 1
-        if len(self.found) > SERVERS:
+        if len(self.found) > MAX_SERVERS:
             raise TooMuch
-        if not self.partly:
-            self.left = self.shell.position, self.source, node.at, self.way.script
-        if self.level > LEVELS or node.kind == "deep":
-            self.partly = True
-            self.heard += 1
+        if not self.gave_up:
+            self.reached = self.shell.position, self.source, self.context.script, node.at
+        if self.level > MAX_LEVEL or node.kind == "deep":
+            self.gave_up = True
+            self.noted += 1
         else:
-            getattr(self, KINDS[node.kind])(node, state)
+            getattr(self, METHODS[node.kind])(node, state)
         self.level -= 1
+
+    def arm(self, node: Node, state: State) -> list[Changes]:
+        """Follow a command in a fork. Return its changes, or nothing if the shell ends there."""
+        here = state.fork()
+        self.node(node, here)
+        return [] if here.ended else [here.changes(state)]
 
     def simple(self, node: Node, state: State) -> None:
         """Follow a simple command."""
         raise NotImplementedError
 
-    def parts(self, node: Node, state: State) -> None:
-        """Follow the only part of a command."""
+    def body(self, node: Node, state: State) -> None:
+        """Follow `{ ..; }`, or the body of a function."""
         for part in node.parts:
             self.node(part, state)
 
@@ -176,193 +175,157 @@ class Flow:
             end = at
             while node.operators[end] in ("&&", "||") and end + 1 < len(node.parts):
                 end += 1
-            here = state.branch() if node.operators[end] == "&" else state
-            if end == at:
-                self.node(node.parts[at], here)
-            else:
+            here = state.fork() if node.operators[end] == "&" else state
+            self.node(node.parts[at], here)
+            if end > at and not here.ended:
                 self.chain(node, at, end, here)
             at = end + 1
 
     def chain(self, node: Node, at: int, end: int, state: State) -> None:
-        """Follow commands that are connected by `&&` and `||`."""
-        self.node(node.parts[at], state)
-        if state.ended:
-            return
-        after: State | None = state.branch()  # where the command before has succeeded
-        failed: list[Arm] = [] if self.sure else [({}, {})]
+        """Follow the commands after the first one of `a && b || c`."""
+        succeeded: list[Changes] = [{}]
+        failed: list[Changes] = [] if self.succeeded else [{}]
         for number in range(at + 1, end + 1):
-            state.charge(FOLLOWED)
-            if node.operators[number - 1] == "&&":
-                if after is None:
-                    continue
-            elif failed:
-                succeeded = [] if after is None else [after.changes(state)]
-                after = state.branch()
-                after.join(failed)
-                self.node(node.parts[number], after)
-                failed = [] if self.sure or after.ended else [copied(after.changes(state))]
-                succeeded += [] if after.ended else [after.changes(state)]
-                after = None
-                if succeeded:
-                    after = state.branch()
-                    after.join(succeeded)
+            state.charge(COMMAND_COST)
+            follows_success = node.operators[number - 1] == "&&"
+            arms = succeeded if follows_success else failed
+            if not arms:
                 continue
+            here = state.fork()
+            here.merge(arms)
+            self.node(node.parts[number], here)
+            after = [] if here.ended else [here.changes(state)]
+            may_fail = [] if self.succeeded else after
+            if follows_success:
+                succeeded = after
+                _add(failed, may_fail)
             else:
-                continue
-            self.node(node.parts[number], after)
-            if after.ended:
-                after = None
-            elif not self.sure:
-                arm = copied(after.changes(state))
-                failed += [] if failed and failed[-1] == arm else [arm]
-        arms = [*([] if after is None else [after.changes(state)]), *failed]
-        state.join([arm for i, arm in enumerate(arms) if arm not in arms[:i][-MOST:]])
-        self.sure = self.sure and not failed
+                failed = may_fail
+                _add(succeeded, after)
+        arms = [*succeeded]
+        _add(arms, failed)
+        state.merge(arms)
+        self.succeeded = self.succeeded and not failed
 
     def pipe(self, node: Node, state: State) -> None:
-        """Follow a pipeline: what its commands do has no effect on this shell."""
+        """Follow a pipeline. Its commands run in shells of their own; in some the last does not."""
         for part in node.parts:
-            here = state.branch()
-            self.node(part, here)
+            arms = self.arm(part, state)
             if part is node.parts[-1] and self.shell.kind in ("zsh", "ksh", "mksh"):
-                state.join([here.changes(state)])
-        self.sure = False
+                state.merge(arms)
+        self.succeeded = False
 
-    def branches(self, node: Node, state: State) -> None:
-        """Follow `if`; one that asks what an earlier one has asked goes the same way."""
-        from eplb_launch.command.shell.questions import is_a_test, same_way
-
-        arms: list[Arm] = []
-        taken: list[int] = []  # the numbers of these arms
-        asked: list[str] | None = []
-        read: set[str] = set()
+    def if_command(self, node: Node, state: State) -> None:
+        """Follow `if`."""
+        arms: list[Changes] = []
+        numbers: list[int] = []  # of the parts that lead to the arms
+        conditions: list[str] = []
+        read: list[set[str] | None] = []
         for number, part in enumerate(node.parts):
-            here = state.branch()
-            if number % 2 == 0 and number + 1 < len(node.parts):  # a condition
-                here.reads = read
-                self.node(part, here)
-                if number == 0 and here.ended:
-                    state.ended = True
-                    return
-                changed = here.changes(state)
-                state.join([changed] if number == 0 else [changed, ({}, {})])
-                text = self.source[part.at : node.parts[number + 1].at]
-                text = text.rpartition("then")[0].rstrip("; \n\t")
-                runs = "$(" in text or "`" in text or any(map(len, changed))
-                if asked is not None and is_a_test(part) and not runs:
-                    asked.append(text)
-                else:
-                    asked = None
+            changes = self.arm(part, state)
+            if number % 2 or number + 1 == len(node.parts):
+                arms += changes
+                numbers += [number] * len(changes)
                 continue
-            self.node(part, here)
-            if not here.ended:
-                arms.append(here.changes(state))
-                taken.append(number)
-        if len(node.parts) % 2 == 0:  # no else
-            arms.append(({}, {}))
-            taken.append(len(node.parts))
-        state.join(arms, same_way(asked, read, taken, state))
-        self.sure = False
+            if not number and not changes:
+                state.ended = True
+                return
+            state.merge(changes if not number else [*changes, {}])
+            conditions.append(self.source[part.at : node.parts[number + 1].at])
+            read.append(variables_of_test(part))
+        if len(node.parts) % 2 == 0:  # there is no else
+            arms.append({})
+            numbers.append(len(node.parts))
+        if None in read:
+            conditions = []
+        texts = [text.rpartition("then")[0].rstrip("; \n\t") for text in conditions]
+        names = {name for names in read for name in names or ()}
+        state.merge(arms, same_choices(tuple(texts), names, numbers, state))
+        self.succeeded = False
 
     def case(self, node: Node, state: State) -> None:
         """Follow `case`."""
         for item in node.items:
             self.substitutions(item, state)
-        arms: list[Arm] = [] if node.every else [({}, {})]
+        arms: list[Changes] = [] if node.every else [{}]
         for part in node.parts:
-            here = state.branch()
-            self.node(part, here)
-            if not here.ended:
-                arms.append(here.changes(state))
-        state.join(arms)
-        self.sure = False
+            arms += self.arm(part, state)
+        state.merge(arms)
+        self.succeeded = False
 
     def subshell(self, node: Node, state: State) -> None:
         """Follow `(..)`."""
-        self.parts(node, state.branch())
-        self.sure = False
+        self.body(node, state.fork())
+        self.succeeded = False
 
     def function(self, node: Node, state: State) -> None:
-        """Keep a function for when it is called."""
-        self.functions[id(node)] = node, self.shell.position, self.source, self.way.script
-        state.variables[node.names[0] + FUNCTION] = node
-        self.sure = True
+        """Define a function."""
+        self.functions[id(node)] = node, self.shell.position, self.source, self.context.script
+        state.values[node.names[0] + FUNCTION] = node
+        self.succeeded = True
 
     def for_loop(self, node: Node, state: State) -> None:
-        """Follow `for`: turn by turn where its words are known."""
+        """Follow `for`: turn by turn if its words are known."""
         for item in node.items:
             self.substitutions(item, state)
-        fields = [
-            field
-            for item in node.items
-            if isinstance(item, Word)
-            for field in expand(item, state, self.shell.place(item))
-        ]
+        fields = self.expand(node.items, state)
         if node.every:
             fields = list(state.parameters())
         self.used |= self.shell.read
-        texts = [text for text, _ in elements(fields)]
+        texts = [text for text, _ in without_unset(fields)]
         known = not any(UNKNOWN in text for text in texts)
         turns = self.turns * max(1, len(texts))
-        if known and len(texts) <= MOST and turns <= UNROLLED and not _leaves(node):
-            before, self.turns = self.turns, turns
-            for text in texts:
-                state.put(node.names[0] or "_", text)
-                for part in node.parts:
-                    if not state.ended:
-                        self.node(part, state)
-            self.turns = before
-        else:
-            for name in node.names:
-                if name:
-                    state.doubt((name,))
+        few = len(texts) <= MAX_ALTERNATIVES and turns <= MAX_TURNS
+        if not known or not few or _may_leave(node):
             self.loop(node, state)
-        self.sure = False
+            return
+        before, self.turns = self.turns, turns
+        for text in texts:
+            state.put(node.names[0] or "_", text)
+            for part in node.parts:
+                if not state.ended:
+                    self.node(part, state)
+        self.turns = before
+        self.succeeded = False
 
     def loop(self, node: Node, state: State) -> None:
-        """Follow a loop of which it is not known how often it is run."""
-        state.doubt(name for name in node.names if name)
+        """Follow a loop with an unknown number of turns."""
+        state.forget(name for name in node.names if name)
         body = node.parts[-1:] if node.kind == "for" else node.parts
         if not self.probing:
             self.probing = True
-            probe = state.branch()
+            probe = state.fork()
             for part in body:
                 self.node(part, probe)
             self.probing = False
             self.widen(state, probe)
-        here = state.branch()
+        here = state.fork()
         for part in body:
             if not here.ended:
                 self.node(part, here)
         if not here.ended:
             self.widen(state, here)
-        self.sure = False
+        self.succeeded = False
 
     def widen(self, state: State, turn: State) -> None:
-        """Keep of what a loop changes what stays as it was: how a value begins."""
-        variables, environ = turn.changes(state)
-        if not variables and not environ:
-            return
-        before = {name: state.stored(name) for name in variables}
-        state.join([(variables, environ), ({}, {})])
+        """Make unknown what a turn of a loop changes."""
+        changes = turn.changes(state)
+        before = {name: state.stored(name) for name in changes}
+        state.merge([changes, {}])
         for name, old in before.items():
-            new = variables[name]
-            if name + FUNCTION in variables or new is old or new == old:
+            new = changes[name]
+            if new == old or name.endswith(FUNCTION) or name.startswith(_NOT_WIDENED):
                 continue
-            if name.endswith(FUNCTION) or isinstance(new, Node):
-                continue
-            if isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old:
-                kept = [field for field in old if field[0] != GAP]
-                state.variables[name] = [*kept, (GAP, 0)]
-            elif isinstance(old, list) or isinstance(new, list):
-                state.variables[name] = [(GAP, 0)]
-            elif isinstance(old, str) and isinstance(new, str) and new.startswith(old + " "):
-                state.variables[name] = old.rstrip(" " + UNKNOWN) + " " + UNKNOWN
-            elif name[0] != "-":
-                state.variables[name] = UNKNOWN
-        for name in environ:
-            if state.environ[name] is not environ[name]:
-                state.environ[name] = UNKNOWN
+            state.values[name] = _widened(old, new)
+
+    def expand(self, items: list[Item], state: State) -> list[tuple[str, int]]:
+        """Return the fields of words."""
+        return [
+            field
+            for item in items
+            if isinstance(item, Word)
+            for field in expand(item, state, self.shell.place(item))
+        ]
 
     def substitutions(self, item: Item, state: State) -> None:
         """Follow the commands in the `$(..)` of a word."""
@@ -370,25 +333,36 @@ class Flow:
         for word in words:
             for kind, text, quoted in word:
                 if kind == COMMAND:
-                    self.inside(text, word, state)
+                    self.substitution(text, word, state)
                 elif kind == PARAMETER and ("$(" in text or "`" in text):
                     rest = text.partition(":")[2] or text
                     for inner, command, _ in parts(rest, quoted=quoted):
                         if inner == COMMAND:
-                            self.inside(command, word, state)
+                            self.substitution(command, word, state)
 
-    def inside(self, text: str, word: Word, state: State) -> None:
-        """Follow the command of a `$(..)` that stands in a word."""
+    def substitution(self, text: str, word: Word, state: State) -> None:
+        """Follow the command of a `$(..)`."""
         state.charge(len(text))
         at = self.source.find(text, word.at)
         position = self.shell.place(word)
         if isinstance(position, Place) and word.at <= at < word.end:
             offset = position.offset + at - word.at
             position = Place(position, offset, offset + len(text), exact=True)
-        self.text(text, state.branch(), position)
+        self.text(text, state.fork(), position)
 
 
-def _leaves(node: Node) -> bool:
+def _widened(old: Stored, new: Stored) -> Stored:
+    """Return a value after any number of turns: its beginning, if a turn appends words to it."""
+    if isinstance(old, list) and isinstance(new, list) and new[: len(old)] == old:
+        return merged([old, new])
+    if isinstance(old, list) or isinstance(new, list):
+        return [(ANY_WORDS, 0)]
+    if isinstance(old, str) and isinstance(new, str) and new.startswith(old + " "):
+        return merged([old, new])
+    return UNKNOWN
+
+
+def _may_leave(node: Node) -> bool:
     """Whether a loop may end before its last turn."""
     todo = [node]
     while todo:
@@ -400,36 +374,39 @@ def _leaves(node: Node) -> bool:
     return False
 
 
-def copied(arm: Arm) -> Arm:
-    return dict(arm[0]), dict(arm[1])
+def _add(arms: list[Changes], more: list[Changes]) -> None:
+    """Add arms that are not among the last ones."""
+    arms += [arm for arm in more if arm not in arms[-MAX_ALTERNATIVES:]]
 
 
-def _offset(position: int) -> int:
-    return position.offset if isinstance(position, Place) else -1
+def _key(server: Server) -> tuple[object, ...]:
+    """Return what makes a server another one."""
+    place = server.place
+    offset = place.offset if isinstance(place, Place) else -1
+    return server.entry, server.words, server.environ, offset
 
 
-def hints(text: str) -> bool:
+def has_hint(text: str) -> bool:
+    """Whether a text may start a server."""
     return any(hint in text for hint in HINTS)
 
 
-def stands(text: str) -> bool:
-    """Whether the words of an entry point stand in a text, whatever it is written in."""
-    if not hints(text):
+def has_entry_point(text: str) -> bool:
+    """Whether the words of an entry point stand in a text of any language."""
+    if not has_hint(text):
         return False
     lines = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
-    words = "\n".join(lines).translate(_BLANKS).split()
+    words = "\n".join(lines).translate(_TO_BLANKS).split()
     for index, word in enumerate(words):
-        name = word.rpartition("/")[2]
-        if name in VLLM or (word == "-m" and hints("".join(words[index + 1 : index + 2]))):
-            start = index if name in VLLM else index - 1
-            found = (
-                entry_at(["python3", *words[index:]], 0)
-                if start < index
-                else entry_at(words, index)
-            )
-            if found is not None and found != NO_ENGINE:
-                return True
+        if word.rpartition("/")[2] in VLLM:
+            found = entry_at(words, index)
+        elif word == "-m" and has_hint("".join(words[index + 1 : index + 2])):
+            found = entry_at(["python3", *words[index:]], 0)
+        else:
+            continue
+        if found is not None and found != NO_ENGINE:
+            return True
     return False
 
 
-_BLANKS = {ord(char): " " for char in "\"'\\,[]{}()=;&|"}
+_TO_BLANKS = {ord(char): " " for char in "\"'\\,[]{}()=;&|"}

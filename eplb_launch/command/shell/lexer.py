@@ -1,8 +1,7 @@
-"""Split a shell script into words and operators, as POSIX sh and bash do, in time linear in it.
+"""Split a shell script into tokens, as POSIX sh and bash do. The time is linear in the script.
 
-A script becomes a list of tokens. A token is an operator (a string), a word (a list of parts, each
-`(kind, text, quoted)` with one of the kinds below), an Array or a Redirection. All but operators
-know where they stand.
+A token is an operator (a string), a Word, an Array or a Redirection. A word is a list of parts:
+`(kind, text, quoted)`, with one of the kinds below. All tokens but operators have an offset.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ else:
     Parts = list
 
 TEXT = "text"
-PARAMETER = "parameter"  # of `$NAME` the name, of `${..}` what is in the braces
-ARITHMETIC = "arithmetic"  # what is inside `$((..))`
-COMMAND = "command"  # what is inside `$(..)`, backquotes, `<(..)`: its output is not known
+PARAMETER = "parameter"  # the name in `$NAME`, the text inside `${..}`
+ARITHMETIC = "arithmetic"  # the text inside `$((..))`
+COMMAND = "command"  # the text inside `$(..)`, backquotes or `<(..)`
 
-MOST = 40_000  # tokens of one script: real ones have one for 9 characters
+MAX_TOKENS = 40_000  # of one script: real scripts have a token for every 9 characters
 BLANKS = " \t"
 SEPARATORS = " \t\n;&|()<>"
 SPECIAL = frozenset(SEPARATORS + "\"'\\$`")
@@ -33,12 +32,11 @@ ESCAPES = dict(zip("abeEfnrtv", "\a\b\x1b\x1b\f\n\r\t\v", strict=True))
 
 
 class Word(Parts):
-    """The parts of a word, and where it begins and ends."""
+    """The parts of a word, with the offsets of its start and end."""
 
     __slots__ = ("at", "end")
 
     def __init__(self, parts: Parts | tuple[()] = (), at: int = 0, end: int = 0) -> None:
-        """Take what is known."""
         super().__init__(parts)
         self.at = at
         self.end = end
@@ -50,7 +48,6 @@ class Array:
     __slots__ = ("appends", "at", "end", "name", "words")
 
     def __init__(self, name: str, words: list[Word], at: int, *, appends: bool) -> None:
-        """Take what stands before and between the parentheses."""
         self.name = name
         self.words = words
         self.appends = appends
@@ -58,16 +55,15 @@ class Array:
 
 
 class Redirection:
-    """A redirection, with the here-document or here-string that it gives as input."""
+    """A redirection, with its here-document."""
 
     __slots__ = ("at", "operator", "text", "word")
 
     def __init__(self, operator: str, word: Word) -> None:
-        """Begin without a text."""
         self.operator = operator
         self.word = word
-        self.text = ""  # of a here-document
-        self.at = word.at  # where that begins
+        self.text = ""  # the here-document
+        self.at = word.at  # the offset of the here-document
 
     @property
     def expands(self) -> bool:
@@ -80,12 +76,12 @@ if TYPE_CHECKING:
 
 
 def tokens(script: str) -> list[Token]:
-    """Return the tokens of a script, the first MOST. An open quote reaches to the end."""
+    """Return the first MAX_TOKENS tokens of a script. An open quote reaches to its end."""
     return _Lexer(script).script()
 
 
 def split(text: str) -> list[str]:
-    """Return the words of a text that is no more than words: the operand of `env -S`."""
+    """Return the words of a text without operators: the operand of `env -S`."""
     return [
         "".join([part if kind == TEXT else "\0" for kind, part, _ in token])
         for token in tokens(text)
@@ -94,7 +90,7 @@ def split(text: str) -> list[str]:
 
 
 def parts(text: str, *, quoted: bool) -> Word:
-    """Return the parts of a text as those of one word: what stands in `${NAME:-here}`."""
+    """Return the parts of the word in `${NAME:-word}`."""
     lexer = _Lexer(text)
     if quoted:
         lexer.double_quotes(closed=False)
@@ -107,8 +103,8 @@ def parts(text: str, *, quoted: bool) -> Word:
 
 
 def literal(word: Word) -> str:
-    """Return the text of a word that has no quotes and no expansions, else ""."""
-    if len(word) == 1:  # nearly always
+    """Return the text of a word without quotes and expansions, "" for other words."""
+    if len(word) == 1:  # the usual case
         kind, text, quoted = word[0]
         return text if kind == TEXT and not quoted else ""
     if any(kind != TEXT or quoted for kind, _, quoted in word):
@@ -117,14 +113,14 @@ def literal(word: Word) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can be the name of a variable."""
+    """Whether a text is a valid name of a variable."""
     return bool(text) and text[0] not in DIGITS and NAME.issuperset(text)
 
 
 def _closing(source: str, at: int, closer: str) -> int:
-    """Return where what is open at `at` is closed, the end of the source if nowhere.
+    """Return the offset of the `closer` that fits, or the end of the source.
 
-    `closer` is ")" or "}"; '}"' for a brace inside double quotes, where ' is an ordinary character.
+    `closer` is ")" or "}", or '}"' inside double quotes, where ' is an ordinary character.
     """
     end = len(source)
     stack = [closer]
@@ -158,29 +154,27 @@ def _closing(source: str, at: int, closer: str) -> int:
 
 
 def _backquote(source: str, at: int) -> int:
-    """Return where the next backquote is that no backslash precedes."""
+    """Return the offset of the next backquote without a backslash before it."""
     while at < len(source) and source[at] != "`":
         at += 2 if source[at] == "\\" else 1
     return min(at, len(source))
 
 
 class _Lexer:
-    """A place in a script, and the word that is being read there."""
+    """A position in a script, and the word that is being read there."""
 
     def __init__(self, source: str) -> None:
-        """Begin at the beginning."""
         self.source = source
         self.at = 0
         self.word: Word | None = None
         self.tokens: list[Token] = []
-        self.documents: list[Redirection] = []  # that begin at the next line
-        self.begin = 0  # of the word
-        self.arithmetic = True  # `((` has been arithmetic so far
+        self.documents: list[Redirection] = []  # whose text begins at the next line
+        self.begin = 0  # the offset of the word
+        self.arithmetic = True  # False after a `((` that nothing closes: a second search is slow
 
     def script(self) -> list[Token]:
-        """Return all tokens."""
         source = self.source
-        while self.at < len(source) and len(self.tokens) < MOST:
+        while self.at < len(source) and len(self.tokens) < MAX_TOKENS:
             if self.part():
                 continue
             char = source[self.at]
@@ -195,21 +189,19 @@ class _Lexer:
         return self.tokens
 
     def add(self, kind: str, text: str, *, quoted: bool) -> None:
-        """Add a part to the word."""
         if self.word is None:
             self.word = Word()
             self.begin = self.at
         self.word.append((kind, text, quoted))
 
     def end_word(self) -> None:
-        """Put the word, if there is one, among the tokens."""
         if self.word is not None:
             self.word.at, self.word.end = self.begin, self.at
             self.tokens.append(self.word)
             self.word = None
 
     def part(self) -> bool:
-        """Read a part of a word; False if there is none here."""
+        """Read a part of a word. Return False if there is none here."""
         source, at = self.source, self.at
         char = source[at]
         if char not in SPECIAL:
@@ -222,7 +214,7 @@ class _Lexer:
             self.add(TEXT, source[at:end], quoted=False)
             self.at = end
         elif char == "\\":
-            if not source.startswith("\n", at + 1):  # else the line goes on
+            if not source.startswith("\n", at + 1):  # a line that continues
                 self.add(TEXT, source[at + 1 : at + 2] or "\\", quoted=True)
             self.at += 2
         elif char == "'":
@@ -245,46 +237,34 @@ class _Lexer:
         return True
 
     def double_quotes(self, *, closed: bool = True) -> None:
-        """Read up to the closing quote; to the end of the source if there is none to come."""
+        """Read up to the closing quote, or to the end of the source where none is expected."""
         source = self.source
-        start = self.at
         before = len(self.word or ())
-        pieces: list[str] = []
+        text = ""
         while self.at < len(source):
-            char = source[self.at]
-            if char in '"\\$`':
-                pieces.append(source[start : self.at])
-                if char == '"' and closed:
-                    break
-                if char in "$`":
-                    self.flush(pieces)
-                    self.dollar(quoted=True)
-                    start = self.at
-                    continue
-                follows = source[self.at + 1 : self.at + 2]
-                start = self.at + 1
-                if char == "\\":
-                    start = self.at + (
-                        0 if follows not in '$`"\\\n' else 1 if follows != "\n" else 2
-                    )
-                    self.at += 1
-            self.at += 1
-        else:
-            pieces.append(source[start:])
-        self.flush(pieces)
-        if len(self.word or ()) == before:
-            self.add(TEXT, "", quoted=True)
+            char, following = source[self.at], source[self.at + 1 : self.at + 2]
+            if char == '"' and closed:
+                break
+            if char == "\\" and following and following in '$`"\\\n':
+                text += following.strip("\n")
+                self.at += 2
+            elif char in "$`":
+                if text:
+                    self.add(TEXT, text, quoted=True)
+                text = ""
+                self.dollar(quoted=True)
+            else:
+                end = self.at + 1
+                while end < len(source) and source[end] not in '"\\$`':
+                    end += 1
+                text += source[self.at : end]
+                self.at = end
+        if text or len(self.word or ()) == before:
+            self.add(TEXT, text, quoted=True)
         self.at += 1
 
-    def flush(self, pieces: list[str]) -> None:
-        """Make one quoted part of what double quotes held so far."""
-        text = "".join(pieces)
-        pieces.clear()
-        if text:
-            self.add(TEXT, text, quoted=True)
-
     def dollar(self, *, quoted: bool) -> None:
-        """Read what begins with a dollar sign, or a command in backquotes."""
+        """Read an expansion, or a command in backquotes."""
         source, at = self.source, self.at
         follows = source[at + 1 : at + 2]
         if source[at] == "`":
@@ -304,7 +284,7 @@ class _Lexer:
             else:
                 self.add(COMMAND, inner, quoted=quoted)
             self.at = end + 1
-        elif follows == "[":  # of old: arithmetic
+        elif follows == "[":  # the old form of `$((..))`
             end = source.find("]", at) % (len(source) + 1)
             self.add(ARITHMETIC, source[at + 2 : end], quoted=quoted)
             self.at = end + 1
@@ -321,7 +301,9 @@ class _Lexer:
             self.ansi_quotes()
         else:
             self.at += 1
-            if follows != '"' or quoted:  # $".." is translated, which we leave out
+            if (
+                follows != '"' or quoted
+            ):  # `$".."` is a translated string; we keep the text as it is
                 self.add(TEXT, "$", quoted=quoted)
 
     def ansi_quotes(self) -> None:
@@ -343,7 +325,7 @@ class _Lexer:
                     end += 1
                 if end > start:
                     code = int(source[start:end], base)
-                    # A byte above 127 is a part of a character: as sys.argv would show it.
+                    # sys.argv shows a byte above 127, a part of a character, as a surrogate.
                     wide = char in "uU" or code < 128
                     char = chr(code if wide else 0xDC00 + code % 256) if code < 0x110000 else ""
                     at = end
@@ -354,7 +336,7 @@ class _Lexer:
         self.at = at + 1
 
     def array(self) -> bool:
-        """Read the rest of `NAME=(..)`, if that is what stands here."""
+        """Read the rest of `NAME=(..)`. Return False if something else stands here."""
         text = literal(self.word or Word())
         name = text[:-1].removesuffix("+")
         if not text.endswith("=") or not is_name(name):
@@ -377,7 +359,7 @@ class _Lexer:
         return True
 
     def arithmetic_command(self) -> bool:
-        """Read `((..))`, if that is what stands here, as the `let` that it is."""
+        """Read `((..))` as `let`. Return False if something else stands here."""
         source, at = self.source, self.at
         if self.word is not None or not self.arithmetic or not source.startswith("((", at):
             return False
@@ -390,7 +372,7 @@ class _Lexer:
         return self.arithmetic
 
     def redirection(self) -> None:
-        """Read a redirection, with the number before it."""
+        """Read a redirection, and drop the number before it."""
         source = self.source
         if self.word and DIGITS.issuperset(literal(self.word) or "-"):
             self.word = None
@@ -408,7 +390,7 @@ class _Lexer:
         self.word = None
 
     def longest(self, operators: frozenset[str]) -> str:
-        """Go over the longest one of `operators` that stands here, or over a character."""
+        """Read the longest of `operators` that stands here, or one character."""
         at = self.at
         for length in (3, 2):
             operator = self.source[at : at + length]
@@ -420,7 +402,7 @@ class _Lexer:
         return operator
 
     def operator(self) -> None:
-        """Read an operator; after a newline, the here-documents that begin there."""
+        """Read an operator. After a newline, read the here-documents that begin there."""
         self.end_word()
         source = self.source
         operator = self.longest(OPERATORS)

@@ -1,7 +1,8 @@
-"""What a shell knows at a place of its script: plain layers, one for each branch around it.
+"""What a shell knows at a point of its script: variables, parameters, functions, directory.
 
-A branch writes to a layer of its own. Where branches meet, a variable that differs has
-alternatives, each with the branches that lead to it, so that those of several variables fit.
+Each arm of a branch (`if`, `case`, `&&`) has a state of its own, which holds only its changes.
+Where arms meet, a variable that differs has alternatives. Each alternative names the arms that lead
+to it, so that the right alternatives of several variables go together.
 """
 
 from __future__ import annotations
@@ -11,440 +12,377 @@ from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from typing import TypeAlias
+    from collections.abc import Iterable, Sequence
+    from typing import Any, TypeAlias
 
     from eplb_launch.command.context import Context
     from eplb_launch.command.shell.syntax import Item, Node
 
-    Field: TypeAlias = tuple[str, int]  # a word, and where in the command it stands
+    Field: TypeAlias = tuple[str, int]  # a word, and its position in the command
     Value: TypeAlias = str | list[Field] | None  # None: not set
-    Guard: TypeAlias = dict[int, int]  # the arm taken, by the number of the branch
-    Stored: TypeAlias = "Value | Node | Either"
-    Arm: TypeAlias = "tuple[dict[str, Stored], dict[str, Stored]]"
+    Choices: TypeAlias = dict[int, int]  # the number of the arm, by the number of the branch
+    Stored: TypeAlias = "Value | Node | Alternatives"
+    Changes: TypeAlias = dict[str, Stored]
 
-# Two fields that stand for no word: any number of words that cannot be known; and a variable that
-# nothing has set, which the shell drops. As a value, ABSENT is that of `A=$NOT_SET`.
-GAP = "\0\0\0*"
-ABSENT = "\0\0\0?"
-# What is stored of a variable that is not set here, and of one that may have been set unseen.
-OUTSIDE = "\0\0\0-"
-UNSEEN = "\0\0\0!"
-# Kept among the variables, because they change like them.
+# Two fields that are no words: any number of unknown words; a variable that is not set, which the
+# shell drops. UNSET is also the value of A after `A=$NOT_SET`.
+ANY_WORDS = "\0\0\0*"
+UNSET = "\0\0\0?"
+# What is stored for a variable that the script does not assign, and for one that code which was not
+# read may have assigned.
+INHERITED = "\0\0\0-"
+MAYBE_SET = "\0\0\0!"
+# These are stored among the variables, because they change in the same way.
 PARAMETERS = "@"
 DIRECTORY = "/"
-EXPORTED = "+"  # and a name: "1" if that is exported, "0" if not any more, UNKNOWN if it may be
-EXPORTS = "-a"  # "1": all that is set is exported
-HIDDEN = "*"  # a file that we do not see may have set any variable
-LOCAL = "-l"  # and a name: it is the function's own
-HANDED_ON = "-e"  # and a name: its value for the commands that the shell starts
-FUNCTION = "()"  # behind the name of a function
-WRITTEN = "-w"  # and a path: the text of a file that the script has written
-MOST = 8  # alternatives of a variable, and ways through one command
-# What the shell sets itself; the first ones are numbers.
+ANY_CHANGED = "*"  # code that was not read may have changed all variables
+EXPORT_ALL = "-a"  # "1" after `set -a`
+EXPORTED = "+"  # before a name: "1" if it is exported, "0" if not any more, else UNKNOWN
+ENVIRON = "-e"  # before a name: its value in the environment of the commands
+LOCAL = "-l"  # before a name: the variable is local to the function
+WRITTEN = "-w"  # before a path: the text that the script has written to that file
+FUNCTION = "()"  # after the name of a function
+MAX_ALTERNATIVES = 8  # of a variable, and of the ways through one command
+# Variables that the shell itself sets. The first ones are numbers.
 _NUMBERS = "! $ ? BASHPID EPOCHSECONDS EUID LINENO OPTIND PPID RANDOM SECONDS SHLVL SRANDOM UID"
 NUMBERS = frozenset(_NUMBERS.split())
-OWN = NUMBERS.union(("BASH_VERSION", "EPOCHREALTIME", "OLDPWD", "PWD", "_", "-"))
-# Numbers, names of hosts and addresses, as those who start a script set them: Slurm's sbatch(1),
-# LeaderWorkerSet, mpirun(1), torchrun, Kubernetes; none of them is an option.
+SET_BY_SHELL = NUMBERS.union(("BASH_VERSION", "EPOCHREALTIME", "OLDPWD", "PWD", "_", "-"))
+# Variables with one word that is no option: numbers, host names and addresses. Slurm's sbatch(1),
+# LeaderWorkerSet, mpirun(1), torchrun and Kubernetes set them.
 _ONE_WORD = ("SLURM_", "SLURMD_", "LWS_", "OMPI_", "PMI_", "PMIX_", "KUBERNETES_", "SGE_", "PBS_")
-_HOSTS = """
+_ONE_WORD_NAMES = """
     GROUP_RANK HOSTNAME LOCAL_RANK LOCAL_WORLD_SIZE LOGNAME MASTER_ADDR MASTER_PORT NODE_RANK
     POD_IP POD_NAME POD_NAMESPACE RANK USER WORLD_SIZE
 """
-_HOST = frozenset(_HOSTS.split())
-# Of these, alternatives are kept apart for a server. Others are unknown where they differ.
-_DECIDING = ("NCCL_", "RCCL_", "VLLM_", "SLURM_")
-_SPLIT = frozenset(" \t\n*?[" + UNKNOWN)
+_ONE_WORD_NAME = frozenset(_ONE_WORD_NAMES.split())
+# Variables whose alternatives are followed one by one for a server. Others become UNKNOWN.
+_DECISIVE = ("NCCL_", "RCCL_", "VLLM_", "SLURM_")
+_NOT_ONE_WORD = frozenset(" \t\n*?[" + UNKNOWN)
 
 
 class TooMuch(Exception):  # noqa: N818
-    """There is too much to follow."""
+    """The script takes more work than the budget of the plan allows."""
 
 
-class Either:
-    """The alternatives of a variable."""
+class Alternatives:
+    """The values that a name may have, each with the choices that lead to it."""
 
     __slots__ = ("cases",)
 
-    def __init__(self, cases: list[tuple[Guard, Value | Node]]) -> None:
-        """Take each with the branches that lead to it."""
+    def __init__(self, cases: list[tuple[Choices, Value | Node]]) -> None:
         self.cases = cases
 
 
 class Shell:
-    """What is the same at all places of a script: its kind, what is above it, the way so far."""
+    """What is the same at all points of a script, and what is noted for the current command."""
 
-    def __init__(self, way: Context, shell: str, position: int) -> None:
-        """Start a shell of the kind `shell` at the end of `way`, for the script at `position`."""
-        self.way = way
-        self.kind = shell
+    def __init__(self, context: Context, kind: str, position: int) -> None:
+        """Start the shell `kind` in a context; the script stands at `position`."""
+        self.context = context
+        self.kind = kind
         self.position = position
-        self.splits = shell != "zsh"  # unquoted values are split into words
-        self.braces = shell not in ("dash", "ash", "busybox")  # {a,b} makes two words
-        self.branches = 0
-        self.forked = False  # there are alternatives
-        # What `if` has asked, what it has read for it, and the number of its branch.
-        self.asked: dict[tuple[str, ...], list[tuple[dict[str, Stored], int]]] = {}
-        self.choices: Guard = {}  # the way through the command that is being followed
-        self.agenda: list[Guard] = []  # the other ways
-        self.room = 0  # how many there may be
-        self.blamed: list[str] = []  # what could not be known in the words of the command
-        self.read: set[str] = set()  # variables that it reads
-        self.origins: dict[str, tuple[str, ...]] = {}  # why a variable cannot be known
-        self.written: set[str] = set()  # the paths of files that it writes
+        self.splits = kind != "zsh"  # values without quotes are split into words
+        self.braces = kind not in ("dash", "ash", "busybox")  # {a,b} becomes two words
+        self.branches = 0  # how many there have been
+        self.has_alternatives = False
+        # The conditions of `if` so far: the values that they read, and the number of the branch.
+        self.asked: dict[tuple[str, ...], list[tuple[Changes, int]]] = {}
+        self.choices: Choices = {}  # made for the current command
+        self.agenda: list[Choices] = []  # still to be followed for it
+        self.room = 0  # how many more there may be
+        self.unknown: list[str] = []  # what is unknown in the current command
+        self.read: set[str] = set()  # the variables that the current command reads
+        self.origins: dict[str, tuple[str, ...]] = {}  # why a variable is unknown
+        self.written: set[str] = set()  # the paths of the files that the script writes
 
     def place(self, item: Item) -> int:
-        """Return where a word of the script stands."""
+        """Return the place of a word of the script."""
         at = self.position
         if not isinstance(at, Place):
             return Place(at, item.at, item.end)
         return Place(at, at.offset + item.at, at.offset + item.end) if at.exact else at
 
-    def choose(self, either: Either) -> Value | Node:
-        """Return the alternative on this way."""
-        choices = self.choices
-        fits = [
-            case
-            for case in either.cases
-            if all(choices.get(branch, arm) == arm for branch, arm in case[0].items())
-        ]
+    def choose(self, alternatives: Alternatives) -> Value | Node:
+        """Return the alternative that fits the choices so far; put the others on the agenda."""
+        fits = [case for case in alternatives.cases if _agree(case[0], self.choices)]
         if not fits or len(fits) > self.room + 1:
-            found = [found for _, found in fits or either.cases]
-            return joined([UNKNOWN if one in (OUTSIDE, UNSEEN) else one for one in found])
+            values = [value for _, value in fits or alternatives.cases]
+            return merged([UNKNOWN if one in (INHERITED, MAYBE_SET) else one for one in values])
         self.room -= len(fits) - 1
-        self.agenda += [{**choices, **guard} for guard, _ in fits[1:]]
-        choices.update(fits[0][0])
+        self.agenda += [{**self.choices, **choices} for choices, _ in fits[1:]]
+        self.choices.update(fits[0][0])
         return fits[0][1]
 
 
 class State:
-    """Variables, parameters, functions and directory of a shell, and what it hands on."""
+    """What the shell knows at one point of the script."""
 
-    __slots__ = ("above", "ended", "environ", "reads", "shell", "variables")
+    __slots__ = ("ended", "outer", "reads", "shell", "values")
 
-    def __init__(self, shell: Shell, above: State | None = None) -> None:
-        """Begin as `above` is."""
+    def __init__(self, shell: Shell, outer: State | None = None) -> None:
+        """Begin as `outer` is."""
         self.shell = shell
-        self.above = above
-        self.variables: dict[str, Stored] = {}
-        self.environ: dict[str, Stored] = {}  # of what the shell hands on, what has changed
-        self.ended = False  # nothing after this is run
-        self.reads: set[str] | None = None  # of a function: the names that it reads from above
+        self.outer = outer
+        self.values: Changes = {}
+        self.ended = False  # the shell runs nothing after this point
+        self.reads: set[str] | None = None  # in a function: the outer names that it reads
 
-    @property
-    def splits(self) -> bool:
-        """Whether values are split into words."""
-        return self.shell.splits
+    def fork(self) -> State:
+        """Return a state that begins here and does not change this one."""
+        return State(self.shell, self)
 
-    @property
-    def braces(self) -> bool:
-        """Whether `{a,b}` makes two words."""
-        return self.shell.braces
+    def spend(self, work: int) -> bool:
+        """As Context.spend."""
+        return self.shell.context.spend(work)
+
+    def charge(self, work: int) -> None:
+        """As Context.spend, but raise TooMuch where nothing is left."""
+        if not self.shell.context.spend(work):
+            raise TooMuch
+
+    # Reading
 
     def stored(self, name: str) -> Stored:
-        """Return what is known of a name; OUTSIDE and UNSEEN stand for variables that are not."""
+        """Return what is stored for a name."""
         variable = is_variable(name)
         state: State | None = self
         while state is not None:
-            if name in state.variables:
-                return state.variables[name]
-            if variable and HIDDEN in state.variables:
-                return UNSEEN
+            if name in state.values:
+                return state.values[name]
+            if variable and ANY_CHANGED in state.values:
+                return MAYBE_SET
             if state.reads is not None:
                 state.reads.add(name)
-            state = state.above
-        return OUTSIDE if variable else None
+            state = state.outer
+        if name.startswith(ENVIRON):
+            return self.shell.context.environ.get(name[len(ENVIRON) :], look=False)
+        return INHERITED if variable else None
 
-    def read(self, names: Iterable[str]) -> dict[str, Stored]:
-        """Return what is known of each name."""
-        return {
-            name: self.exported_value(name[2:]) if name[:2] == HANDED_ON else self.stored(name)
-            for name in names
-        }
-
-    def has(self, name: str) -> bool:
-        """Whether the script has set a variable."""
-        return self.stored(name) not in (OUTSIDE, UNSEEN)
+    def assigned(self, name: str) -> bool:
+        """Whether the script has set or unset a variable."""
+        return self.stored(name) not in (INHERITED, MAYBE_SET)
 
     def known(self, name: str) -> Value | Node:
-        """Return what is known of a name on this way; UNKNOWN if it cannot be."""
+        """Return what is stored for a name, given the choices so far."""
         found = self.stored(name)
-        if isinstance(found, Either):
-            found = self.shell.choose(found)
-        return found
+        return self.shell.choose(found) if isinstance(found, Alternatives) else found
 
     def get(self, name: str) -> Value:
-        """Return a variable's value: UNKNOWN if it cannot be known, None if it is not set."""
+        """Return the value of a variable: UNKNOWN if it is not known, None if it is not set."""
         self.shell.read.add(name)
         if name == "#" or (name.isdecimal() and name != "0"):
-            return self.parameter(name)
+            return self._parameter(name)
         value = self.known(name)
-        if value == OUTSIDE or (value == UNSEEN and name in OWN):
-            return self.outside(name)
-        if name == "-" or value == UNSEEN or not (value is None or isinstance(value, (str, list))):
+        if value == INHERITED or (value == MAYBE_SET and name in SET_BY_SHELL):
+            return self._inherited(name)
+        if value == MAYBE_SET or name == "-" or not isinstance(value, (str, list, type(None))):
             return UNKNOWN
         return value
 
-    def parameter(self, name: str) -> Value:
-        """Return `$1` and so on, or `$#`."""
+    def _parameter(self, name: str) -> Value:
+        """Return the value of `$1` and so on, or of `$#`."""
         self.shell.read.add(PARAMETERS)
         parameters = self.parameters()
-        count = name == "#" or len(name) > 8
-        number = len(parameters) + 1 if count else int(name)
-        if any(text == GAP for text, _ in parameters[:number]):
+        every = name == "#" or len(name) > 8
+        number = len(parameters) + 1 if every else int(name)
+        if any(text == ANY_WORDS for text, _ in parameters[:number]):
             return ONE_WORD if name == "#" else UNKNOWN
         if name == "#":
             return str(len(parameters))
         return parameters[number - 1][0] if number <= len(parameters) else None
 
-    def outside(self, name: str) -> Value:
-        """Return the value of a variable that the script has not set."""
-        if name in OWN:
+    def _inherited(self, name: str) -> Value:
+        """Return the value of a variable that the script does not assign."""
+        if name in SET_BY_SHELL:
             return ONE_WORD if name in NUMBERS else UNKNOWN
-        value = self.shell.way.environ.get(name)
-        if value == UNKNOWN and (name.startswith(_ONE_WORD) or name in _HOST):
+        value = self.shell.context.environ.get(name)
+        if value == UNKNOWN and (name.startswith(_ONE_WORD) or name in _ONE_WORD_NAME):
             return ONE_WORD
         return value
 
     def parameters(self) -> list[Field]:
-        """Return what `$@` is."""
+        """Return the words of `$@`."""
         value = self.known(PARAMETERS)
         return value if isinstance(value, list) else []
 
+    def directory(self) -> str | None:
+        """Return the working directory; it has UNKNOWN in it if it is not known."""
+        value = self.known(DIRECTORY) or self.shell.context.directory
+        return value if value is None or isinstance(value, str) else UNKNOWN
+
+    def environ(self, *, choose: bool = False) -> dict[str, str | None]:
+        """Return what the shell has changed in the environment of its commands.
+
+        A variable with alternatives is UNKNOWN. With `choose`, one that matters for a server has
+        the alternative that fits the choices so far.
+        """
+        changes = self.changes()
+        self.charge(len(changes))
+        found = {}
+        for key, value in changes.items():
+            if not key.startswith(ENVIRON):
+                continue
+            name = key[len(ENVIRON) :]
+            if choose and isinstance(value, Alternatives) and name.startswith(_DECISIVE):
+                value = self.shell.choose(value)  # noqa: PLW2901
+            found[name] = value if value is None or isinstance(value, str) else UNKNOWN
+        return found
+
+    # Writing
+
     def put(self, name: str, value: Value, *, export: bool = False) -> None:
-        """Give a variable a value; None: unset it."""
-        self.variables[name] = value
+        """Give a variable a value, or unset it (None)."""
+        self.values[name] = value
         if not is_variable(name):
             return
         exported = self.stored(EXPORTED + name)
-        if not export and self.known(EXPORTS) == "1":
-            export = True
-        if export:
-            exported = self.variables[EXPORTED + name] = "1"
+        if export or self.known(EXPORT_ALL) == "1":
+            exported = self.values[EXPORTED + name] = "1"
         elif exported is None:
-            exported = "1" if self.shell.way.environ.get(name) is not None else "0"
-        elif isinstance(exported, Either):
+            exported = "1" if self.shell.context.environ.get(name) is not None else "0"
+        elif isinstance(exported, Alternatives):
             exported = UNKNOWN
         if value is None:
-            self.variables[EXPORTED + name] = "0"
+            self.values[EXPORTED + name] = "0"
             if exported != "0":
-                self.environ[name] = None
+                self.values[ENVIRON + name] = None
         elif exported != "0" and isinstance(value, str):
-            unsure = exported != "1" or value == ABSENT
-            self.environ[name] = UNKNOWN if unsure else value.replace(ONE_WORD, UNKNOWN)
+            known = exported == "1" and value != UNSET
+            self.values[ENVIRON + name] = value.replace(ONE_WORD, UNKNOWN) if known else UNKNOWN
 
     def export(self, name: str) -> None:
-        """Export a variable."""
+        """Do `export NAME`."""
         value = self.get(name)
-        if self.has(name) and value is not None:
+        if self.assigned(name) and value is not None:
             self.put(name, value, export=True)
         else:
-            self.variables[EXPORTED + name] = "1"
+            self.values[EXPORTED + name] = "1"
 
     def unexport(self, name: str) -> None:
-        """Keep a variable of the shell from what it hands on."""
-        self.variables[EXPORTED + name] = "0"
-        self.environ[name] = None
+        """Do `export -n NAME`: the variable stays in the shell only."""
+        self.values[EXPORTED + name] = "0"
+        self.values[ENVIRON + name] = None
 
-    def directory(self) -> str | None:
-        """Return where the shell is; UNKNOWN in it if that cannot be known."""
-        value = self.known(DIRECTORY) or self.shell.way.directory
-        return value if value is None or isinstance(value, str) else UNKNOWN
-
-    def doubt(self, names: Iterable[str]) -> None:
-        """Note that nothing is known of `names` any more."""
+    def forget(self, names: Iterable[str]) -> None:
+        """Make variables unknown."""
         for name in names:
-            known = self.stored(name)
-            self.put(name, [(GAP, 0)] if isinstance(known, list) else UNKNOWN)
+            is_list = isinstance(self.stored(name), list)
+            self.put(name, [(ANY_WORDS, 0)] if is_list else UNKNOWN)
 
-    def lose_sight(self) -> None:
-        """Note that any variable may have been set or changed."""
+    def forget_all(self) -> None:
+        """Make all variables unknown: code that was not read may have changed them."""
         self.shell.asked.clear()
-        kept = {name: found for name, found in self.variables.items() if not is_variable(name)}
-        exported = self.exported()
-        self.charge(4 * (len(self.variables) + len(exported)))
-        self.variables = {**kept, HIDDEN: "1"}
-        self.environ = {name: UNKNOWN for name, found in exported.items() if found is not None}
-        self.environ.update({name: None for name, found in exported.items() if found is None})
+        environ = self.environ()
+        self.charge(4 * (len(self.values) + len(environ)))
+        apply(self.values, {ANY_CHANGED: "1"})
+        for name, value in environ.items():
+            self.values[ENVIRON + name] = None if value is None else UNKNOWN
 
-    def exported(self) -> dict[str, Stored]:
-        """Return what has changed of what the shell hands on."""
+    # Arms
+
+    def changes(self, since: State | None = None) -> Changes:
+        """Return what has changed since an outer state, or since the shell started."""
         layers = []
         state: State | None = self
-        while state is not None:
-            if state.environ:
-                layers.append(state.environ)
-            state = state.above
-        found: dict[str, Stored] = {}
-        for layer in reversed(layers):
-            found.update(layer)
-        self.charge(len(found))
-        return found
-
-    def handed_on(self) -> Iterator[tuple[str, str | None]]:
-        """Yield the same; alternatives are unknown."""
-        for name, value in self.exported().items():
-            yield name, value if value is None or isinstance(value, str) else UNKNOWN
-
-    def chosen(self) -> dict[str, str | None]:
-        """Return of alternatives that decide about a server those on this way."""
-        found = {}
-        for name, value in self.exported().items():
-            if isinstance(value, Either) and name.startswith(_DECIDING):
-                one = self.shell.choose(value)
-                found[name] = one if one is None or isinstance(one, str) else UNKNOWN
-        return found
-
-    def blame(self, name: str, *, variable: bool = False) -> None:
-        """Note what cannot be known in a command."""
-        shown = ("$" + name,) if variable else (name,)
-        self.shell.blamed += self.shell.origins.get(name, shown) if variable else shown
-
-    def spend(self, work: int) -> bool:
-        """As Context.spend."""
-        return self.shell.way.spend(work)
-
-    def charge(self, work: int) -> None:
-        """As Context.spend; TooMuch where there is no room left."""
-        if not self.shell.way.spend(work):
-            raise TooMuch
-
-    # Branches
-
-    def branch(self) -> State:
-        """Return a state that goes on from here and leaves this one as it is."""
-        return State(self.shell, self)
-
-    def changes(self, since: State) -> Arm:
-        """Return what has changed below `since`."""
-        if self.above is since:
-            return self.variables, self.environ
-        layers: list[State] = []
-        state: State | None = self
         while state is not None and state is not since:
-            layers.append(state)
-            state = state.above
-        variables: dict[str, Stored] = {}
-        environ: dict[str, Stored] = {}
+            layers.append(state.values)
+            state = state.outer
+        changes: Changes = {}
         for layer in reversed(layers):
-            if HIDDEN in layer.variables:
-                variables = {name: v for name, v in variables.items() if not is_variable(name)}
-            variables.update(layer.variables)
-            environ.update(layer.environ)
-        self.charge(len(variables) + len(environ))
-        return variables, environ
+            apply(changes, layer)
+        self.charge(len(changes) // 4)
+        return changes
 
-    def join(self, arms: Sequence[Arm], guards: Sequence[Guard] = ()) -> None:
-        """Go on from where several branches meet; `guards` are the choices that lead to each."""
+    def merge(self, arms: Sequence[Changes], choices: Sequence[Choices] = ()) -> None:
+        """Go on where arms meet; `choices` lead to each arm."""
         if not arms:
             self.ended = True
             return
         if len(arms) == 1:
-            variables, environ = arms[0]
-            if HIDDEN in variables:
-                self.variables = {n: v for n, v in self.variables.items() if not is_variable(n)}
-            self.variables.update(variables)
-            self.environ.update(environ)
+            apply(self.values, arms[0])
             return
-        if not guards:
+        if not choices:
             self.shell.branches += 1
-            guards = [{self.shell.branches: number} for number in range(len(arms))]
-        found: list[dict[str, Stored]] = []
-        for which in (0, 1):
-            names: dict[str, None] = {}
-            for arm in arms:
-                names.update(dict.fromkeys(arm[which]))
-            self.charge(2 * len(names) * len(arms))
-            after = {}
-            for name in names:
-                before = self.exported_value(name) if which else self.stored(name)
-                unseen = UNSEEN if not which and is_variable(name) else before
-                values = [
-                    arm[which][name]
-                    if name in arm[which]
-                    else (unseen if HIDDEN in arm[0] else before)
-                    for arm in arms
-                ]
-                after[name] = self.either(name, values, guards)
-            found.append(after)
-        if any(HIDDEN in variables for variables, _ in arms):
-            found[0].pop(HIDDEN, None)
-            self.lose_sight()
-        self.variables.update(found[0])
-        self.environ.update(found[1])
+            choices = [{self.shell.branches: number} for number in range(len(arms))]
+        names = dict.fromkeys(name for arm in arms for name in arm)
+        self.charge(2 * len(names) * len(arms))
+        found: Changes = {}
+        for name in names:
+            before = self.stored(name)
+            unread = MAYBE_SET if is_variable(name) else before
+            values = [arm.get(name, unread if ANY_CHANGED in arm else before) for arm in arms]
+            found[name] = self._alternatives(name, values, choices)
+        if ANY_CHANGED in found:
+            del found[ANY_CHANGED]
+            self.forget_all()
+        self.values.update(found)
 
-    def exported_value(self, name: str) -> Stored:
-        """Return what the shell hands on as a name."""
-        state: State | None = self
-        while state is not None:
-            if name in state.environ:
-                return state.environ[name]
-            if state.reads is not None:
-                state.reads.add(HANDED_ON + name)
-            state = state.above
-        return self.shell.way.environ.get(name, look=False)
-
-    def either(self, name: str, values: Sequence[Stored], guards: Sequence[Guard]) -> Stored:
-        """Return what a name is where branches meet."""
+    def _alternatives(
+        self, name: str, values: Sequence[Stored], choices: Sequence[Choices]
+    ) -> Stored:
+        """Return what is stored for a name that has these values in the arms that meet."""
         first = values[0]
-        if all(found == first for found in values):
+        if all(value == first for value in values):
             return first
-        cases: list[tuple[Guard, Value | Node]] = []
-        for found, guard in zip(values, guards, strict=True):
-            if isinstance(found, Either):
+        cases: list[tuple[Choices, Value | Node]] = []
+        for value, chosen in zip(values, choices, strict=True):
+            if isinstance(value, Alternatives):
                 cases += [
-                    ({**guard, **inner}, value)
-                    for inner, value in found.cases
-                    if all(inner.get(branch, arm) == arm for branch, arm in guard.items())
+                    ({**chosen, **inner}, one)
+                    for inner, one in value.cases
+                    if _agree(chosen, inner)
                 ]
             else:
-                cases.append((guard, found))
-        self.shell.forked = True
-        if len(cases) > MOST:
-            outside = {OUTSIDE: self.outside(name), UNSEEN: UNKNOWN}
-            return joined([outside.get(v, v) if isinstance(v, str) else v for _, v in cases])
-        return Either(cases)
+                cases.append((chosen, value))
+        self.shell.has_alternatives = True
+        if len(cases) <= MAX_ALTERNATIVES:
+            return Alternatives(cases)
+        real = {INHERITED: self._inherited(name), MAYBE_SET: UNKNOWN}
+        return merged([real.get(one, one) if isinstance(one, str) else one for _, one in cases])
 
 
-def joined(values: Sequence[Value | Node]) -> Value | Node:
-    """Return what is known of a value that may be each of these: how it begins."""
+def apply(values: Changes, changes: Changes) -> None:
+    """Make changes to values."""
+    if ANY_CHANGED in changes:
+        for name in [name for name in values if is_variable(name)]:
+            del values[name]
+    values.update(changes)
+
+
+def is_variable(name: str) -> bool:
+    """Whether a name that something is stored for is that of a variable."""
+    return name[0] not in "@/+-*" and name[-1] != ")"
+
+
+def merged(values: Sequence[Value | Node]) -> Value | Node:
+    """Return what several possible values have in common: how they begin."""
     first = values[0]
     if all(value == first for value in values):
         return first
     lists = [value for value in values if isinstance(value, list)]
     if lists:
-        return [*_beginning(lists), (GAP, 0)] if len(lists) == len(values) else [(GAP, 0)]
+        words = [[text for text, _ in value] for value in lists]
+        common = _common(words) if len(lists) == len(values) else 0
+        return [*lists[0][:common], (ANY_WORDS, 0)]
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values):
         return UNKNOWN
-    if all(text and text[0] != "-" and _SPLIT.isdisjoint(text) for text in texts):
+    if all(text and text[0] != "-" and _NOT_ONE_WORD.isdisjoint(text) for text in texts):
         return ONE_WORD
-    return known_beginning(texts)
-
-
-def known_beginning(texts: Sequence[str]) -> str:
-    """Return the words with which all of several texts begin, and UNKNOWN."""
-    low, high = min(texts), max(texts)
-    at = 0
-    while at < min(len(low), len(high)) and low[at] == high[at]:
-        at += 1
-    if len(low) > at or not high[at:].startswith((" ", "\t", "\n")):
-        at = max(low.rfind(" ", 0, at), low.rfind("\n", 0, at)) + 1
-    beginning = low[:at].rstrip(UNKNOWN)
+    common = _common(texts)
+    if any(text[common : common + 1] not in ("", " ", "\t", "\n") for text in texts):
+        common = max(texts[0].rfind(" ", 0, common), texts[0].rfind("\n", 0, common)) + 1
+    beginning = texts[0][:common].rstrip(" " + UNKNOWN)
     return f"{beginning} {UNKNOWN}" if beginning.strip() else UNKNOWN
 
 
-def _beginning(lists: Sequence[list[Field]]) -> list[Field]:
-    """Return the words with which all of several lists begin."""
-    found = []
-    for words in zip(*lists, strict=False):
-        if any(text != words[0][0] for text, _ in words):
-            break
-        found.append(words[0])
-    return found
+def _common(values: Sequence[Any]) -> int:
+    """Return the length of the beginning that several texts or lists have in common."""
+    low, high = min(values), max(values)
+    differ = (at for at, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1])
+    return next(differ, min(len(low), len(high)))
 
 
-def is_variable(name: str) -> bool:
-    """Whether a name is that of a variable, and not of what is kept among them."""
-    return name[0] not in "@/+-*" and name[-1] != ")"
+def _agree(some: Choices, others: Choices) -> bool:
+    """Whether no branch has another arm in `others`."""
+    return all(others.get(branch, arm) == arm for branch, arm in some.items())

@@ -1,8 +1,16 @@
-"""The syntax tree of a shell script. Whatever the text is, there is a tree, and nothing raises."""
+"""Parse a shell script into a syntax tree. Any text has a tree: nothing raises."""
 
 from __future__ import annotations
 
-from eplb_launch.command.shell.lexer import MOST, NAME, Array, Redirection, Word, literal, tokens
+from eplb_launch.command.shell.lexer import (
+    MAX_TOKENS,
+    NAME,
+    Array,
+    Redirection,
+    Word,
+    literal,
+    tokens,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,14 +22,15 @@ if TYPE_CHECKING:
 
     Item: TypeAlias = Word | Array
 
-DEPTH = 60  # compound commands inside compound commands
+MAX_DEPTH = 60  # of compound commands
 LOOPS = ("for", "select", "while", "until")
-# What ends a compound command, or a part of one, by what begins it.
+# The words that end a list of commands, by the word that begins it.
 CLOSERS = {
     "if": ("then",),
     "then": ("elif", "else", "fi"),
     "elif": ("then",),
     "else": ("fi",),
+    "while": ("do",),
     "do": ("done",),
     "{": ("}",),
     "(": (")",),
@@ -29,44 +38,42 @@ CLOSERS = {
     "": (),
 }
 ENDS = frozenset(("then", "elif", "else", "fi", "do", "done", "}", "esac"))
-PASSED = ("!", "coproc")
-_KEPT = 1 << 20  # characters of scripts whose trees are kept
+CASE_ENDS = (";;", ";&", ";;&")
+PREFIXES = ("!", "coproc")
+_CACHED = 1 << 20  # characters of scripts
 
 
 class Place(int):
-    """Where a word stands: its position in the command, and in the text of a script."""
+    """The position of a word in the command, and its offsets in the text of a script."""
 
     offset: int
     end: int
-    exact: bool  # what is inside of it has its place there too
+    exact: bool  # the word is itself a script, and its words have offsets in the same text
 
     def __new__(cls, position: int, offset: int, end: int, *, exact: bool = False) -> Self:
-        """Take all three."""
         place = super().__new__(cls, position)
         place.offset, place.end, place.exact = offset, end, exact
         return place
 
 
 class Node:
-    """A command: simple, compound or a list of commands.
+    """A command: simple, compound or a list. The fields that are used depend on its `kind`.
 
-    `kind` says which, and what is in the other fields:
     - simple: the words and assignments in `items`
-    - list: `parts`, each with the operator behind it in `operators`
+    - list: `parts`, and in `operators` the operator after each part
     - pipe: `parts`
-    - if: `parts`: a condition and what follows it, in turn; at last what else is done
-    - case: the subject in `items`, what each pattern leads to in `parts`, `every`: one always fits
-    - for: the variables in `names`, the words in `items`; `every`: they are "$@"
-    - while: a condition and the body in `parts`; `names`: what else the loop changes
+    - if: `parts`: conditions and bodies in turn, then the body of `else`
+    - case: the subject in `items`, the bodies in `parts`; `every`: some pattern always matches
+    - for: the variable in `names`, the words in `items`, the body in `parts`; `every`: over "$@"
+    - while: a condition and the body in `parts`; for `for ((..))` its variables in `names`
     - function: its name in `names`, its body in `parts`
-    - ( and {: `parts`, of which there is one, but for `[[ .. ]]`
-    - deep: nothing; the text from `at` on is too much, or too deep inside of each other, to be read
+    - ( and {: one part, but none for `[[ .. ]]`
+    - deep: nothing; from the offset `at` on, the script is too long or too deep to parse
     """
 
     __slots__ = ("at", "every", "items", "kind", "names", "operators", "parts", "redirections")
 
     def __init__(self, kind: str, at: int = 0) -> None:
-        """Begin with nothing in it."""
         self.kind = kind
         self.at = at
         self.items: list[Item] = []
@@ -81,32 +88,32 @@ _trees: dict[str, Node] = {}
 
 
 def parse(script: str) -> Node:
-    """Return the list of commands that a script is. Nobody changes a tree: it is kept."""
+    """Return the list of commands in a script. Trees are cached: do not change them."""
     tree = _trees.get(script)
     if tree is None:
         found = tokens(script)
         tree = _Parser(found).list("")
-        if len(found) >= MOST:
+        if len(found) >= MAX_TOKENS:
             last = [token.at for token in found[-8:] if not isinstance(token, str)]
             tree.parts.append(Node("deep", last[-1] if last else 0))
             tree.operators.append(";")
-        if sum(map(len, _trees)) + len(script) > _KEPT:
+        if sum(map(len, _trees)) + len(script) > _CACHED:
             _trees.clear()
         _trees[script] = tree
     return tree
 
 
 class _Parser:
-    """A place among the tokens."""
+    """A position among the tokens."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.at = 0
         self.depth = 0
-        self.open: list[str] = []  # what would end the compound commands around this place
+        self.open: list[str] = []  # the words that would end the lists around this position
 
     def word(self, ahead: int = 0) -> str:
-        """Return the text of a word that may be a reserved one, or the operator; "" for others."""
+        """Return the operator, or the text of a word without quotes, else ""."""
         if self.at + ahead >= len(self.tokens):
             return ""
         token = self.tokens[self.at + ahead]
@@ -115,26 +122,25 @@ class _Parser:
         return literal(token) if isinstance(token, Word) else ""
 
     def take(self, word: str) -> bool:
-        """Go over a word or operator, if it stands here."""
+        """Skip a word or operator, if it stands here."""
         found = self.word() == word
         self.at += found
         return found
 
-    def blanks(self) -> None:
-        """Go over what stands between commands, or before one."""
+    def separators(self) -> None:
         while self.word() in ("\n", ";"):
             self.at += 1
 
     def list(self, kind: str) -> Node:
-        """Return the commands up to what ends this `kind` of list, or one around it."""
+        """Parse the commands up to a word that ends this `kind` of list, or a list around it."""
         closers = CLOSERS[kind]
-        found = Node("list", self.place())
+        found = Node("list", self.offset())
         self.open += closers
         while self.at < len(self.tokens):
             word = self.word()
             if word in closers:
                 break
-            if word in ENDS or word in (")", ";;", ";&", ";;&"):
+            if word in ENDS or word in (")", *CASE_ENDS):
                 if word in self.open:
                     break
                 self.at += 1  # it closes nothing
@@ -150,15 +156,14 @@ class _Parser:
         del self.open[len(self.open) - len(closers) :]
         return found
 
-    def place(self) -> int:
-        """Return where in the text the next token stands, as far as that is known."""
+    def offset(self) -> int:
+        """Return the offset of the next token, or 0."""
         for token in self.tokens[self.at : self.at + 8]:
             if not isinstance(token, str):
                 return token.at
         return 0
 
     def pipeline(self) -> Node:
-        """Return a command, or several that are connected."""
         first = self.command()
         if self.word() not in ("|", "|&"):
             return first
@@ -168,27 +173,28 @@ class _Parser:
             self.at += 1
             while self.word() == "\n":
                 self.at += 1
-            if self.at < len(self.tokens) and not self.stops():
+            if self.starts():
                 found.parts.append(self.command())
         return found
 
-    def stops(self) -> bool:
-        """Whether no command can begin here."""
-        return isinstance(self.tokens[self.at], str) and self.word() != "("
+    def starts(self) -> bool:
+        """Whether a command can start here."""
+        if self.at >= len(self.tokens):
+            return False
+        return not isinstance(self.tokens[self.at], str) or self.word() == "("
 
     def command(self) -> Node:
-        """Return a command."""
-        while self.word() in PASSED:
+        while self.word() in PREFIXES:
             self.at += 1
-        if self.word() == "time" and self.compound(self.word(1 + (self.word(1) == "-p"))):
+        if self.word() == "time" and self.is_compound(self.word(1 + (self.word(1) == "-p"))):
             self.at += 1 + (self.word(1) == "-p")
         word = self.word()
-        at = self.place()
+        at = self.offset()
         self.depth += 1
-        if self.depth > DEPTH:
+        if self.depth > MAX_DEPTH:
             self.at = len(self.tokens)
             return Node("deep", at)
-        found = self.compound_command(word) if self.compound(word) else self.simple()
+        found = self.compound_command(word) if self.is_compound(word) else self.simple()
         self.depth -= 1
         found.at = at
         while self.at < len(self.tokens):
@@ -199,12 +205,10 @@ class _Parser:
             self.at += 1
         return found
 
-    def compound(self, word: str) -> bool:
-        """Whether a word begins a compound command."""
+    def is_compound(self, word: str) -> bool:
         return word in LOOPS or word in ("if", "case", "{", "(", "function", "[[")
 
     def compound_command(self, word: str) -> Node:
-        """Return a compound command, which `word` begins."""
         self.at += 1
         if word in ("{", "("):
             found = Node(word)
@@ -225,7 +229,6 @@ class _Parser:
         return found
 
     def if_command(self) -> Node:
-        """Return the rest of `if`."""
         found = Node("if")
         found.parts.append(self.list("if"))
         while self.take("then"):
@@ -238,7 +241,6 @@ class _Parser:
         return found
 
     def case_command(self) -> Node:
-        """Return the rest of `case`."""
         found = Node("case")
         while self.at < len(self.tokens) and not self.take("in"):
             token = self.tokens[self.at]
@@ -246,19 +248,18 @@ class _Parser:
                 found.items.append(token)
             self.at += 1
         while self.at < len(self.tokens):
-            self.blanks()
+            self.separators()
             if self.take("esac"):
                 break
             while self.at < len(self.tokens) and not self.take(")"):
                 found.every = found.every or self.word() == "*"
                 self.at += 1
             found.parts.append(self.list("arm"))
-            if not any(map(self.take, (";;", ";&", ";;&"))) and self.word() != "esac":
+            if not any(map(self.take, CASE_ENDS)) and self.word() != "esac":
                 break
         return found
 
     def loop(self, word: str) -> Node:
-        """Return the rest of a loop."""
         found = Node("while")
         if word in ("for", "select"):
             name = self.word()
@@ -271,26 +272,19 @@ class _Parser:
             else:
                 found = Node("for")
                 found.names = [name]
-                self.blanks()
+                self.separators()
                 found.every = not self.take("in")
                 self.words(found)
-            self.blanks()
+            self.separators()
         else:
-            found.parts.append(self.condition())
+            found.parts.append(self.list("while"))
         if self.take("do"):
             found.parts.append(self.list("do"))
             self.take("done")
         return found
 
-    def condition(self) -> Node:
-        """Return the condition of a loop."""
-        self.open.append("do")
-        found = self.list("")
-        self.open.pop()
-        return found
-
     def words(self, found: Node) -> None:
-        """Take the words up to the end of the line."""
+        """Take the words and redirections up to the next operator."""
         while self.at < len(self.tokens):
             token = self.tokens[self.at]
             if isinstance(token, str):
@@ -302,19 +296,18 @@ class _Parser:
             self.at += 1
 
     def function(self, name: str) -> Node:
-        """Return the rest of the definition of a function."""
         found = Node("function")
         found.names = [name]
         self.at += 1
         if self.word() == "(" and self.word(1) == ")":
             self.at += 2
-        self.blanks()
-        if self.at < len(self.tokens) and not self.stops():
+        self.separators()
+        if self.starts():
             found.parts.append(self.command())
         return found
 
     def simple(self) -> Node:
-        """Return a simple command; the definition of a function, if it is one."""
+        """Parse a simple command, or the definition `NAME()` of a function."""
         found = Node("simple")
         self.words(found)
         first = found.items[0] if len(found.items) == 1 else None
@@ -325,5 +318,5 @@ class _Parser:
 
 
 def names_in(text: str) -> list[str]:
-    """Return what may be the names of variables in a text."""
+    """Return the words in a text that can be names of variables."""
     return "".join([char if char in NAME else " " for char in text]).split()

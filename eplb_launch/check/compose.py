@@ -1,4 +1,7 @@
-"""What the services of a compose file start. docs.docker.com/reference/compose-file."""
+"""What the services of compose files start.
+
+docs.docker.com/reference/compose-file, docs.docker.com/compose/how-tos/multiple-compose-files.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import dockerfile as dockerfiles
-from eplb_launch.check import images, sources
-from eplb_launch.check.compose.files import Files, Part, included, override_of
+from eplb_launch.check import images, yaml_tree
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
-from eplb_launch.check.sources import Source
+from eplb_launch.check.sources import YAML, Source
 from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word, words_at
 from eplb_launch.check.templating import COMPOSE, LONGEST, env_lines, expand
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
-from eplb_launch.model import UNKNOWN
+from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 PLACE = Place(
@@ -26,11 +28,14 @@ PLACE = Place(
 )
 # A service with one of these may have its command or its variables in another file.
 _LEADS = (*LEADS, "build", "configs", "env_file", "extends", "include", "volumes")
+_MAX_EXTENDED = 49
+_MAX_FILES = 50  # that one compose file may name
+_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
 
 class Compose(Kind):
     title = "a compose file"
-    form = sources.YAML
+    form = YAML
     suffixes = (".yaml", ".yml", ".json")
 
     def __init__(self) -> None:
@@ -42,13 +47,13 @@ class Compose(Kind):
         services = document.get("services") if document else None
         if not document or not services or services.kind != MAP or document.string("apiVersion"):
             return False
-        if any(word in text for word in (*HINTS, *_LEADS)) or override_of(source.path):
+        if any(word in text for word in (*HINTS, *_LEADS)) or _override_of(source.path):
             self.files.append(Part(source, document))
         return True
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]] | Trouble]:
-        overrides = {override_of(file.source.path) for file in self.files}
-        for file in included(self.files):
+        overrides = {_override_of(file.source.path) for file in self.files}
+        for file in _included(self.files):
             if isinstance(file, Trouble):
                 yield file
             elif os.path.normpath(file.source.path) not in overrides:
@@ -56,8 +61,8 @@ class Compose(Kind):
 
 
 def tasks(file: Part) -> Iterator[Task]:
-    files = Files(file)
-    for name in services.entries() if (services := file.node.get("services")) else ():
+    files, services = _Files(file), file.node.get("services")
+    for name in services.entries() if services else ():
         service = _Service(files, name)
         task = service.task()
         if task is not None and service.has_defaults:
@@ -67,7 +72,7 @@ def tasks(file: Part) -> Iterator[Task]:
 
 
 class _Service:
-    def __init__(self, files: Files, name: str, *, assumed: bool = True) -> None:
+    def __init__(self, files: _Files, name: str, *, assumed: bool = True) -> None:
         self.files = files
         self.text = files.text
         self.source, whole = files.first.source, files.first.node
@@ -84,21 +89,18 @@ class _Service:
     def task(self) -> Task | None:
         """Return the command of the service; None if it has none."""
         image = self.string("image")
-        built = self.built()
+        base = self.built() or dockerfiles.of_image(image, self.source)
         entrypoint, command = self.words("entrypoint"), self.words("command")
-        own_entry = entrypoint is None
+        own_entry = entrypoint is None and bool(base.entrypoint)
         if entrypoint is None:
-            entrypoint = (
-                built.entrypoint if built else words_at(images.entry_point(image), self.source, 0)
-            )
-            command = built.command if built and command is None else command
-            own_entry = bool(entrypoint)
+            entrypoint = base.entrypoint
+            command = base.command if command is None else command
         words = (*entrypoint, *(command or ()))
         unreadable = self.unreadable(image, words)
         if not words and not unreadable:
             return None
-        variables = self.environment(built.variables if built else None)
-        self.folders = dict(built.folders) if built else {}
+        variables = self.environment(base.variables)
+        self.folders = dict(base.folders)
         mounts = dict(self.mounts())
         directory = self.string("working_dir") or "/"
         given = self.get("entrypoint" if entrypoint else "command")[1]
@@ -116,16 +118,16 @@ class _Service:
             image,
             {
                 **dockerfiles.files_below(self.folders, words, directory, self.source),
-                **(built.files if built else {}),
+                **base.files,
                 **{path: file for path, file in mounts.items() if file is not None},
             },
             unreadable=unreadable,
             own_entry=own_entry,
-            base=built.image if built else "",
+            base=base.image,
             as_text=not own_entry and given is not None and given.kind == TEXT,
             only_arguments=not entrypoint,
-            adds=built is not None and built.adds,
-            installs=built.installs if built else "",
+            adds=base.adds,
+            installs=base.installs,
             mounts=tuple(mounts),
             entry=self.entry(),
         )
@@ -193,8 +195,7 @@ class _Service:
         else:
             source = given["context"].source if "context" in given else self.source
             names = texts.get("context") or ".", texts.get("dockerfile") or "Dockerfile"
-            path = os.path.normpath(os.path.join(source.directory, *names))
-            file = self.source.near(path, dockerfiles.Dockerfile.form)
+            file = self.source.near(_path(source, *names), dockerfiles.Dockerfile.form)
         if file is None or not self.source.spend(len(file.text)):
             self.unread.append("the Dockerfile that it is built from")
             return None
@@ -226,7 +227,7 @@ class _Service:
             return ()
         return words_at(parts, source, node.line, node.end)
 
-    def environment(self, base: Variables | None) -> Variables:
+    def environment(self, base: Variables) -> Variables:
         """Return the variables of the image, of `env_file` and of `environment`."""
         variables = Variables(base)
         for source, item in self.items("env_file"):
@@ -254,7 +255,7 @@ class _Service:
                 target = rest.partition(":")[0] or host
             file = self.file(source, host) if host.startswith("./") else None
             if host.startswith(".") and file is None:
-                self.folders[target] = [os.path.normpath(os.path.join(source.directory, host))]
+                self.folders[target] = [_path(source, host)]
             yield target, file
         for source, config in self.items("configs"):
             name = self.text(config if config.kind == TEXT else config.get("source"))
@@ -269,9 +270,14 @@ class _Service:
 
     def file(self, source: Source, name: str) -> File | None:
         """Return a file that a compose file names by its relative path."""
-        path = os.path.normpath(os.path.join(source.directory, name))
-        found = self.source.near(path, "") if name and UNKNOWN not in name else None
+        is_known = name and UNKNOWN not in name
+        found = self.source.near(_path(source, name), "") if is_known else None
         return None if found is None else File(found.text, found)
+
+
+def _path(source: Source, *names: str) -> str:
+    """Return a path that a file names, from its folder."""
+    return os.path.normpath(os.path.join(source.directory, *names))
 
 
 def _pairs(given: Node | None) -> Iterator[tuple[str, str, int]]:
@@ -286,3 +292,111 @@ def _pairs(given: Node | None) -> Iterator[tuple[str, str, int]]:
     for item in given.items:
         name, equals, text = item.text.partition("=")
         yield name, text if equals else f"${{{name}}}", item.line
+
+
+class Part(Record):
+    """A compose file, or a node of one."""
+
+    source: Source
+    node: Node
+
+
+class _Files:
+    """A compose file, the files that it names, and its variables."""
+
+    def __init__(self, first: Part) -> None:
+        path = os.path.join(first.source.directory, ".env")
+        env = first.source.near(path, "", guessed=not os.path.islink(path))
+        self.defaults = {name: text for name, text, _ in env_lines(env, compose=True)}
+        self.first = first
+        self.found: dict[str, Part | None] = {os.path.normpath(first.source.path): first}
+        place = _override_of(first.source.path)
+        self.override = self.read(place) if place else None
+
+    def text(self, node: Node | None) -> str:
+        """Return the text of a node with its variables replaced; "" if there is none."""
+        return "" if node is None or node.null else expand(node.text, self.defaults, COMPOSE)
+
+    def read(self, path: str) -> Part | None:
+        """Return a file; None if it cannot be read."""
+        if path not in self.found:
+            room = len(self.found) < _MAX_FILES
+            self.found[path] = _read(path, self.first.source) if room else None
+        return self.found[path]
+
+    def parts(self, name: str) -> tuple[list[Part], str]:
+        """Return all definitions of a service, and why some are missing ("": none is).
+
+        A later definition overrides an earlier one: an extended service comes first.
+        """
+        files = [file for file in (self.first, self.override) if file is not None]
+        found = [self._extended(file, name) for file in files]
+        problems = [problem for _, problem in found if problem]
+        return [part for parts, _ in found for part in parts], "".join(problems[-1:])
+
+    def _extended(self, file: Part, name: str) -> tuple[list[Part], str]:
+        """Return a service of a file after those that it extends, and why some are missing."""
+        parts: list[Part] = []
+        while True:
+            service = file.node.at("services", name)
+            if service is None or service.kind != MAP:
+                return parts, f"it extends {name}, which does not exist" if parts else ""
+            if len(parts) > _MAX_EXTENDED:
+                return parts, f"it extends itself, or more than {_MAX_EXTENDED} services in a row"
+            parts.insert(0, Part(file.source, service))
+            given = service.get("extends")
+            if given is None or given.null:
+                return parts, ""
+            path = self.text(given.get("file"))
+            name = self.text(given if given.kind == TEXT else given.get("service"))
+            if path:
+                other = None if UNKNOWN in path else self.read(_path(file.source, path))
+                if other is None:
+                    return parts, f"it extends a service of {path}, which is not here"
+                file = other
+
+
+def _included(files: Sequence[Part]) -> Iterator[Part | Trouble]:
+    """Yield compose files and the files that they include, each once."""
+    todo = list(files)
+    seen = {os.path.normpath(file.source.path) for file in files}
+    for file in todo:  # the loop appends to it
+        yield file
+        for path in _paths(file.node):
+            place = _path(file.source, path.text)
+            if place in seen:
+                continue
+            seen.add(place)
+            found = _read(place, file.source) if len(seen) < len(files) + _MAX_FILES else None
+            if found is None:
+                message = "it includes a file that is not here or is not YAML"
+                yield Trouble(file.source.path, path.line, message)
+            else:
+                todo.append(found)
+
+
+def _paths(node: Node) -> Iterator[Node]:
+    """Yield the paths of the files that a compose file includes."""
+    for item in node.list("include"):
+        path = item.get("path") if item.kind == MAP else item
+        for at in path.items if path is not None and path.kind == LIST else [path]:
+            if at is not None and at.kind == TEXT:
+                yield at
+
+
+def _override_of(path: str) -> str:
+    """Return the path of the override file of a compose file; "" if it has none."""
+    folder, name = os.path.split(path)
+    if name not in _NAMES:
+        return ""
+    stem = name.rpartition(".")[0]
+    places = [os.path.join(folder, f"{stem}.override.{suffix}") for suffix in ("yml", "yaml")]
+    return next((os.path.normpath(place) for place in places if os.path.isfile(place)), "")
+
+
+def _read(path: str, by: Source) -> Part | None:
+    source = by.near(path, YAML)
+    documents = yaml_tree.documents(source.text) if source is not None else ()
+    trees = (tree for _, tree in documents if isinstance(tree, Node) and tree.kind == MAP)
+    tree = next(trees, None)
+    return Part(source, tree) if source is not None and tree is not None else None
