@@ -27,7 +27,7 @@ from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
-# Most operators take variables as a container does. The launcher cannot wrap what they start.
+# Most operators take variables as a container does. The launcher cannot wrap their servers.
 OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
 COMMAND = Place("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
@@ -47,7 +47,7 @@ _SKIPPED = re.compile(
     r"|prompt|readme|summary|title|healthcheck|prestop|openapiv3schema|(?:pattern)?properties)$"
     r"|probe$|/lastappliedconfiguration$"
 )
-# The words of these fields follow those of the command in the same map.
+# A field for arguments continues the command in the same map.
 _COMMANDS = ("command", "entrypoint")
 _ARGUMENTS = re.compile(r"(?<!build)(?:args?|arguments|flags|options)$|^cmd$")
 # The options of these engines have names that vLLM uses too.
@@ -121,7 +121,7 @@ class _Field(Record):
 
 
 def tasks(source: Source, document: Node, containers: Mapping[int, bool]) -> Iterator[Task]:
-    """Yield what the fields of a document start, within the budget of its file.
+    """Yield the tasks of the fields of a document, within the budget of its file.
 
     `containers`, by the ids of their nodes, are skipped. The value says whether one has a command.
     """
@@ -171,7 +171,7 @@ class _Search:
     def of_engine(
         self, field: _Field, line: int, todo: list[_Field], depth: int = 0
     ) -> Iterator[Task]:
-        """Yield what a map starts that names vLLM at `line`: one server at least."""
+        """Yield the tasks of a map that names vLLM at `line`: at least one server."""
         before, found = self.commands, False
         for task in self.walk(todo, depth):
             found = True
@@ -182,7 +182,7 @@ class _Search:
             yield self.task(field, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
     def walk(self, todo: list[_Field], depth: int = 0) -> Iterator[Task]:
-        """Yield what is started in some fields and below them, the last field first."""
+        """Yield the tasks of some fields and of all fields below them, the last field first."""
         while todo and len(self.seen) < _MAX_NODES:
             field = todo.pop()
             node = field.node
@@ -226,7 +226,7 @@ class _Search:
         return 0
 
     def text(self, field: _Field, depth: int) -> Iterator[Task]:
-        """Yield what a text starts: a script, YAML with such fields, or options."""
+        """Yield the tasks of a text: it may be a script, YAML with such fields, or options."""
         text = field.node.text
         in_annotation = "annotations" in field.path and "\n" not in text
         if "```" in text or in_annotation:  # Markdown, or a word about the object
@@ -251,7 +251,7 @@ class _Search:
             yield self.script(field, command).replace(place=OPERATOR)
 
     def yaml(self, field: _Field, depth: int) -> Iterator[Task]:
-        """Yield what YAML in a text starts: Argo CD and Flux have values of charts in texts."""
+        """Yield the tasks of YAML in a text: Argo CD and Flux keep values of charts there."""
         text = field.node.text
         if depth >= _MAX_NESTED or ":" not in text or not self.source.spend(_DOCUMENT_COST):
             return
@@ -261,7 +261,7 @@ class _Search:
                 yield from self.walk([field.replace(node=document)], depth + 1)
 
     def command(self, field: _Field) -> Task | None:
-        """Return what a list of texts starts: a command, the lines of a script, or options."""
+        """Return the task of a list of texts: a command, the lines of a script, or options."""
         items = field.node.items[:_MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
@@ -284,7 +284,7 @@ class _Search:
         return "\n".join(self.lines[field.above[0].line - 1 : field.above[0].end])
 
     def arguments(self, field: _Field) -> list[Word]:
-        """Return the words of other fields that follow those of a command."""
+        """Return the words of the fields that continue a command, such as `args`."""
         parent = field.above[0] if field.above else field.node
         if field.key not in _COMMANDS or parent.get(field.path[-1]) is not field.node:
             return []
@@ -355,7 +355,7 @@ def _without_variables(text: str, variables: Variables) -> str:
 
 
 def _arguments(node: Node) -> list[str]:
-    """Return the fields of a map that go on with its command, where this starts a server."""
+    """Return the keys of the fields that continue the command of a map, if it starts a server."""
     entries = node.entries()
     command = next((node for key, node in entries.items() if _plain(key) in _COMMANDS), None)
     if command is None or command.kind == MAP:
