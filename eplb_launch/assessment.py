@@ -38,7 +38,7 @@ _ALWAYS = ("data_parallel_size", "enable_eplb")
 _DEFEATS = (*MINIMA, MIN_P2P)
 # What settles an unknown assessment, by its cause.
 _SETTLES = {
-    "release-not-known": "say which release it is with --vllm-version X.Y.Z",
+    "release-not-known": "give its release with --vllm-version X.Y.Z",
     "config-not-read": "give a --config file that can be read here",
     "command-not-understood": "give arguments that vLLM takes",
     "settings-not-known": "write these settings into the command",

@@ -14,7 +14,7 @@ from eplb_launch.check.kind import ENTRY_POINT
 from eplb_launch.check.model import OK, OK_STATES, Finding
 from eplb_launch.check.plan_cache import Plans
 from eplb_launch.check.sources import YAML
-from eplb_launch.check.tasks import File, Task, Word, environment, may_set_cap, words_at
+from eplb_launch.check.tasks import Environment, File, Task, Word, may_set_cap, words_at
 from eplb_launch.check.templating import placeholders
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.syntax import Place
@@ -150,7 +150,7 @@ class _Servers:
         self.is_given = vllm_version is not None
         self.version = vllm_version or task.version[0]
         self.plans = plans
-        self.environ = environment(task.variables.known, unread=may_set_cap(task.variables.unread))
+        self.environ = Environment(task.variables.known, unread=may_set_cap(task.variables.unread))
 
     def findings(self) -> Iterator[Finding]:
         """Yield the findings; a line may have several."""
@@ -275,7 +275,7 @@ class _Servers:
         read_by_shell = scripts.unread(server.sourced)
         of_environment = run.unread if run else ()
         if read_by_shell or of_environment:
-            server = server.replace(environ=environment(server.environ, unread=True))
+            server = server.replace(environ=Environment(server.environ, unread=True))
         plan = self.plan(server, words, version, cap)
         if plan is None:
             return self.unknown("failed", _FAILED, place)

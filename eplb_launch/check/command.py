@@ -70,12 +70,12 @@ def _mentions(reader: Reader, found: Sequence[Finding]) -> Iterator[Mention]:
     not_read = {trouble.file for trouble in reader.troubles}
     for mention in reader.mentions:
         at = mention.file, mention.line
-        why = "it repeats its owner, or another one of the same owner" if at in repeated else ""
+        why = "it repeats its owner or another object of that owner" if at in repeated else ""
         why = why or mention.why
         if not why and mention.file in not_read:
-            why = "in a file of which a part is not read"
+            why = "a part of the file is not read"
         if at not in servers:
-            yield mention.replace(why=why or "no command starts it there, as far as it can be read")
+            yield mention.replace(why=why or "no command that check can read starts it")
 
 
 def run(

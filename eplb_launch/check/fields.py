@@ -18,6 +18,7 @@ from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
 from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
+from eplb_launch.command.shell.lexer import split
 from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS
@@ -26,7 +27,7 @@ from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
-# Most operators take variables as a container does. The launcher cannot wrap what they start.
+# Most operators take variables as a container does. The launcher cannot wrap their servers.
 OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
 COMMAND = Place("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
@@ -42,10 +43,13 @@ _ENGINES = re.compile(
 )
 # These fields hold texts for people, probes or schemas.
 _SKIPPED = re.compile(
-    r"^(?:annotations|comments?|description|doc|documentation|examples?|help|message|name|notes"
+    r"^(?:comments?|description|doc|documentation|examples?|help|message|name|notes"
     r"|prompt|readme|summary|title|healthcheck|prestop|openapiv3schema|(?:pattern)?properties)$"
-    r"|probe$"
+    r"|probe$|/lastappliedconfiguration$"
 )
+# A field for arguments continues the command in the same map.
+_COMMANDS = ("command", "entrypoint")
+_ARGUMENTS = re.compile(r"(?<!build)(?:args?|arguments|flags|options)$|^cmd$")
 # The options of these engines have names that vLLM uses too.
 _OTHER_ENGINES = ("sglang", "trtllm", "tensorrt")
 # Objects of these groups start no server from their own fields: they route, watch or scale one.
@@ -117,7 +121,7 @@ class _Field(Record):
 
 
 def tasks(source: Source, document: Node, containers: Mapping[int, bool]) -> Iterator[Task]:
-    """Yield what the fields of a document start, within the budget of its file.
+    """Yield the tasks of the fields of a document, within the budget of its file.
 
     `containers`, by the ids of their nodes, are skipped. The value says whether one has a command.
     """
@@ -167,18 +171,18 @@ class _Search:
     def of_engine(
         self, field: _Field, line: int, todo: list[_Field], depth: int = 0
     ) -> Iterator[Task]:
-        """Yield what a map starts that names vLLM at `line`: one server at least."""
+        """Yield the tasks of a map that names vLLM at `line`: at least one server."""
         before, found = self.commands, False
         for task in self.walk(todo, depth):
             found = True
             yield task
         if not found and self.commands == before:
-            why = "vLLM is its engine, and no field that is read here says how it is started"
+            why = "its engine is vLLM, but no field that check reads says how it starts"
             text = "\n".join(self.lines[field.node.line - 1 : field.node.end])
             yield self.task(field, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
     def walk(self, todo: list[_Field], depth: int = 0) -> Iterator[Task]:
-        """Yield what is started in some fields and below them, the last field first."""
+        """Yield the tasks of some fields and of all fields below them, the last field first."""
         while todo and len(self.seen) < _MAX_NODES:
             field = todo.pop()
             node = field.node
@@ -204,7 +208,8 @@ class _Search:
 
     def children(self, field: _Field) -> list[_Field]:
         """Return the fields of a map that are searched, the last first."""
-        skipped = ("metadata", "status") if self.title and not field.above else ()
+        skipped = ["metadata", "status"] if self.title and not field.above else []
+        skipped += _arguments(field.node)
         return [
             field.child(value, key)
             for key, value in reversed(field.node.entries().items())
@@ -221,9 +226,10 @@ class _Search:
         return 0
 
     def text(self, field: _Field, depth: int) -> Iterator[Task]:
-        """Yield what a text starts: a script, YAML with such fields, or options."""
+        """Yield the tasks of a text: it may be a script, YAML with such fields, or options."""
         text = field.node.text
-        if "```" in text:  # Markdown
+        in_annotation = "annotations" in field.path and "\n" not in text
+        if "```" in text or in_annotation:  # Markdown, or a word about the object
             return
         found = False
         is_script = bool(_SCRIPTS.fullmatch(field.key)) and "vllm" in text
@@ -234,14 +240,18 @@ class _Search:
         if found:
             return
         given = word(field.node, self.source)
-        if is_script or ENTRY_POINT.search(text):
+        arguments = self.arguments(field)
+        if arguments and "\n" not in text:
+            words = (*words_at(split(text), self.source, given.line), *arguments)
+            yield self.task(field, COMMAND, given.line, words).replace(about=self.around(field))
+        elif is_script or ENTRY_POINT.search(text):
             yield self.script(field, given)
         elif _OPTIONS.search(text) and field.is_vllm():
             command = given.replace(text=f'vllm serve model "$@" {text}')
             yield self.script(field, command).replace(place=OPERATOR)
 
     def yaml(self, field: _Field, depth: int) -> Iterator[Task]:
-        """Yield what YAML in a text starts: Argo CD and Flux have values of charts in texts."""
+        """Yield the tasks of YAML in a text: Argo CD and Flux keep values of charts there."""
         text = field.node.text
         if depth >= _MAX_NESTED or ":" not in text or not self.source.spend(_DOCUMENT_COST):
             return
@@ -251,22 +261,43 @@ class _Search:
                 yield from self.walk([field.replace(node=document)], depth + 1)
 
     def command(self, field: _Field) -> Task | None:
-        """Return what a list of texts starts: a command, the lines of a script, or options."""
+        """Return the task of a list of texts: a command, the lines of a script, or options."""
         items = field.node.items[:_MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
-        texts = [item.text for item in items]
-        words = [word(item, self.source) for item in items]
+        words = [*(word(item, self.source) for item in items), *self.arguments(field)]
+        texts = [word.text for word in words]
         if ENTRY_POINT.search(" ".join(texts)):
             first = texts[0].rpartition("/")[2]
             listed = not any(map(ENTRY_POINT.search, texts)) and "\n" not in "".join(texts)
-            if listed or first in SHELLS or first in WRAPPERS:
-                return self.task(field, COMMAND, words[0].line, tuple(words))
+            if listed or first in SHELLS or first in WRAPPERS or len(words) > len(items):
+                task = self.task(field, COMMAND, words[0].line, tuple(words))
+                return task.replace(about=self.around(field) if len(words) > len(items) else "")
             return self.script(field, _lines(items, self.source))
         marked = [w for w in words if w.text.partition("=")[0].partition(".")[0] in MARKS]
         if (marked or field.key == "extraargs") and field.is_vllm():
             return self.options(field, (marked or words)[0].line, words)
         return None
+
+    def around(self, field: _Field) -> str:
+        """Return the lines of the map that a field is in."""
+        return "\n".join(self.lines[field.above[0].line - 1 : field.above[0].end])
+
+    def arguments(self, field: _Field) -> list[Word]:
+        """Return the words of the fields that continue a command, such as `args`."""
+        parent = field.above[0] if field.above else field.node
+        if field.key not in _COMMANDS or parent.get(field.path[-1]) is not field.node:
+            return []
+        found: list[Word] = []
+        for key in _arguments(parent):
+            value = parent.entries()[key]
+            if value.kind == TEXT:
+                found += words_at(split(value.text), self.source, value.line)
+            elif any(item.kind != TEXT for item in value.items) or not value.items:
+                found += words_at((UNKNOWN,), self.source, value.line)
+            else:
+                found += [word(item, self.source) for item in value.items[:_MAX_WORDS]]
+        return found
 
     def script(self, field: _Field, text: Word) -> Task:
         """Return the task of a script. Its parameters are not known."""
@@ -321,6 +352,21 @@ def _without_variables(text: str, variables: Variables) -> str:
     names = (match[1] for match in _VARIABLE.finditer(text))
     variables.missing.update((f"${name}", None) for name in names)
     return _VARIABLE.sub(UNKNOWN, text)
+
+
+def _arguments(node: Node) -> list[str]:
+    """Return the keys of the fields that continue the command of a map, if it starts a server."""
+    entries = node.entries()
+    command = next((node for key, node in entries.items() if _plain(key) in _COMMANDS), None)
+    if command is None or command.kind == MAP:
+        return []
+    found = {
+        key: value
+        for key, value in entries.items()
+        if _ARGUMENTS.search(_plain(key)) and any(value.texts()) and not value.null
+    }
+    texts = (item.text for value in (command, *found.values()) for item in value.items or [value])
+    return list(found) if ENTRY_POINT.search(" ".join(texts)) else []
 
 
 def _plain(key: str) -> str:

@@ -65,7 +65,7 @@ def how(task: Task) -> str:
     if not task.bare:
         return ""
     if task.place.image:
-        return ", which a step has to copy there"
+        return ", copied there by a build step"
     return ", mounted from its ConfigMap" if task.place.templated else ", mounted as one file"
 
 
@@ -87,7 +87,7 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
             return None
         return PlanWarning(
             CODE,
-            f"{image} has no {NAME}, and nothing here brings it: the container does not start",
+            f"{image} has no {NAME}, and nothing here adds it: the container will not start",
             f"build it into the image, or mount {SINGLE_FILE} from its ConfigMap, or set "
             f"{VARIABLE}={CAP} instead",
         )

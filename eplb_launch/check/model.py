@@ -17,12 +17,12 @@ VERDICTS = tuple(dict.fromkeys(WORDS.values()))
 _ALONE = "try the command that starts the server: eplb-launch explain -- CMD"
 # How to settle an unknown verdict, by its cause.
 _SETTLES = {
-    "release-not-known": "say which release it is with --vllm-version X.Y.Z",
+    "release-not-known": "give its release with --vllm-version X.Y.Z",
     "config-not-read": "check that file together with this one",
     "settings-not-known": "write these settings where the server is started",
     "value-not-known": "write its value where the server is started",
     "limit-not-known": "check that file together with this one, or write its value here",
-    "environment-not-read": "check what it is read from together with this file",
+    "environment-not-read": "check the file that sets it together with this file",
     "script-not-read": "check the script together with this file",
     "script-too-large": _ALONE,
     "too-many-commands": _ALONE,

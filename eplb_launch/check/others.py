@@ -91,12 +91,12 @@ def written(source: Source, number: int, line: str) -> Iterator[Task]:
     """Yield the script that a line writes to a file."""
     match = _WRITES.search(line[:_MAX_LINE])
     if match and ENTRY_POINT.search(match["text"]):
-        why = "this line writes a script, and what starts that is not known"
+        why = "this line writes a script, and it is not known what starts the script"
         yield _guess(source, match["text"], number, why)
 
 
 def not_deployed(path: str, text: str = "") -> str:
-    """Return what a file is that deploys nothing, by its name or its `#!`; "" for other files."""
+    """Return "a document" or "a program" for a file that deploys nothing; "" for other files."""
     name = os.path.basename(path).lower()
     if _DOCUMENT.fullmatch(name) and not _INTERPRETER.match(text):
         return "a document"
@@ -119,11 +119,11 @@ def entries(text: str) -> Iterator[int]:
 def why_no_server(line: str) -> str:
     """Return why a line with an entry point starts no server; "" where it may start one."""
     if "kubectl.kubernetes.io/last-applied-configuration" in line:
-        return "a copy of the object, in an annotation of it"
+        return "an annotation with a copy of the object"
     if _COMMENT.match(line):
         return "a comment"
     match = _FIRST_WORD.match(" ".join(line[:_MAX_LINE].split()).lstrip("@- \"'("))
     first = match[1].rpartition("/")[2] if match else ""
     if first in _SHOW:
-        return f"shown or looked for: {first}"
-    return "only help, or the version" if _HELP.search(line) else ""
+        return f"only printed or searched for: {first}"
+    return "it prints help or the version" if _HELP.search(line) else ""

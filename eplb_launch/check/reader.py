@@ -79,8 +79,8 @@ def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[So
             yield path
             continue
         form = form_of(path)
-        if os.path.islink(path) and not reach.allows(path):
-            if form not in ("", OTHER):
+        if os.path.islink(path) and (os.path.isdir(path) or not reach.allows(path)):
+            if form not in ("", OTHER) and not os.path.isdir(path):
                 yield Source(path, problem=f"it {sources.OUTSIDE}")
             continue
         if not form and "." not in os.path.basename(path):
@@ -102,12 +102,12 @@ def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[So
             )
             return
     if others > MAX_FILES:
-        message = f"more than {MAX_FILES:,} files of no known kind in it: not all are looked at"
+        message = f"more than {MAX_FILES:,} files of no known kind in it: not all are searched"
         yield Source(folder, problem=message)
 
 
 def _walk(folder: str) -> Iterator[str | Source]:
-    """Yield the paths of all files below a folder, and what cannot be read as a Source.
+    """Yield the path of each file below a folder, and a Source for each unreadable folder.
 
     os.walk calls itself for each level before Python 3.12.
     """
@@ -131,7 +131,7 @@ def _walk(folder: str) -> Iterator[str | Source]:
 
 
 class Reader:
-    """The files of a review, as far as they have been read."""
+    """The files of a review, each given to its kind."""
 
     def __init__(self) -> None:
         self.kinds = [kind() for kind in KINDS]
@@ -156,7 +156,7 @@ class Reader:
         except TooMuch as error:
             self.troubles.append(Trouble(source.path, error.line, str(error)))
         except Exception as error:  # noqa: BLE001 - its text may hold a secret
-            message = f"eplb-launch failed to read it, a bug of its own ({type(error).__name__})"
+            message = f"eplb-launch failed to read it, which is a bug ({type(error).__name__})"
             self.troubles.append(Trouble(source.path, 0, message))
 
     def take(self, source: Source) -> None:
@@ -174,7 +174,7 @@ class Reader:
             self.troubles.append(Trouble(source.path, 0, source.problem))
         elif not source.kind:
             *titles, last = (kind.title for kind in KINDS if kind.title)
-            message = f"no kind of file that is known here: {', '.join(titles)} or {last}"
+            message = f"not a file that check reads: {', '.join(titles)} or {last}"
             self.troubles.append(Trouble(source.path, 0, message))
         else:
             parts = _documents(source) if source.kind == YAML else [(source.text, None)]

@@ -25,8 +25,8 @@ BUDGET = 8
 COMMAND_COST = 8_000
 WORD_COST = 80
 
-OUTSIDE = "is outside of what is checked, and not read: name it as well, or give --follow"
-TOO_MUCH = "more work in it than in any real one: not read on from here"
+OUTSIDE = "is outside of the checked paths and not read: name it too, or use --follow"
+TOO_MUCH = "it takes more work than any real file: the rest is not read"
 
 
 class Reach:
@@ -43,7 +43,7 @@ class Reach:
         self.places: set[str] = set()  # files and folders, without links
         self.known: dict[tuple[str, str], Source] = {}
         self.left: dict[str, int] = {}
-        self.said: dict[tuple[str, str], None] = {}  # file, and what of it is not read
+        self.said: dict[tuple[str, str], None] = {}  # (file, message)
         for path in paths:
             if path != "-":
                 self.places.add(os.path.realpath(path))

@@ -11,11 +11,11 @@ from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.model import ONE_WORD, UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE, minor_release
 
-VALUES = {VARIABLE: str(CAP)}  # what a fix sets
+VALUES = {VARIABLE: str(CAP)}  # of a fix
 
 SECRET = "Secret"  # noqa: S105 - a kind of object
-# Variables that decide. Where no file sets them they are taken as unset, like those of NCCL. Any
-# other variable may come from the image or the node.
+# Variables that decide. Like those of NCCL, they are taken as unset unless a file sets them. Other
+# variables may come from the image or the node.
 _NAMES = """
     BASH_ENV HOME PATH PYTHONPATH PYTHONUSERBASE SLURM_EXPORT_ENV SLURM_JOB_NUM_NODES SLURM_NNODES
     VLLM_ALL2ALL_BACKEND VLLM_BATCH_INVARIANT VLLM_DP_SIZE VLLM_NCCL_SO_PATH
@@ -36,22 +36,17 @@ class TooMuch(Exception):  # noqa: N818
 
 
 class Environment(dict[str, str]):
-    """An environment of which a part is known. A script that looks up another variable: UNKNOWN."""
+    """An environment that is known in part: a script gets UNKNOWN for any other variable."""
+
+    def __init__(self, known: Mapping[str, str], *, unread: bool) -> None:
+        """Take the variables that are known. `unread`: a place that was not read may set more."""
+        super().__init__({**dict.fromkeys(_MAY_BE_SET if unread else (), UNKNOWN), **known})
 
     def get(self, name: str, default: Any = _MISSING) -> Any:
         """Return a value. Without a default, it is UNKNOWN where any place could set it."""
         if name in self or default is not _MISSING:
             return super().get(name, default)
         return None if name in _DECIDING or name.startswith(("NCCL_", "RCCL_")) else UNKNOWN
-
-
-def environment(known: Mapping[str, str], *, unread: bool) -> Environment:
-    """Return an environment. `unread`: a place that could not be read may set more."""
-    found = Environment(known)
-    if unread:
-        for name in _MAY_BE_SET:
-            found.setdefault(name, UNKNOWN)
-    return found
 
 
 class Word(Record):
@@ -116,7 +111,7 @@ class Place(Record):
 
     where: str  # "in the container": a fix sets the variable there
     sets: str  # the text that sets the variable
-    begins: str = ""  # the text that a command begins with, "command: {}"; "": never shown
+    begins: str = ""  # how a command is written, "command: {}"; "": not shown
     # What to do, and the text, if the entry point of the image starts the server.
     own: tuple[str, str] = ("", "")
     line: bool = False  # a command is a line, not a list of words
@@ -182,7 +177,7 @@ def misshapen(words: Mapping[str, Node | None], image: str) -> str:
         if any(item.kind != TEXT for item in items) and (
             images.is_vllm(image) or any("vllm" in text for text in texts)
         ):
-            return f"a list or a map stands in its {key}, where a text has to"
+            return f"a list or a map in its {key} must be a text"
     return ""
 
 

@@ -31,7 +31,7 @@ _DOCUMENT = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 # One message for both: libyaml reads ahead, and may come to its own limit first.
 _INVALID = f"not valid YAML, or nested more than {DEPTH} deep"
 TEMPLATE = (
-    "a template, not YAML yet: check what it renders to, for instance with "
+    "a template, not YAML yet: check its output, for instance with "
     "`helm template … | eplb-launch check -`"
 )
 _NULL = ("", "~", "null", "Null", "NULL")
@@ -183,7 +183,7 @@ class _Builder:
         self.take(1, line)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise _NotReadError(line, "not valid YAML: an alias that nothing stands for")
+                raise _NotReadError(line, "not valid YAML: an alias without an anchor")
             return self.anchors[event.anchor]
         node = Node(MAP if isinstance(event, yaml.MappingStartEvent) else LIST, line)
         if event.anchor is not None:
@@ -229,7 +229,7 @@ class _Builder:
         """Count nodes; stop where there are too many."""
         self.left -= count
         if self.left < 0:
-            raise _NotReadError(line, f"more than {NODES:,} values in it: not read on from here")
+            raise _NotReadError(line, f"more than {NODES:,} values in it: the rest is not read")
 
 
 def _line(mark: Any) -> int:

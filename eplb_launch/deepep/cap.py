@@ -17,7 +17,6 @@ from eplb_launch.vllm.releases import CAP, VARIABLE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from eplb_launch.files import Files
     from eplb_launch.plans import Plan
@@ -216,17 +215,9 @@ def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR09
 
 def _redundant(plan: Plan) -> int | None:
     entry = plan.given.get("eplb_config")
-    keys: Any = entry.value if entry else {}
-    if isinstance(keys, str):
-        from eplb_launch.vllm.values import json_object
-
-        keys = json_object(keys, human_readable=True)
-    value = keys.get("num_redundant_experts", 0) if isinstance(keys, dict) else None
-    try:
-        number = int(value) if isinstance(value, (int, float, str)) else -1
-    except (ValueError, OverflowError):
-        return None
-    return number if 0 <= number < 1 << 20 else None
+    keys = grids.json_keys(entry.value if entry else {})
+    number = None if keys is None else grids.integer(keys.get("num_redundant_experts", 0))
+    return number if number is not None and 0 <= number < 1 << 20 else None
 
 
 def _load(path: str, files: Files) -> object:

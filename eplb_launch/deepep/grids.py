@@ -154,8 +154,11 @@ class _Settings:
             name: environ[name] for name in (_CHUNKS, _CHUNK_SIZE) if name in environ
         }
         for option, keys in _KEYS.items():
-            value = self._json(option, given)
-            self.given.update((key, value[key]) for key in keys if value.get(key) is not None)
+            value = json_keys(given.get(option, {}))
+            if value is None:
+                self.assumed.append(option)
+            else:
+                self.given.update((key, value[key]) for key in keys if value.get(key) is not None)
         self.given.update(given)
 
     def tokens(self) -> Tokens:
@@ -223,7 +226,7 @@ class _Settings:
         if value is None:
             return []
         words = value if isinstance(value, list) else str(value).split()
-        numbers = {_integer(word) for word in words}
+        numbers = {integer(word) for word in words}
         if None in numbers or not numbers:
             self.assumed.append("cudagraph_capture_sizes")
             return []
@@ -235,30 +238,28 @@ class _Settings:
             self.assumed.append("num_speculative_tokens")
         return self._number("num_speculative_tokens", 0, least=0)
 
-    def _json(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        value = given.get(name, {})
-        if isinstance(value, str):
-            from eplb_launch.vllm.values import json_object
-
-            value = json_object(value, human_readable=True)
-        if isinstance(value, dict):
-            return value
-        self.assumed.append(name)
-        return {}
-
     def _number(self, name: str, default: int, *, least: int = 1) -> int:
         """Return a setting; the default if it is not given, or not known."""
         if name not in self.given:
             return default
-        number = _integer(self.given[name])
+        number = integer(self.given[name])
         if number is None or not least <= number <= _MAX_NUMBER:
             self.assumed.append(name)
             return default
         return number
 
 
-def _integer(value: object) -> int | None:
-    """Return the integer of a value as vLLM reads it: 256, "256", "1k"."""
+def json_keys(value: object) -> dict[str, Any] | None:
+    """Return the keys of a JSON option of vLLM; None if they are not known."""
+    if isinstance(value, str):
+        from eplb_launch.vllm.values import json_object
+
+        value = json_object(value, human_readable=True)
+    return value if isinstance(value, dict) else None
+
+
+def integer(value: object) -> int | None:
+    """Return an integer as vLLM reads it from 256, "256" or "1k"; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
     text = str(value)

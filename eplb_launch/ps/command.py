@@ -25,7 +25,7 @@ from eplb_launch.ps.processes import (
 )
 from eplb_launch.ps.rows import as_dict, no_server, row, table
 from eplb_launch.ps.servers import GONE, affordable, belongs_to, group
-from eplb_launch.ps.view import TOO_MUCH, GiveUpError, Trouble
+from eplb_launch.ps.view import TOO_MUCH, GiveUpError, unknown
 from eplb_launch.terminal import colour, json_text, print_text, width
 
 TYPE_CHECKING = False
@@ -69,12 +69,12 @@ def look(pids: Collection[int] = ()) -> list[Row]:
 def _row_of(server: Group) -> Row:
     """Read a server and the files that it names. This runs in a child process: see `view`."""
     facts = facts_of(server.head)
-    view, facts = facts.view, facts.replace(view=None)
-    if server.kind == GONE or facts.trouble or facts.environ is None or view is None:
+    view = facts.view
+    if server.kind == GONE or facts.environ is None or view is None:
         return row(server, facts)
     try:
         view.take_rights()
-        command = command_of(server.head, facts.replace(view=view))
+        command = command_of(server.head, facts)
         decided = plan(command, facts.environ, directory=facts.directory, files=view)
         changed = _changed(decided, facts, view)
         seen = Seen(launched=False, files=view, environ=facts.environ, changed=changed)
@@ -86,7 +86,7 @@ def _row_of(server: Group) -> Row:
         trouble = TOO_MUCH
     except Exception as error:  # noqa: BLE001 - the other servers still need their rows
         reason = f"eplb-launch failed to read it, which is a bug in eplb-launch: {place(error)}"
-        trouble = Trouble("internal-error", reason)
+        trouble = unknown("internal-error", reason)
     return row(server, facts.replace(trouble=trouble))
 
 

@@ -13,12 +13,14 @@ import psutil
 
 from eplb_launch.entrypoints import HINTS
 from eplb_launch.model import Record, is_python
-from eplb_launch.ps.view import GiveUpError, Trouble, View
-from eplb_launch.vllm.installed import which
+from eplb_launch.ps.view import GiveUpError, View, unknown
+from eplb_launch.vllm.installed import Lookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from eplb_launch.assessment import Assessment
 
 _HINTS = tuple(hint.encode() for hint in HINTS)
 ROLES = ("EngineCore", "Worker", "APIServer", "DPCoordinator")
@@ -35,27 +37,27 @@ MAX_COMMANDS = 64 * 1024 * 1024  # bytes of the commands of all processes
 MAX_ENVIRON = 2 * 1024 * 1024
 _CUT_COMMAND = 4096  # bytes that are kept of a larger command
 
-DENIED = Trouble(
+DENIED = unknown(
     "permission-denied",
     "permission denied: only its user and root can read its environment and packages",
 )
-VANISHED = Trouble("vanished", "it ended while ps read it")
-ZOMBIE = Trouble("zombie", "it has ended, and its parent has not waited for it (a zombie)")
-CHANGED = Trouble("changed", "it became another program while ps read it")
-OVERWRITTEN = Trouble(
+VANISHED = unknown("vanished", "it ended while ps read it")
+ZOMBIE = unknown("zombie", "it has ended, and its parent has not waited for it (a zombie)")
+CHANGED = unknown("changed", "it became another program while ps read it")
+OVERWRITTEN = unknown(
     "environment-overwritten", "it set its title, which overwrites its environment"
 )
-UNREADABLE = Trouble("unreadable", "the kernel does not let ps read its environment")
-LONG_COMMAND = Trouble(
+UNREADABLE = unknown("unreadable", "the kernel does not let ps read its environment")
+LONG_COMMAND = unknown(
     "command-too-large",
     f"ps did not read its whole command: it is larger than {MAX_COMMAND >> 10} KiB, or there are "
     "many long commands",
 )
-LONG_ENVIRON = Trouble(
+LONG_ENVIRON = unknown(
     "environment-too-large",
     f"ps did not read its whole environment: it is larger than {MAX_ENVIRON >> 20} MiB",
 )
-TIMED_OUT = Trouble(
+TIMED_OUT = unknown(
     "timed-out", "ps did not finish reading it: a file system hangs, or there is too much to do"
 )
 
@@ -123,7 +125,7 @@ class Process(Record):
 class Facts(Record):
     """What only root and the user of a process may read of it."""
 
-    trouble: Trouble | None = None  # why something could not be read
+    trouble: Assessment | None = None  # why something could not be read
     user: str | None = None
     started: float | None = None  # since the epoch
     environ: Mapping[str, str] | None = None  # from the start of its program; None: not readable
@@ -226,7 +228,8 @@ def command_of(process: Process, facts: Facts) -> tuple[str, ...]:
     view = facts.view
     if view is None or not is_python(facts.program):
         return command
-    used = is_python(command[0]) and which(command[0], facts.environ or {}, facts.directory, view)
+    lookup = Lookup(facts.environ or {}, facts.directory, view)
+    used = is_python(command[0]) and lookup.which(command[0])
     if used and _identity(view.stat, used) == facts.program_id:
         return command
     return (facts.program, *command[1:])

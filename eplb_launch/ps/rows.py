@@ -11,7 +11,7 @@ from eplb_launch.assessment import CAPPED, EXPOSED, NOT_NEEDED, UNKNOWN, Assessm
 from eplb_launch.model import MOST_SHOWN, Record, cut, printable
 from eplb_launch.ps.processes import LONG_COMMAND, ROLES, UNREADABLE, ZOMBIE
 from eplb_launch.ps.servers import GONE
-from eplb_launch.ps.view import Trouble
+from eplb_launch.ps.view import unknown
 from eplb_launch.render.explain import fields, setting_as_dict, warning_as_dict
 from eplb_launch.vllm.releases import VARIABLE
 
@@ -42,9 +42,9 @@ _ADVICE = {
 # The verdict for each state of an Assessment. Servers that need action come first.
 WORDS = {EXPOSED: "EXPOSED", UNKNOWN: "unknown", CAPPED: "capped", NOT_NEEDED: "not needed"}
 
-_GONE = Trouble("server-gone", "the server has ended, and these processes of it still run")
-_NO_PROCESS = Trouble("no-process", "there is no such process")
-_NO_SERVER = Trouble("no-server", "it is no vLLM server, and belongs to none")
+_GONE = unknown("server-gone", "the server has ended, and these processes of it still run")
+_NO_PROCESS = unknown("no-process", "there is no such process")
+_NO_SERVER = unknown("no-server", "it is no vLLM server, and belongs to none")
 
 
 class Row(Record):
@@ -78,9 +78,9 @@ def row(
     None if these cannot be read.
     """
     if group.kind == GONE:
-        found = _unknown(_GONE)
+        found = _GONE
     elif facts.trouble or plan is None or found is None or facts.environ is None:
-        found = _unknown(facts.trouble or UNREADABLE)
+        found = facts.trouble or UNREADABLE
     elif plan.server is None:
         found = found.replace(warnings=())  # they are about a launcher, and there is none
         if found.state == UNKNOWN:
@@ -116,13 +116,8 @@ def _cut_setting(setting: Setting) -> Setting:
 def no_server(pid: int, process: Process | None) -> Row:
     """Return the row of a process that belongs to no server."""
     if process is None:
-        return Row(pid, _unknown(_NO_PROCESS))
-    trouble = ZOMBIE if process.zombie else LONG_COMMAND if process.cut else _NO_SERVER
-    return Row(pid, _unknown(trouble))
-
-
-def _unknown(trouble: Trouble) -> Assessment:
-    return Assessment(UNKNOWN, trouble.cause, trouble.reason)
+        return Row(pid, _NO_PROCESS)
+    return Row(pid, ZOMBIE if process.zombie else LONG_COMMAND if process.cut else _NO_SERVER)
 
 
 def as_dict(rows: Sequence[Row], *, hidden: bool = False) -> dict[str, Any]:
@@ -146,11 +141,9 @@ def _as_dict(row: Row) -> dict[str, Any]:
         ],
         "environment": {"readable": row.readable, "NCCL_MAX_CTAS": row.current},
         "workers": group.counts if group else dict.fromkeys(ROLES, 0),
-        "processes": [
-            {"pid": process.pid, "title": process.title.text}
-            for process in (group.members if group else ())
-            if process.title
-        ],
+        "processes": [{"pid": pid, "title": title} for pid, title in group.titles.items()]
+        if group
+        else [],
         "started_by": [process.pid for process in (group.starters if group else ())],
         "verdict": row.verdict,
         **fields(found, "cause", "reason", "unread"),
@@ -235,10 +228,9 @@ def _clock(seconds: float | None) -> str:
 
 
 def _processes(group: Group) -> Iterator[str]:
-    named = {process: f"{process.name} (above the server)" for process in group.starters}
-    named |= {process: process.title.text for process in group.members if process.title}
-    for process, name in named.items():
-        yield printable(f"{' ' * _INDENT}{process.pid} {name}")
+    starters = {process.pid: f"{process.name} (above the server)" for process in group.starters}
+    for pid, name in {**starters, **group.titles}.items():
+        yield printable(f"{' ' * _INDENT}{pid} {name}")
 
 
 def _wrapped(text: str, width: int | None, first: int, rest: int) -> list[str]:

@@ -17,6 +17,7 @@ import os
 import stat
 import struct
 
+from eplb_launch.assessment import UNKNOWN, Assessment
 from eplb_launch.deepep.gpus import DRIVER
 from eplb_launch.files import Files, NotRegularError, is_regular, read_all
 from eplb_launch.model import Record
@@ -42,22 +43,20 @@ _DAC = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: linux/capabi
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-class Trouble(Record):
-    """Why a process or its files cannot be read."""
-
-    cause: str  # stable, for programs
-    reason: str
+def unknown(cause: str, reason: str) -> Assessment:
+    """Return the assessment of a server that cannot be read."""
+    return Assessment(UNKNOWN, cause, reason)
 
 
-TOO_MUCH = Trouble(
+TOO_MUCH = unknown(
     "too-much-to-read", "it names more files, or larger files, than ps reads for one process"
 )
-NOT_SAFE = Trouble(
+NOT_SAFE = unknown(
     "files-not-readable-safely",
     "ps cannot read its files with its rights and below its root on this machine: that takes "
     "openat2(2) of Linux 5.6",
 )
-SETUID = Trouble(
+SETUID = unknown(
     NOT_SAFE.cause,
     "its program is setuid, or it has several users: a user with fewer rights may have chosen the "
     "files that it names",
@@ -70,7 +69,7 @@ class GiveUpError(Exception):
     It is no OSError, which would mean that one file is missing.
     """
 
-    def __init__(self, trouble: Trouble) -> None:
+    def __init__(self, trouble: Assessment) -> None:
         super().__init__(trouble.cause)
         self.trouble = trouble
 

@@ -85,7 +85,7 @@ def test_a_pod_that_repeats_its_owner_is_not_reported(
     expected = ["Deployment/decode", "Pod/decode-0-a", "Pod/other"]
     assert sorted(names(found)) == expected
     assert not found.troubles
-    assert {one.why for one in found.mentions} == {"a copy of the object, in an annotation of it"}
+    assert {one.why for one in found.mentions} == {"an annotation with a copy of the object"}
 
 
 def test_pods_without_their_owner_are_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_repeated_line_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPat
     for item in items:
         del item["metadata"]["annotations"]
     [again] = review(monkeypatch, *items).mentions
-    assert again.why == "it repeats its owner, or another one of the same owner"
+    assert again.why == "it repeats its owner or another object of that owner"
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_script_of_another_language_without_an_entry_point_is_not_read(tmp_pat
     path = tmp_path / "start"
     path.write_text("#!/usr/bin/fish\nls\n")
     [trouble] = check([str(path)]).troubles
-    message = "no kind of file that is known here: a Dockerfile, a Quadlet unit, a systemd unit, "
+    message = "not a file that check reads: a Dockerfile, a Quadlet unit, a systemd unit, "
     message += "a shell script, a compose file, Kubernetes YAML or YAML that starts vLLM"
     assert trouble.message == message
 

@@ -383,7 +383,7 @@ def test_an_environment_file_is_found_by_any_path_of_its_unit(
         review = check([path], "0.16.0")
         told = [t.message for t in review.troubles if t.file.endswith("vllm-file.service")]
         assert len(told) == 1
-        assert "etc/default/vllm is outside of what is checked" in told[0]
+        assert "etc/default/vllm is outside of the checked paths" in told[0]
     review = check([path], "0.16.0", follow=not inside)
     assert [t for t in review.troubles if t.file.endswith("vllm-file.service")] == []
     found = {os.path.basename(f.file): f for f in review.findings}

@@ -96,7 +96,7 @@ def test_too_many_files_of_no_kind_are_reported(
     review = check([str(tmp_path)])
     assert len(review.findings) == 3
     [trouble] = review.troubles
-    assert "not all are looked at" in trouble.message
+    assert "not all are searched" in trouble.message
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_too_many_files_of_no_kind_are_reported(
         "   // vllm serve m": "a comment",
         "<!-- vllm serve m": "a comment",
         "{{/* vllm serve m */}}": "a comment",
-        "  echo vllm serve m": "shown or looked for: echo",
-        '- run: echo "vllm serve m"': "shown or looked for: echo",
-        "/usr/bin/pgrep -f 'vllm serve'": "shown or looked for: pgrep",
-        "vllm serve --help=ParallelConfig": "only help, or the version",
-        "vllm serve -h": "only help, or the version",
+        "  echo vllm serve m": "only printed or searched for: echo",
+        '- run: echo "vllm serve m"': "only printed or searched for: echo",
+        "/usr/bin/pgrep -f 'vllm serve'": "only printed or searched for: pgrep",
+        "vllm serve --help=ParallelConfig": "it prints help or the version",
+        "vllm serve -h": "it prints help or the version",
         "vllm serve m": "",
         "exec vllm serve m --host h": "",
         "local cmd='vllm serve m'": "",
@@ -135,10 +135,10 @@ def test_every_line_with_an_entry_point_is_reported(
     out = capsys.readouterr().out.replace(f"{tmp_path}/", "")
     assert [line for line in out.split("\n") if ": no server: " in line] == [
         "a.sh:1: no server: a comment",
-        "a.sh:2: no server: shown or looked for: echo",
+        "a.sh:2: no server: only printed or searched for: echo",
         "b.md:1: no server: a document",
-        "c.yaml:1: no server: no command starts it there, as far as it can be read",
-        "d.yaml:2: no server: in a file of which a part is not read",
+        "c.yaml:1: no server: no command that check can read starts it",
+        "d.yaml:2: no server: a part of the file is not read",
     ]
     summary = "2 servers in 4 files: 0 exposed to the EPLB hang, 0 unknown, 2 ok; "
     summary += "5 lines with an entry point start no server (--verbose); 1 part not read"

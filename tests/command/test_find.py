@@ -19,7 +19,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
 def server_in(line: str, **environ: str) -> Server | None:
-    """Return the server in a command line, whose quotes are a shell's."""
+    """Return the server in a command line, split as a shell does."""
     return find_server(shlex.split(line), environ)
 
 
@@ -101,7 +101,7 @@ def server_in(line: str, **environ: str) -> Server | None:
             "--model m",
             id="file of a module",
         ),
-        # Behind programs that are not known
+        # After programs that are not known
         pytest.param("./wrapper vllm serve m", "vllm serve", "m", id="wrapper"),
         pytest.param("./wrapper --quiet vllm serve m", "vllm serve", "m", id="option before"),
         pytest.param("./wrapper -- python -m dynamo.vllm m", "dynamo.vllm", "m", id="module"),
@@ -264,7 +264,7 @@ NOT_IDLE = [
     "bash -c 'vllm collect-env; python serve.py'",
     "vllm bench sweep serve --serve-cmd ./start.sh --bench-cmd 'vllm bench serve'",
     "eplb-launch -- ./start.sh",
-    # A server is one, not nothing.
+    # These start an engine.
     *("vllm serve m", "nice vllm serve m", "bash -c 'vllm --version; vllm serve m'"),
     "bash -c 'vllm serve m & vllm bench serve'",
 ]
@@ -346,7 +346,7 @@ def test_arguments_keep_their_index_in_the_command(line: str, places: list[int])
     assert [*server.positions] == places
 
 
-# As people start it: each row in the likeness of one that was found in the wild.
+# Commands as people write them: each row is like one in a public repository.
 CONFIG = '{"window_size": "1000", "use_async": "true"}'
 
 

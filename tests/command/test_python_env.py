@@ -1,4 +1,4 @@
-"""The environment of `uv run` and its like: not the one on PATH."""
+"""The Python environment of `uv run` and the like, which is not the one on PATH."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def environment(root: Path, version: str) -> None:
-    """Make what a virtual environment with a vLLM looks like."""
+    """Make a folder that looks like a virtual environment with vLLM."""
     (root / "bin").mkdir(parents=True)
     (root / "pyvenv.cfg").write_text("home = /usr/bin\n")
     for name, text in (("python3.12", ""), ("vllm", f"#!{root}/bin/python3.12\n")):

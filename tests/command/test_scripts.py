@@ -1,4 +1,4 @@
-"""Scripts in front of the server: real shells start a stand-in, which has to get the variable."""
+"""Scripts before the server: real shells start a stand-in, which has to get the variable."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ FILES = {
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Return a folder with the scripts, and with a `vllm` that says what it was given."""
+    """Return a folder with the scripts, and with a `vllm` that prints its arguments."""
     for name, text in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ def test_the_server_of_a_script_gets_the_variable(command: list[str], here: Path
     assert len(ended.stderr.splitlines()) == 1
     cap, words = ended.stdout.splitlines()
     assert cap == "cap 8"
-    # What the stand-in was given is what was read.
+    # The launcher has read what the stand-in gets.
     server = planned(command, here).server
     assert server is not None
     assert ["serve", *server.words] == words.split()
@@ -182,7 +182,7 @@ def test_a_script_that_drops_the_variable_gives_a_warning(here: Path) -> None:
 
 
 def test_a_script_may_test_the_variable(here: Path) -> None:
-    # With the variable set, it does something else.
+    # The script does something else if the variable is set.
     (here / "looks.sh").write_text(f"export NCCL_MAX_CTAS=${{NCCL_MAX_CTAS:-all}}\n{SERVE}\n")
     ended = launched(["bash", "looks.sh"], here)
     assert "set NCCL_MAX_CTAS=8" in ended.stderr
@@ -266,14 +266,14 @@ def test_a_config_file_that_the_script_writes_first_does_not_stop_the_cap(here: 
         ended = launched(command, here)
         assert "set NCCL_MAX_CTAS=8" in ended.stderr
         assert ended.stdout.splitlines()[0] == "cap 8"
-    # Nobody writes it for a server without a script.
+    # Without a script, nothing writes the file first.
     (here / "made.yaml").unlink()
     (warning,) = planned(serve.split(), here).warnings
     assert warning.code == "config-unreadable"
 
 
 def warned(found: Plan) -> str:
-    """Return the one warning of a plan that sets nothing: there is no server to be seen."""
+    """Return the only warning of a plan that sets nothing: no server is seen."""
     assert found.server is None
     assert not found.environment
     (warning,) = found.warnings

@@ -1,4 +1,4 @@
-"""Commands in a string, for programs that execute it; and releases that a command names."""
+"""Commands in a string that a program executes, and releases that a command names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVE = f"vllm serve m {HAZARD}"
 
 
 def planned(line: str, directory: Path | None = None, **options: str) -> Plan:
-    """Return the plan of a command line, whose quotes are a shell's."""
+    """Return the plan of a command line, split as a shell does."""
     place = str(directory) if directory else None
     return plan(shlex.split(line), {"PATH": "/nowhere"}, directory=place, **options)  # type: ignore[arg-type]
 
@@ -216,13 +216,13 @@ def test_vllm_bench_sweep_without_serve_cmd_starts_no_server(line: str) -> None:
 @pytest.mark.parametrize(
     ("content", "command", "expected"),
     [
-        # What it names is not known, and nothing else is.
+        # The options that the file names are not known. All others are known.
         ('[{"enable_eplb": true}, {}]', HAZARD.replace("--enable-eplb", ""), True),
         ('{"a": {"enable-eplb": true}}', HAZARD.replace("--enable-eplb", ""), True),
         ('[{"data_parallel_size": 8}]', HAZARD.replace("-size 8", "-size 1"), True),
         ('[{"eplb_config.use_async": true}]', HAZARD.replace("true", "false"), True),
         ('[{"eplb_config": {"use_async": true}}]', HAZARD.partition(" --eplb-config")[0], True),
-        # Dotted options are the last for vLLM.
+        # vLLM reads dotted options last.
         ('[{"eplb_config": {"use_async": true}}]', HAZARD.replace("true", "false"), False),
         ('[{"all2all_backend": "x"}]', HAZARD, True),
         ('[{"max_num_seqs": 8}]', HAZARD, True),
@@ -230,7 +230,7 @@ def test_vllm_bench_sweep_without_serve_cmd_starts_no_server(line: str) -> None:
         ('[{"data_parallel_size": 8}]', "", False),
         ('[{"enable_eplb": false}]', HAZARD.replace("--enable-eplb", ""), False),
         ("[]", HAZARD.replace("--enable-eplb", ""), False),
-        # Nothing is known of a file that is none.
+        # Nothing is known about a file that is not valid.
         ("{", HAZARD.replace("--enable-eplb", ""), True),
         ('["x"]', HAZARD.replace("--enable-eplb", ""), True),
         ("[" * 100_000, HAZARD.replace("--enable-eplb", ""), True),

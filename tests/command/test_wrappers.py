@@ -1,4 +1,4 @@
-"""Programs that stand before the server: their own words, and what they change for it."""
+"""Wrappers: their own words, and what they change for the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HERE = {"A": "a", "B": "b"}
 
 
 def server_in(line: str) -> Server | None:
-    """Return the server in a command line, whose quotes are a shell's."""
+    """Return the server in a command line, split as a shell does."""
     return find_server(shlex.split(line), HERE)
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from eplb_launch.ps.view import Trouble
 
 SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 SECRET = "s3cret"
@@ -344,7 +343,7 @@ def plan_of(version: str | None, **more: Any) -> Plan:
 @pytest.mark.parametrize(
     "trouble", [VANISHED, CHANGED, UNREADABLE, TIMED_OUT], ids=lambda t: t.cause
 )
-def test_a_server_that_cannot_be_read_is_unknown(trouble: Trouble) -> None:
+def test_a_server_that_cannot_be_read_is_unknown(trouble: Assessment) -> None:
     group = Group(SERVER, HEAD, "vllm serve")
     plan = plan_of("0.16.0")
     facts = Facts(trouble=trouble, environ={})

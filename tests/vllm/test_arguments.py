@@ -1,4 +1,4 @@
-"""vLLM's argument grammar, spelling by spelling."""
+"""The grammar of vLLM's arguments, spelling by spelling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def reading(
 
 
 def given_by(*words: str, **options: Any) -> dict[str, Any]:
-    """Return what is given besides the model."""
+    """Return what is given, without the model."""
     given = reading(*words, **options).given
     return {name: entry.value for name, entry in given.items() if name != "model"}
 
@@ -324,7 +324,7 @@ def test_a_number_with_a_suffix_is_one_from_0_20(text: str, old: object, new: ob
         assert (found, type(found)) == (value, type(value))
 
 
-# The dotted values that are told without json are what json says.
+# Dotted values that are read without json have the value that json gives.
 @given(
     st.one_of(
         st.text(max_size=12),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eplb_launch.files import DISK
-from eplb_launch.vllm.installed import Installed, look_up
+from eplb_launch.vllm.installed import Installed, Lookup, look_up
 
 
 def executable(path: Path, text: str = "") -> Path:
@@ -236,7 +236,7 @@ def test_a_pipe_does_not_block_the_start(tmp_path: Path) -> None:
 
 
 def test_a_real_virtual_environment_has_its_packages_where_we_look(tmp_path: Path) -> None:
-    """Where the interpreter itself says that its packages are, there they are found."""
+    """They are found in the folder that the interpreter names."""
     venv.create(tmp_path / "v", with_pip=False)
     python = tmp_path / "v" / "bin" / "python"
     purelib = subprocess.run(
@@ -250,10 +250,8 @@ def test_a_real_virtual_environment_has_its_packages_where_we_look(tmp_path: Pat
 
 
 def test_the_interpreter_of_these_tests_finds_a_package_that_it_has() -> None:
-    """With typer in place of vLLM's name: the folders are those that this Python imports from."""
-    from eplb_launch.vllm import installed
-
-    folders = set(installed._import_path(sys.executable, dict(os.environ), None, DISK))  # noqa: SLF001
+    """The folders are those that this Python imports from: typer is in one of them."""
+    folders = set(Lookup(dict(os.environ), None, DISK).import_path(sys.executable))
     import typer
 
     assert str(Path(typer.__file__).parent.parent) in folders

@@ -1,4 +1,4 @@
-"""Which release does what: the table, and how a version finds its row."""
+"""What each release does: the table, and the row of a version."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MINORS = {
     "0.33": 33,
     "0.100.0": 100,
     "0.1.0": 1,
-    # What a checkout without tags calls itself, and what is no version.
+    # The version of a checkout without tags, and texts that are no version.
     "0.1.dev1+g1a2b3c": None,
     "0.0.0": 0,
     "dev": None,
@@ -67,7 +67,7 @@ def test_the_rows_are_in_order() -> None:
     assert list(CHANGES) == sorted(CHANGES)
 
 
-# What is set, for each release: the columns of the table in README.md.
+# What is set for each release: the columns of the table in README.md.
 CASES: dict[str, tuple[list[str], dict[str, bool]]] = {
     "async low-latency, communicator not named": (
         [*LOW_LATENCY, *asynchronous()],
@@ -145,7 +145,7 @@ def test_nixl_decides_where_the_release_asks_for_it(
     version: str,
     fires: bool,
 ) -> None:
-    # The program is nowhere: whether NIXL is installed cannot be looked up.
+    # The program is not found, so it is not known whether NIXL is installed.
     decided = plan(["/nowhere/vllm", *command[1:]], {}, vllm_version=version, nixl=nixl)
     assert bool(decided.environment) is fires
 

@@ -1,4 +1,4 @@
-"""The rule as vLLM wrote it: four conditions, and what becomes of a value that is there already."""
+"""The rule as vLLM wrote it: four conditions, and which values it keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eplb_launch import override_envs_for_eplb, plan
 
 SIZES = (0, 1, 2, 8)
 BACKENDS = ("deepep_low_latency", "deepep_high_throughput", "allgather_reducescatter", None)
-# What is there already, and whether it stays: non-empty and str.isdigit().
+# Values that are set already, and whether they stay: `value and value.isdigit()`.
 CURRENT = {
     None: False,
     "": False,
@@ -84,7 +84,7 @@ def test_the_plan_follows_the_truth_table(current: str | None, version: str) -> 
         decided = plan(command(*case), environ, vllm_version=version, nixl=False)
         after = {**environ, **decided.environment}
         assert after.get("NCCL_MAX_CTAS") == expected(*case, current), case
-        # What NCCL makes of the value is said: test_checks.
+        # test_checks tests the warnings about the value.
         assert all(warning.code.startswith("value-") for warning in decided.warnings)
 
 

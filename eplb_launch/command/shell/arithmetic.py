@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 LIMIT = 2**63
 MAX_LENGTH = 1000
-MAX_DEPTH = 20
+MAX_DEPTH = 40
+PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "%": 2}
 
 
 def compute(expression: str, value: Callable[[str], object]) -> str | None:
@@ -21,98 +22,79 @@ def compute(expression: str, value: Callable[[str], object]) -> str | None:
     if len(expression) > MAX_LENGTH:
         return None
     try:
-        sum_ = _Sum(expression, value)
-        result = sum_.terms(0)
-    except (ValueError, ZeroDivisionError):
+        rest = _tokens(expression, value)[::-1]
+        result = _compute(rest, 1, 0)
+    except (ValueError, IndexError, ZeroDivisionError):
         return None
-    return str(result) if sum_.at == len(sum_.tokens) else None
+    return None if rest else str(result)
 
 
-class _Sum:
-    """An expression, and a position in it."""
+def _tokens(expression: str, value: Callable[[str], object]) -> list[str | int]:
+    """Return the numbers and operators, with the values of variables, or raise ValueError."""
+    tokens: list[str | int] = []
+    at = 0
+    while at < len(expression):
+        char = expression[at]
+        braces = expression.startswith("${", at)
+        start = at + (2 if braces else char == "$")
+        end = start
+        while end < len(expression) and expression[end] in NAME:
+            end += 1
+        word = expression[start:end]
+        if word:
+            tokens.append(_number(word if char in DIGITS else value(word)))
+            if braces and expression[end : end + 1] != "}":
+                raise ValueError(expression)
+            at = end + braces
+        elif char in "+-*/%()":
+            tokens.append(char)
+            at += 1
+        elif char in " \t\n":
+            at += 1
+        else:
+            raise ValueError(char)
+    return tokens
 
-    def __init__(self, expression: str, value: Callable[[str], object]) -> None:
-        """Split the expression into tokens, or raise ValueError."""
-        self.at = 0
-        self.tokens: list[str | int] = []
-        i = 0
-        while i < len(expression):
-            char = expression[i]
-            start = i + 1 if char == "$" else i
-            braces = char == "$" and expression.startswith("{", start)
-            start += braces
-            i = start
-            while i < len(expression) and expression[i] in NAME:
-                i += 1
-            word = expression[start:i]
-            if word:
-                number = char in DIGITS
-                self.tokens.append(_number(word if number else value(word)))
-                if braces and expression[i : i + 1] != "}":
-                    raise ValueError(expression)
-                i += braces
-            elif char in "+-*/%()":
-                self.tokens.append(char)
-                i += 1
-            elif char in " \t\n":
-                i += 1
-            else:
-                raise ValueError(char)
 
-    def next(self) -> str | int:
-        """Read a token; "" at the end."""
-        self.at += 1
-        return self.tokens[self.at - 1] if self.at <= len(self.tokens) else ""
+def _compute(rest: list[str | int], precedence: int, depth: int) -> int:
+    """Compute operators of this precedence or higher; `rest` has the next token at its end."""
+    first = rest.pop()
+    if depth > MAX_DEPTH:
+        raise ValueError(first)
+    if isinstance(first, int):
+        number = first
+    elif first == "(":
+        number = _compute(rest, 1, depth + 1)
+        if rest.pop() != ")":
+            raise ValueError(first)
+    elif first in ("+", "-"):
+        number = _compute(rest, 3, depth + 1) * (-1 if first == "-" else 1)
+    else:
+        raise ValueError(first)
+    while rest and PRECEDENCE.get(str(rest[-1]), 0) >= precedence:
+        operator = str(rest.pop())
+        other = _compute(rest, PRECEDENCE[operator] + 1, depth + 1)
+        number = _apply(operator, number, other)
+        if not -LIMIT <= number < LIMIT:
+            raise ValueError(number)
+    return number
 
-    def terms(self, depth: int) -> int:
-        total = self.factors(depth)
-        while self.at < len(self.tokens) and self.tokens[self.at] in ("+", "-"):
-            sign = self.next()
-            term = self.factors(depth)
-            total = _checked(total + term if sign == "+" else total - term)
-        return total
 
-    def factors(self, depth: int) -> int:
-        product = self.factor(depth)
-        while self.at < len(self.tokens) and self.tokens[self.at] in ("*", "/", "%"):
-            operator = self.next()
-            factor = self.factor(depth)
-            if operator == "*":
-                product = _checked(product * factor)
-                continue
-            quotient = abs(product) // abs(factor)  # truncated towards zero, as in C
-            if (product < 0) != (factor < 0):
-                quotient = -quotient
-            product = quotient if operator == "/" else product - quotient * factor
-        return product
-
-    def factor(self, depth: int) -> int:
-        word = self.next()
-        if isinstance(word, int):
-            return word
-        if depth < MAX_DEPTH and word in ("+", "-"):
-            factor = self.factor(depth + 1)
-            return -factor if word == "-" else factor
-        if depth < MAX_DEPTH and word == "(":
-            total = self.terms(depth + 1)
-            if self.next() == ")":
-                return total
-        raise ValueError(word)
+def _apply(operator: str, one: int, other: int) -> int:
+    if operator in "+-":
+        return one + (other if operator == "+" else -other)
+    if operator == "*":
+        return one * other
+    quotient = (
+        abs(one) // abs(other) * (1 if (one < 0) == (other < 0) else -1)
+    )  # truncated, as in C
+    return quotient if operator == "/" else one - quotient * other
 
 
 def _number(text: object) -> int:
     """Return a decimal number, or raise ValueError: `010` is octal."""
-    if not isinstance(text, str):
-        raise ValueError  # noqa: TRY004
-    digits = text.removeprefix("-")
-    plain = DIGITS.issuperset(digits) and 0 < len(digits) < 19
-    if not plain or (digits[0] == "0" and digits != "0"):
+    digits = text.removeprefix("-") if isinstance(text, str) else ""
+    decimal = DIGITS.issuperset(digits) and 0 < len(digits) < 19
+    if not decimal or (digits[0] == "0" and digits != "0"):
         raise ValueError(text)
-    return int(text)
-
-
-def _checked(number: int) -> int:
-    """Return a number of 64 bits, or raise ValueError."""
-    if not -LIMIT <= number < LIMIT:
-        raise ValueError(number)
-    return number
+    return int(str(text))

@@ -143,14 +143,19 @@ def _closing(source: str, at: int, closer: str) -> int:
         elif char == '"':
             stack.append('"')
         elif char == "'" and top != '}"':
-            at = source.find("'", at + 1) % (end + 1)
+            at = _find(source, "'", at + 1)
         elif top == ")":
             if char == "(":
                 stack.append(")")
             elif char == "#" and source[at - 1] in " \t\n;":
-                at = source.find("\n", at) % (end + 1)
+                at = _find(source, "\n", at)
         at += 1
     return end
+
+
+def _find(source: str, char: str, at: int) -> int:
+    """Return the offset of the next such character, or the end of the source."""
+    return source.find(char, at) % (len(source) + 1)
 
 
 def _backquote(source: str, at: int) -> int:
@@ -194,6 +199,11 @@ class _Lexer:
             self.begin = self.at
         self.word.append((kind, text, quoted))
 
+    def enclosed(self, kind: str, start: int, end: int, *, quoted: bool) -> None:
+        """Add the part from `start` to `end`, and skip the closing character after it."""
+        self.add(kind, self.source[start:end], quoted=quoted)
+        self.at = end + 1
+
     def end_word(self) -> None:
         if self.word is not None:
             self.word.at, self.word.end = self.begin, self.at
@@ -206,7 +216,7 @@ class _Lexer:
         char = source[at]
         if char not in SPECIAL:
             if char == "#" and self.word is None:  # a comment
-                self.at = source.find("\n", at) % (len(source) + 1)
+                self.at = _find(source, "\n", at)
                 return True
             end = at + 1
             while end < len(source) and source[end] not in SPECIAL:
@@ -218,9 +228,7 @@ class _Lexer:
                 self.add(TEXT, source[at + 1 : at + 2] or "\\", quoted=True)
             self.at += 2
         elif char == "'":
-            end = source.find("'", at + 1) % (len(source) + 1)
-            self.add(TEXT, source[at + 1 : end], quoted=True)
-            self.at = end + 1
+            self.enclosed(TEXT, at + 1, _find(source, "'", at + 1), quoted=True)
         elif char == '"':
             begin = at if self.word is None else self.begin
             self.at += 1
@@ -229,9 +237,7 @@ class _Lexer:
         elif char in "$`":
             self.dollar(quoted=False)
         elif char in "<>" and source.startswith("(", at + 1):
-            end = _closing(source, at + 2, ")")
-            self.add(COMMAND, source[at + 2 : end], quoted=True)
-            self.at = end + 1
+            self.enclosed(COMMAND, at + 2, _closing(source, at + 2, ")"), quoted=True)
         else:
             return False
         return True
@@ -268,26 +274,19 @@ class _Lexer:
         source, at = self.source, self.at
         follows = source[at + 1 : at + 2]
         if source[at] == "`":
-            end = _backquote(source, at + 1)
-            self.add(COMMAND, source[at + 1 : end], quoted=quoted)
-            self.at = end + 1
+            self.enclosed(COMMAND, at + 1, _backquote(source, at + 1), quoted=quoted)
         elif follows == "{":
             end = _closing(source, at + 2, '}"' if quoted else "}")
-            self.add(PARAMETER, source[at + 2 : end], quoted=quoted)
-            self.at = end + 1
+            self.enclosed(PARAMETER, at + 2, end, quoted=quoted)
         elif follows == "(":
             end = _closing(source, at + 2, ")")
-            inner = source[at + 2 : end]
-            arithmetic = inner.startswith("(") and inner.endswith(")")
-            if arithmetic:
-                self.add(ARITHMETIC, inner[1:-1], quoted=quoted)
+            if source.startswith("(", at + 2) and source[end - 1] == ")" and end > at + 3:
+                self.enclosed(ARITHMETIC, at + 3, end - 1, quoted=quoted)
+                self.at = end + 1
             else:
-                self.add(COMMAND, inner, quoted=quoted)
-            self.at = end + 1
+                self.enclosed(COMMAND, at + 2, end, quoted=quoted)
         elif follows == "[":  # the old form of `$((..))`
-            end = source.find("]", at) % (len(source) + 1)
-            self.add(ARITHMETIC, source[at + 2 : end], quoted=quoted)
-            self.at = end + 1
+            self.enclosed(ARITHMETIC, at + 2, _find(source, "]", at), quoted=quoted)
         elif follows and follows in "@*#?$!-0123456789":
             self.add(PARAMETER, follows, quoted=quoted)
             self.at += 2
@@ -414,7 +413,7 @@ class _Lexer:
             document.at = begin = last = self.at
             while self.at < len(source):
                 last = self.at
-                end = source.find("\n", last) % (len(source) + 1)
+                end = _find(source, "\n", last)
                 line = source[last:end]
                 self.at = end + 1
                 if (line.lstrip("\t") if document.operator == "<<-" else line) == delimiter:

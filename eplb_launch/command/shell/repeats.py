@@ -6,8 +6,11 @@ from eplb_launch.command.shell.expand import OPERATORS
 from eplb_launch.command.shell.lexer import PARAMETER, TEXT, Word, is_name, literal
 from eplb_launch.command.shell.state import (
     ANY_WORDS,
+    ENVIRON,
+    EXPORTED,
     FUNCTION,
     INHERITED,
+    LOCAL,
     SET_BY_SHELL,
     UNSET,
     Alternatives,
@@ -84,6 +87,17 @@ def _is_certain(value: Stored) -> bool:
     if value is None or value == INHERITED:
         return True
     return isinstance(value, str) and UNKNOWN not in value and value[:1] != "-"
+
+
+def lasting(arm: Changes, own: set[str]) -> Changes:
+    """Return the changes of a function that outlast it: not of its `own` names, not of locals."""
+    own = own | {name[len(LOCAL) :] for name in arm if name.startswith(LOCAL)}
+    hidden = {prefix + name for name in own for prefix in ("", EXPORTED, ENVIRON)}
+    return {
+        name: value
+        for name, value in arm.items()
+        if name not in hidden and not name.startswith(LOCAL)
+    }
 
 
 class Call:

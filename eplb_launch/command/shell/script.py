@@ -10,15 +10,13 @@ from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assign
 from eplb_launch.command.shell.expand import settle, without_unset
 from eplb_launch.command.shell.flow import COMMAND_COST, Flow, has_entry_point, has_hint
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal
-from eplb_launch.command.shell.repeats import Call
+from eplb_launch.command.shell.repeats import Call, lasting
 from eplb_launch.command.shell.simple import Command, note_written, text_place, with_input, written
 from eplb_launch.command.shell.state import (
     ANY_WORDS,
     ENVIRON,
-    EXPORTED,
     FUNCTION,
     INHERITED,
-    LOCAL,
     MAX_ALTERNATIVES,
     PARAMETERS,
     UNSET,
@@ -30,7 +28,7 @@ from eplb_launch.command.shell.state import (
 from eplb_launch.command.shell.syntax import Node, Place
 from eplb_launch.command.wrappers import READERS, SHELLS, WRAPPERS
 from eplb_launch.entrypoints import OF_EPLB, VLLM
-from eplb_launch.model import ONE_WORD, UNKNOWN
+from eplb_launch.model import UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -322,7 +320,7 @@ class _Follower(Flow):
         self.frame, self.returns, self.shell.position, self.source, self.context.script = outer
         arms = returns if frame.ended else [frame.changes(state), *returns]
         own = {PARAMETERS, *map(assigned, before)}
-        arms = [_without_locals(arm, own) for arm in arms]
+        arms = [lasting(arm, own) for arm in arms]
         certain = not any(isinstance(value, Alternatives) for arm in arms for value in arm.values())
         if noted == self.noted and not before and certain and len(past) < MAX_ALTERNATIVES:
             past.append(Call(parameters, frame.reads, arms, state))
@@ -394,11 +392,10 @@ class _Follower(Flow):
         environ = dict(environ)
         for item in command.assignments:
             here = state.fork()
-            assign(item, here)
-            value = here.values[assigned(item)]
+            assign(item, here, export=True)
+            value = here.values.get(ENVIRON + assigned(item))
             if isinstance(value, str):
-                known = UNKNOWN if value == UNSET else value.replace(ONE_WORD, UNKNOWN)
-                environ[assigned(item)] = known
+                environ[assigned(item)] = value
         context = self.context_of(state, environ)
         context.gap = command.gap
         inner = context.branch()
@@ -449,14 +446,3 @@ class _Follower(Flow):
 def _with_unknown(server: Server, unknown: list[str]) -> Server:
     named = tuple(dict.fromkeys((*server.unknown, *unknown)))[:MAX_NAMED]
     return server.replace(unknown=named)
-
-
-def _without_locals(arm: Changes, own: set[str]) -> Changes:
-    """Return the changes of a function that stay: not those of its `own` names and its locals."""
-    own = own | {name[len(LOCAL) :] for name in arm if name.startswith(LOCAL)}
-    hidden = {prefix + name for name in own for prefix in ("", EXPORTED, ENVIRON)}
-    return {
-        name: value
-        for name, value in arm.items()
-        if name not in hidden and not name.startswith(LOCAL)
-    }
