@@ -23,6 +23,8 @@ ROOM = 1_200_000
 PARSED = 16  # the work of reading a character of a script
 LIBRARY = 48  # the work of reading and following one, of a library
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
+# The hosts of a cluster share a file system: they start the script that is here.
+_SAME_FILES = ("srun", "sbatch", "salloc", "mpirun", "mpiexec", "orterun")
 
 
 class Environ:
@@ -121,6 +123,7 @@ class Context:
         self.wrappers: list[Wrapper] = []  # passed so far, the outermost first
         self.directory: str | None = None  # where a wrapper changes to
         self.elsewhere = ""  # the wrapper that leaves this host or container
+        self.same_files = True  # scripts of this host are there, too
         self.sourced: tuple[str, ...] = ()  # what shells read first
         self.complete = True  # False: an expansion that is not known may add arguments
         self.depth = 0  # shell strings, one in another
@@ -155,9 +158,12 @@ class Context:
         self.gap = -1
 
     def scripts(self) -> Scripts | None:
-        """Return the reader of this host's scripts, or None if none may be read."""
+        """Return the reader of scripts, or None if none may be read.
+
+        In `check` a file is the one of its name, wherever it runs.
+        """
         shared = self.shared
-        if shared.files is None or self.elsewhere:
+        if shared.files is None or (shared.files.all_there and not self.same_files):
             return None
         if shared.scripts is None:
             from eplb_launch.command.scripts import Scripts
@@ -182,6 +188,7 @@ class Context:
         )
         if "elsewhere" in row:
             self.elsewhere = self.elsewhere or wrapper.name
+            self.same_files = self.same_files and wrapper.name in _SAME_FILES
         if "appends" in row:
             self.complete = False
         self.wrappers.append(

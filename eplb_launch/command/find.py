@@ -253,6 +253,8 @@ class Trail:
             self.positions = self.positions[:stop]
         if end == len(words):
             return None
+        if "script" in row and words[end].rpartition("/")[2] not in SHELLS:
+            return self._look_at_script(index, end, "bash")
         if "joins" in row:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
         if "package" in row:
