@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from eplb_launch.check import images, shell_files, yaml_tree
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
-from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
+from eplb_launch.check.tasks import VALUES, Style, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.lexer import split
 from eplb_launch.command.shell.state import ANY_WORDS
@@ -28,8 +28,8 @@ from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
 # Most operators take variables as a container does. The launcher cannot wrap their servers.
-OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
-COMMAND = Place("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
+OPERATOR = Style("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
+COMMAND = Style("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
 # These match names of fields in lower case, without "_" and "-".
 _ENVIRONMENTS = re.compile(r"envs?|envvars|environment|environmentvariables|extraenv|variables")
@@ -248,7 +248,7 @@ class _Search:
             yield self.script(field, given)
         elif _OPTIONS.search(text) and field.is_vllm():
             command = given.replace(text=f'vllm serve model "$@" {text}')
-            yield self.script(field, command).replace(place=OPERATOR)
+            yield self.script(field, command).replace(fix_style=OPERATOR)
 
     def yaml(self, field: _Field, depth: int) -> Iterator[Task]:
         """Yield the tasks of YAML in a text: Argo CD and Flux keep values of charts there."""
@@ -306,7 +306,7 @@ class _Search:
             words_at(given, self.source, text.line)
             for given in (("bash", "-c"), ("bash", ANY_WORDS))
         )
-        return self.task(field, shell_files.PLACE, text.line, (*shell, text, *parameters))
+        return self.task(field, shell_files.STYLE, text.line, (*shell, text, *parameters))
 
     def options(self, field: _Field, line: int, given: Sequence[Word]) -> Task:
         """Return the server that gets these options. It may get more, which are not known."""
@@ -330,13 +330,13 @@ class _Search:
             for word in _option(names[key], value, self.source)
         ]
 
-    def task(self, field: _Field, place: Place, line: int, words: tuple[Word, ...]) -> Task:
+    def task(self, field: _Field, style: Style, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the variables around it."""
         variables = _variables(field, self.source)
-        if place is not shell_files.PLACE:
+        if style is not shell_files.STYLE:
             words = tuple(w.replace(text=_without_variables(w.text, variables)) for w in words)
         return Task(
-            place,
+            style,
             " ".join(filter(None, (self.title, ".".join(field.path[-_SHOWN_KEYS:])))),
             self.source,
             line,

@@ -106,7 +106,7 @@ class Variables:
         return found
 
 
-class Place(Record):
+class Style(Record):
     """How a fix is written in a kind of file."""
 
     where: str  # "in the container": a fix sets the variable there
@@ -126,7 +126,7 @@ class Place(Record):
 class Task(Record):
     """A command that a file starts, and what the file says about it."""
 
-    place: Place
+    fix_style: Style
     name: str  # "Deployment/decode container vllm", "service vllm"; "" for a script
     source: Source
     line: int  # for a finding without a better line
