@@ -298,9 +298,9 @@ def ps(
     nothing. Servers of other users are unknown, unless you are root.
     """
     if ctx.obj:
-        ctx.fail('ps takes no command: nothing can be given after "--"')
+        ctx.fail('ps takes no command: remove "--" and everything after it')
     if watch and as_json:
-        ctx.fail("--watch shows a table: it cannot be given together with --json")
+        ctx.fail("--watch shows a table: give it without --json")
     numbers = []
     for pid in pids or ():
         if not (pid.isascii() and pid.isdigit() and 0 < len(pid) < 10 and int(pid)):
@@ -367,14 +367,14 @@ def check(
     installed here. The vLLM release is what the tag of an image says, or --vllm-version.
     """
     if ctx.obj:
-        ctx.fail('check takes no command: nothing can be given after "--"')
+        ctx.fail('check takes no command: remove "--" and everything after it')
     if not paths:
         ctx.fail(
             f"There is nothing to check. Name files or folders: {PROGRAM} check deploy/; "
             f"or - for stdin: helm template CHART | {PROGRAM} check -"
         )
     if as_json and format_ not in (None, "json"):
-        ctx.fail("--json and another --format cannot be given together")
+        ctx.fail("--json means --format json: give only one of them")
     style = "json" if as_json else format_ or "text"
     if style not in STYLES:
         ctx.fail(f"--format must be one of {_listed(STYLES)}, not {style!r}")

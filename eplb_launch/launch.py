@@ -86,7 +86,7 @@ def run(
         raise
     except BaseException as error:  # noqa: BLE001 - a module that shadows another may even exit
         environment = {}
-        trouble = [f"internal error, nothing set: {place(error)}"]
+        trouble = [f"internal error, nothing set: {place(error)}; please report this bug"]
     if strict and trouble:
         for line in trouble:
             say(f"not started (--strict): {line}")
@@ -103,7 +103,7 @@ def fail(error: Exception) -> NoReturn:
     """Exit with 125 after an error of a sub-command, and say it in one line."""
     system = isinstance(error, OSError) and error.strerror  # stdout is full or closed
     if "_EPLB_LAUNCH_COMPLETE" not in os.environ:  # it would land in the line that a user types
-        say(system or f"internal error: {place(error)}")
+        say(system or f"internal error: {place(error)}; please report this bug")
     os._exit(LAUNCHER_FAILED)  # a flush at exit could fail and change the status
 
 

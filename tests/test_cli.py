@@ -216,7 +216,7 @@ FORM = "The right form is: eplb-launch"
 NONE = f"There is no command to start. {FORM} -- vllm serve MODEL"
 MISSING = f'"--" is missing before the command. {FORM}'
 NO_RELEASE = "--vllm-version must be a vLLM release such as 0.16.0, not "
-NO_COMMAND = 'takes no command: nothing can be given after "--"'
+NO_COMMAND = 'takes no command: remove "--" and everything after it'
 NO_PATHS = "There is nothing to check. Name files or folders: eplb-launch check deploy/"
 # A command line and its whole message.
 USAGE = {
@@ -418,7 +418,8 @@ def test_an_internal_error_is_125_in_every_sub_command(
     assert done.stderr.count("\n") == 1
     assert "s3cr3t" not in done.stderr
     if error == "RuntimeError":
-        assert done.stderr == "eplb-launch: internal error: RuntimeError at sitecustomize.py:2\n"
+        where = "RuntimeError at sitecustomize.py:2"
+        assert done.stderr == f"eplb-launch: internal error: {where}; please report this bug\n"
 
 
 SAYING = {

@@ -187,7 +187,7 @@ class _Servers:
             return
         if at:
             words[at] = scripts.with_exports(words[at], lambda *has: self.exported(words, at, *has))
-        elif self.task.place.templated:
+        elif self.task.fix_style.templated:
             words = [placeholders(word) for word in words]
         yield from self.of_command(words, at)
 
@@ -231,7 +231,7 @@ class _Servers:
                 finding = finding.replace(lines=(finding.line, last))
             # Options without a program are half a command: they cannot show that a server is ok.
             has_program = finding.entry or images.run_of(server)
-            if has_program or finding.verdict != OK or not task.place.fragments:
+            if has_program or finding.verdict != OK or not task.fix_style.fragments:
                 yield finding
 
     def place(self, server: Server, words: Sequence[str], at: int) -> tuple[str, int]:

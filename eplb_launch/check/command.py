@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from eplb_launch.check import reports
 from eplb_launch.check.assess_task import assess_task
-from eplb_launch.check.model import Finding, Mention, Review, Trouble
+from eplb_launch.check.model import OK, Finding, Mention, Review, Trouble
 from eplb_launch.check.plan_cache import Plans
 from eplb_launch.check.reader import Reader, gather
 from eplb_launch.check.sources import Reach
@@ -30,26 +30,33 @@ def check(paths: Sequence[str], vllm_version: str | None = None, *, follow: bool
         with reader.guard(source):
             reader.take(source)
 
-    def assessed(tasks: Iterator[Task]) -> Iterator[Finding]:
+    def assessed(tasks: Iterator[Task]) -> Iterator[tuple[str, Finding]]:
+        """Yield findings, each with the file whose task it is: a script may start another one."""
         for task in tasks:
             with reader.guard(task.source):
                 if not task.source.spend(0):
                     continue
                 for finding in assess_task(task, vllm_version, plans):
-                    yield finding.replace(file=reader.name(finding.file))
+                    file = reader.name(finding.file)
+                    yield reader.name(task.source.path), finding.replace(file=file)
                 task.source.spend(sum(plans.done))
                 plans.done.clear()
 
     findings: dict[tuple[str, int, str], Finding] = {}
     plans = Plans()
-    for finding in assessed(reader.tasks()):
+    for _, finding in assessed(reader.tasks()):
         findings.setdefault((finding.file, finding.line, finding.name), finding)
     found_lines = {(file, line) for file, line, _ in findings}
-    for finding in assessed(reader.leftover()):
+    started: dict[tuple[str, int, str], Finding] = {}  # by another script, the worst one
+    for file, finding in assessed(reader.leftover()):
         key = finding.file, finding.line, finding.name
-        is_worse = key not in findings or finding.rank < findings[key].rank
-        if key[:2] not in found_lines and is_worse:  # several files may start the same script
-            findings[key] = finding
+        if key[:2] in found_lines:
+            continue
+        for worst in (findings, started) if file != finding.file else (findings,):
+            if key not in worst or finding.rank < worst[key].rank:
+                worst[key] = finding
+    # Whoever starts a script may limit NCCL for it.
+    findings.update((key, one) for key, one in started.items() if one.verdict == OK)
     reader.troubles += reader.unrendered()
     reader.troubles += [Trouble(reader.name(file), 0, message) for file, message in reach.said]
     order = {name: number for number, name in enumerate(reader.names.values())}

@@ -14,13 +14,13 @@ from eplb_launch.check import images, yaml_tree
 from eplb_launch.check.kind import HINTS, LEADS, Kind
 from eplb_launch.check.model import Trouble
 from eplb_launch.check.sources import YAML, Source
-from eplb_launch.check.tasks import File, Place, Task, Variables, Word, misshapen, word, words_at
+from eplb_launch.check.tasks import File, Style, Task, Variables, Word, misshapen, word, words_at
 from eplb_launch.check.templating import COMPOSE, LONGEST, env_lines, expand
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-PLACE = Place(
+STYLE = Style(
     "in the service",
     f'environment:\n  {VARIABLE}: "{CAP}"',
     begins="entrypoint: {}",
@@ -105,7 +105,7 @@ class _Service:
         directory = self.string("working_dir") or "/"
         given = self.get("entrypoint" if entrypoint else "command")[1]
         return Task(
-            PLACE,
+            STYLE,
             f"service {self.name}",
             self.source,
             self.node.place(

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from eplb_launch.check import images
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import File, Place, Task, TooMuch, Variables, Word, words_at
+from eplb_launch.check.tasks import File, Style, Task, TooMuch, Variables, Word, words_at
 from eplb_launch.check.templating import DOCKERFILE, expand, joined
 from eplb_launch.check.yaml_tree import Node
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-PLACE = Place(
+STYLE = Style(
     "in the image",
     f"ENV {VARIABLE}={CAP}",
     own=("start the server in the image with eplb-launch", "ENTRYPOINT {}"),
@@ -78,7 +78,7 @@ def tasks(source: Source) -> Iterator[Task]:
         line = next((word.line for word in words if word.line), 0)
         if line:
             yield Task(
-                PLACE,
+                STYLE,
                 f"stage {stage.name or number}",
                 source,
                 line,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from eplb_launch.check import images, shell_files, yaml_tree
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
-from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, word, words_at
+from eplb_launch.check.tasks import VALUES, Style, Task, Variables, Word, word, words_at
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.lexer import split
 from eplb_launch.command.shell.state import ANY_WORDS
@@ -27,9 +27,9 @@ from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
 from eplb_launch.vllm.releases import CAP
 
-# Most operators take variables as a container does. The launcher cannot wrap what they start.
-OPERATOR = Place("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
-COMMAND = Place("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
+# Most operators take variables as a container does. The launcher cannot wrap their servers.
+OPERATOR = Style("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
+COMMAND = Style("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
 # These match names of fields in lower case, without "_" and "-".
 _ENVIRONMENTS = re.compile(r"envs?|envvars|environment|environmentvariables|extraenv|variables")
@@ -47,7 +47,7 @@ _SKIPPED = re.compile(
     r"|prompt|readme|summary|title|healthcheck|prestop|openapiv3schema|(?:pattern)?properties)$"
     r"|probe$|/lastappliedconfiguration$"
 )
-# The words of these fields follow those of the command in the same map.
+# A field for arguments continues the command in the same map.
 _COMMANDS = ("command", "entrypoint")
 _ARGUMENTS = re.compile(r"(?<!build)(?:args?|arguments|flags|options)$|^cmd$")
 # The options of these engines have names that vLLM uses too.
@@ -121,7 +121,7 @@ class _Field(Record):
 
 
 def tasks(source: Source, document: Node, containers: Mapping[int, bool]) -> Iterator[Task]:
-    """Yield what the fields of a document start, within the budget of its file.
+    """Yield the tasks of the fields of a document, within the budget of its file.
 
     `containers`, by the ids of their nodes, are skipped. The value says whether one has a command.
     """
@@ -171,7 +171,7 @@ class _Search:
     def of_engine(
         self, field: _Field, line: int, todo: list[_Field], depth: int = 0
     ) -> Iterator[Task]:
-        """Yield what a map starts that names vLLM at `line`: one server at least."""
+        """Yield the tasks of a map that names vLLM at `line`: at least one server."""
         before, found = self.commands, False
         for task in self.walk(todo, depth):
             found = True
@@ -182,7 +182,7 @@ class _Search:
             yield self.task(field, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
     def walk(self, todo: list[_Field], depth: int = 0) -> Iterator[Task]:
-        """Yield what is started in some fields and below them, the last field first."""
+        """Yield the tasks of some fields and of all fields below them, the last field first."""
         while todo and len(self.seen) < _MAX_NODES:
             field = todo.pop()
             node = field.node
@@ -226,7 +226,7 @@ class _Search:
         return 0
 
     def text(self, field: _Field, depth: int) -> Iterator[Task]:
-        """Yield what a text starts: a script, YAML with such fields, or options."""
+        """Yield the tasks of a text: it may be a script, YAML with such fields, or options."""
         text = field.node.text
         in_annotation = "annotations" in field.path and "\n" not in text
         if "```" in text or in_annotation:  # Markdown, or a word about the object
@@ -248,10 +248,10 @@ class _Search:
             yield self.script(field, given)
         elif _OPTIONS.search(text) and field.is_vllm():
             command = given.replace(text=f'vllm serve model "$@" {text}')
-            yield self.script(field, command).replace(place=OPERATOR)
+            yield self.script(field, command).replace(fix_style=OPERATOR)
 
     def yaml(self, field: _Field, depth: int) -> Iterator[Task]:
-        """Yield what YAML in a text starts: Argo CD and Flux have values of charts in texts."""
+        """Yield the tasks of YAML in a text: Argo CD and Flux keep values of charts there."""
         text = field.node.text
         if depth >= _MAX_NESTED or ":" not in text or not self.source.spend(_DOCUMENT_COST):
             return
@@ -261,7 +261,7 @@ class _Search:
                 yield from self.walk([field.replace(node=document)], depth + 1)
 
     def command(self, field: _Field) -> Task | None:
-        """Return what a list of texts starts: a command, the lines of a script, or options."""
+        """Return the task of a list of texts: a command, the lines of a script, or options."""
         items = field.node.items[:_MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
@@ -284,7 +284,7 @@ class _Search:
         return "\n".join(self.lines[field.above[0].line - 1 : field.above[0].end])
 
     def arguments(self, field: _Field) -> list[Word]:
-        """Return the words of other fields that follow those of a command."""
+        """Return the words of the fields that continue a command, such as `args`."""
         parent = field.above[0] if field.above else field.node
         if field.key not in _COMMANDS or parent.get(field.path[-1]) is not field.node:
             return []
@@ -306,7 +306,7 @@ class _Search:
             words_at(given, self.source, text.line)
             for given in (("bash", "-c"), ("bash", ANY_WORDS))
         )
-        return self.task(field, shell_files.PLACE, text.line, (*shell, text, *parameters))
+        return self.task(field, shell_files.STYLE, text.line, (*shell, text, *parameters))
 
     def options(self, field: _Field, line: int, given: Sequence[Word]) -> Task:
         """Return the server that gets these options. It may get more, which are not known."""
@@ -330,13 +330,13 @@ class _Search:
             for word in _option(names[key], value, self.source)
         ]
 
-    def task(self, field: _Field, place: Place, line: int, words: tuple[Word, ...]) -> Task:
+    def task(self, field: _Field, style: Style, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the variables around it."""
         variables = _variables(field, self.source)
-        if place is not shell_files.PLACE:
+        if style is not shell_files.STYLE:
             words = tuple(w.replace(text=_without_variables(w.text, variables)) for w in words)
         return Task(
-            place,
+            style,
             " ".join(filter(None, (self.title, ".".join(field.path[-_SHOWN_KEYS:])))),
             self.source,
             line,
@@ -355,7 +355,7 @@ def _without_variables(text: str, variables: Variables) -> str:
 
 
 def _arguments(node: Node) -> list[str]:
-    """Return the fields of a map that go on with its command, where this starts a server."""
+    """Return the keys of the fields that continue the command of a map, if it starts a server."""
     entries = node.entries()
     command = next((node for key, node in entries.items() if _plain(key) in _COMMANDS), None)
     if command is None or command.kind == MAP:

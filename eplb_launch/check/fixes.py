@@ -69,7 +69,7 @@ def _add_dashes(task: Task, server: Server, program: Sequence[str]) -> Fix:
 def _is_line(task: Task, server: Server) -> bool:
     """Whether the command of a server is a line, and not a list of words."""
     in_shell = any(wrapper.name == "sh" for wrapper in server.wrappers)
-    return in_shell or task.as_text or task.place.line
+    return in_shell or task.as_text or task.fix_style.line
 
 
 def _change(task: Task, current: str | None) -> Fix | None:
@@ -96,17 +96,17 @@ def _set(task: Task, current: str | None) -> Fix | None:
     if task.unset_by:
         return None
     change = _change(task, current)
-    hidden = current is not None and not task.place.last_wins  # the other line would win
+    hidden = current is not None and not task.fix_style.last_wins  # the other line would win
     if change is not None or task.variables.cap_line is not None or hidden:
         return change
     if task.entry:
         return Fix(f"add {VARIABLE} to the variables that are set there", task.entry)
-    return Fix(f"set {VARIABLE} {task.place.where}", task.place.sets)
+    return Fix(f"set {VARIABLE} {task.fix_style.where}", task.fix_style.sets)
 
 
 def _wrap(task: Task, server: Server, program: Sequence[str]) -> Fix | None:
     """Return how to start a server with the launcher; None if that is not possible."""
-    if not task.place.wraps or (not program and task.only_arguments):
+    if not task.fix_style.wraps or (not program and task.only_arguments):
         return None
     start = launcher.words(task, program)
     words = [*start, "--", *program]
@@ -117,11 +117,11 @@ def _wrap(task: Task, server: Server, program: Sequence[str]) -> Fix | None:
     if not program:
         return Fix(f"put these words before the program{note}", before)
     if task.own_entry:
-        how, form = task.place.own
+        how, form = task.fix_style.own
         return Fix(how + note, form.format(json.dumps(words)))
-    if task.only_arguments or not task.place.begins or server.wrappers:
+    if task.only_arguments or not task.fix_style.begins or server.wrappers:
         return Fix(f"put these words before {' '.join(program)!r}{note}", before)
-    begin = task.place.begins.format(f"{json.dumps(words)[:-1]}, …]")
+    begin = task.fix_style.begins.format(f"{json.dumps(words)[:-1]}, …]")
     return Fix(f"start the command with eplb-launch{note}", begin)
 
 

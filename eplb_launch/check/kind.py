@@ -1,6 +1,6 @@
 """The interface of a kind of deployment file: a subclass of Kind that `reader.KINDS` lists.
 
-A kind says which files it takes, what they start, and how a fix is written there (`tasks.Place`).
+A kind says which files it takes, what they start, and how a fix is written there (`tasks.Style`).
 """
 
 from __future__ import annotations

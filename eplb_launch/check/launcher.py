@@ -55,7 +55,7 @@ def words(task: Task, program: Sequence[str]) -> list[str]:
     if task.bare:
         return ["python3", PLACE]
     folder = posixpath.dirname("".join(program[:1]))
-    if task.place.absolute and folder not in ("", *_SYSTEM) and UNKNOWN not in folder:
+    if task.fix_style.absolute and folder not in ("", *_SYSTEM) and UNKNOWN not in folder:
         return [f"{folder}/{NAME}"]
     return [NAME]
 
@@ -64,9 +64,9 @@ def how(task: Task) -> str:
     """Return how the launcher gets to the path in `words`, to add to a sentence."""
     if not task.bare:
         return ""
-    if task.place.image:
+    if task.fix_style.image:
         return ", copied there by a build step"
-    return ", mounted from its ConfigMap" if task.place.templated else ", mounted as one file"
+    return ", mounted from its ConfigMap" if task.fix_style.templated else ", mounted as one file"
 
 
 def missing(task: Task, server: Server) -> PlanWarning | None:
@@ -93,7 +93,7 @@ def missing(task: Task, server: Server) -> PlanWarning | None:
         )
     first = task.words[0].text if task.words else ""
     folder = posixpath.dirname(server.program)
-    if task.place.absolute and first == NAME and folder not in ("", *_SYSTEM):
+    if task.fix_style.absolute and first == NAME and folder not in ("", *_SYSTEM):
         return PlanWarning(
             CODE,
             f"systemd looks for {NAME} in {_SYSTEM[1]} and the like, not beside {server.program}",

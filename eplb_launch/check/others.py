@@ -96,7 +96,7 @@ def written(source: Source, number: int, line: str) -> Iterator[Task]:
 
 
 def not_deployed(path: str, text: str = "") -> str:
-    """Return what a file is that deploys nothing, by its name or its `#!`; "" for other files."""
+    """Return "a document" or "a program" for a file that deploys nothing; "" for other files."""
     name = os.path.basename(path).lower()
     if _DOCUMENT.fullmatch(name) and not _INTERPRETER.match(text):
         return "a document"

@@ -79,8 +79,8 @@ def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[So
             yield path
             continue
         form = form_of(path)
-        if os.path.islink(path) and not reach.allows(path):
-            if form not in ("", OTHER):
+        if os.path.islink(path) and (os.path.isdir(path) or not reach.allows(path)):
+            if form not in ("", OTHER) and not os.path.isdir(path):
                 yield Source(path, problem=f"it {sources.OUTSIDE}")
             continue
         if not form and "." not in os.path.basename(path):
@@ -107,7 +107,7 @@ def _below(folder: str, seen: set[tuple[int, int]], reach: Reach) -> Iterator[So
 
 
 def _walk(folder: str) -> Iterator[str | Source]:
-    """Yield the paths of all files below a folder, and what cannot be read as a Source.
+    """Yield the path of each file below a folder, and a Source for each unreadable folder.
 
     os.walk calls itself for each level before Python 3.12.
     """
@@ -131,7 +131,7 @@ def _walk(folder: str) -> Iterator[str | Source]:
 
 
 class Reader:
-    """The files of a review, as far as they have been read."""
+    """The files of a review, each given to its kind."""
 
     def __init__(self) -> None:
         self.kinds = [kind() for kind in KINDS]

@@ -37,18 +37,18 @@ def shell_index(words: Sequence[str]) -> int:
 
 
 def guess_line(script: str, number: int = 0) -> int:
-    """Return the line, from 0, of a word that looks like a server: of the first, or of another."""
+    """Return the line, from 0, of the word with this number that looks like a server."""
     found = [at for at, line in enumerate(script.split("\n")) for _ in _programs(line)]
-    return [*found, *found[:1], 0][min(number, len(found))]
+    return found[number] if number < len(found) else (*found, 0)[0]
 
 
 def number_of(script: str, place: Place) -> int:
-    """Return how many words that look like a server stand before one."""
+    """Return the number of words before a server that look like a server too."""
     return len(_programs(script[: _start(script, place)]))
 
 
 def line_of(script: str, place: Place) -> int:
-    """Return the line, from 0, of the words of a server; in a string, of what looks like it."""
+    """Return the line, from 0, of a server: of its program, or of the string that holds it."""
     return script.count("\n", 0, _start(script, place))
 
 
@@ -61,10 +61,7 @@ def _start(script: str, place: Place) -> int:
 
 
 def _programs(text: str) -> list[str]:
-    r"""Return the words that look like a server, except those in comments.
-
-    In double quotes YAML has "\n" for the end of a line.
-    """
+    r"""Return the words outside comments that look like a server. YAML may have `\n` in a line."""
     lines = text.replace("\\n", "\n").split("\n")
     code = [line for line in lines if not line.lstrip().startswith("#")]
     return [found for line in code for found in _PROGRAM.findall(line)]

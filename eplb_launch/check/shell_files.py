@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import VALUES, File, Place, Task, Variables, Word, words_at
+from eplb_launch.check.tasks import VALUES, File, Style, Task, Variables, Word, words_at
 from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.model import UNKNOWN
 from eplb_launch.render.env import FORMATS
 
-PLACE = Place(
+STYLE = Style(
     "before it", FORMATS["shell"](VALUES).rstrip("\n"), line=True, last_wins=True, fragments=True
 )
 
@@ -67,7 +67,7 @@ def task(source: Source, text: str, line: int, name: str) -> Task:
         Word(text, source, line, end, block=True),
         *words_at((source.path.rpartition("/")[2], ANY_WORDS), source, line),
     )
-    return Task(PLACE, name, source, line, words, _of_slurm(text))
+    return Task(STYLE, name, source, line, words, _of_slurm(text))
 
 
 def _of_slurm(text: str) -> Variables:

@@ -43,7 +43,7 @@ class Reach:
         self.places: set[str] = set()  # files and folders, without links
         self.known: dict[tuple[str, str], Source] = {}
         self.left: dict[str, int] = {}
-        self.said: dict[tuple[str, str], None] = {}  # file, and what of it is not read
+        self.said: dict[tuple[str, str], None] = {}  # (file, message)
         for path in paths:
             if path != "-":
                 self.places.add(os.path.realpath(path))

@@ -11,11 +11,11 @@ from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.model import ONE_WORD, UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE, minor_release
 
-VALUES = {VARIABLE: str(CAP)}  # what a fix sets
+VALUES = {VARIABLE: str(CAP)}  # of a fix
 
 SECRET = "Secret"  # noqa: S105 - a kind of object
-# Variables that decide. Where no file sets them they are taken as unset, like those of NCCL. Any
-# other variable may come from the image or the node.
+# Variables that decide. Like those of NCCL, they are taken as unset unless a file sets them. Other
+# variables may come from the image or the node.
 _NAMES = """
     BASH_ENV HOME PATH PYTHONPATH PYTHONUSERBASE SLURM_EXPORT_ENV SLURM_JOB_NUM_NODES SLURM_NNODES
     VLLM_ALL2ALL_BACKEND VLLM_BATCH_INVARIANT VLLM_DP_SIZE VLLM_NCCL_SO_PATH
@@ -36,7 +36,7 @@ class TooMuch(Exception):  # noqa: N818
 
 
 class Environment(dict[str, str]):
-    """An environment of which a part is known. A script that looks up another variable: UNKNOWN."""
+    """An environment that is known in part: a script gets UNKNOWN for any other variable."""
 
     def __init__(self, known: Mapping[str, str], *, unread: bool) -> None:
         """Take the variables that are known. `unread`: a place that was not read may set more."""
@@ -106,12 +106,12 @@ class Variables:
         return found
 
 
-class Place(Record):
+class Style(Record):
     """How a fix is written in a kind of file."""
 
     where: str  # "in the container": a fix sets the variable there
     sets: str  # the text that sets the variable
-    begins: str = ""  # the text that a command begins with, "command: {}"; "": never shown
+    begins: str = ""  # how a command is written, "command: {}"; "": not shown
     # What to do, and the text, if the entry point of the image starts the server.
     own: tuple[str, str] = ("", "")
     line: bool = False  # a command is a line, not a list of words
@@ -126,7 +126,7 @@ class Place(Record):
 class Task(Record):
     """A command that a file starts, and what the file says about it."""
 
-    place: Place
+    fix_style: Style
     name: str  # "Deployment/decode container vllm", "service vllm"; "" for a script
     source: Source
     line: int  # for a finding without a better line

@@ -42,7 +42,7 @@ def expand(
     """
     if "$" not in text:
         return text
-    open_braces: list[tuple[str, list[str]]] = [("", [])]  # their beginning and their pieces
+    open_braces: list[tuple[str, list[str]]] = [("", [])]  # the text that opens it, then its pieces
     size = at = 0
     for match in syntax.finditer(text):
         found, pieces = match[0], open_braces[-1][1]
@@ -71,10 +71,7 @@ def expand(
 
 
 def _chosen(begin: str, operand: str, known: Mapping[str, str], *, assumed: bool) -> str:
-    """Return the value of `${NAME:-operand}` and the like, of which `begin` is `${NAME:-`.
-
-    Plain braces stay.
-    """
+    """Return the value of `${NAME:-operand}` with `${NAME:-` as `begin`. Plain braces stay."""
     if begin == "{":
         return f"{{{operand}}}"
     name = begin[2:].rstrip(":-+?")

@@ -16,20 +16,20 @@ from eplb_launch.check.dockerfile import exec_form
 from eplb_launch.check.kind import Kind
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import VALUES, File, Place, Task, Variables, Word, words_at
+from eplb_launch.check.tasks import VALUES, File, Style, Task, Variables, Word, words_at
 from eplb_launch.check.templating import env_lines, joined, replace
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-_IN_UNIT = Place(
+_IN_UNIT = Style(
     "in a drop-in",
     FORMATS["systemd"](VALUES).rstrip("\n"),
     line=True,
     last_wins=True,
     absolute=True,
 )
-_IN_CONTAINER = Place(
+_IN_CONTAINER = Style(
     "in the unit",
     f"[Container]\nEnvironment={VARIABLE}={CAP}",
     own=("start the container with eplb-launch", "Entrypoint={}"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eplb_launch.command.wrappers import Row
     from eplb_launch.files import Files
 
-    Said: TypeAlias = tuple[str, str]  # the column of an option in the table, and its value
+    Option: TypeAlias = tuple[str, str]  # the column of an option in the table, and its value
 
 DEPTH = 16  # shell strings inside shell strings
 # The work for a command, besides reading it once, in characters: `A=$A$A` doubles in each round.
@@ -23,6 +23,8 @@ ROOM = 1_200_000
 PARSED = 16  # the work of reading a character of a script
 LIBRARY = 48  # the work of reading and following one, of a library
 _LOCAL = frozenset(("", "localhost", "127.0.0.1"))
+# The hosts of a cluster share a file system: they start the script that is here.
+_SAME_FILES = ("srun", "sbatch", "salloc", "mpirun", "mpiexec", "orterun")
 
 
 class Environ:
@@ -121,6 +123,7 @@ class Context:
         self.wrappers: list[Wrapper] = []  # passed so far, the outermost first
         self.directory: str | None = None  # where a wrapper changes to
         self.elsewhere = ""  # the wrapper that leaves this host or container
+        self.same_files = True  # scripts of this host are there, too
         self.sourced: tuple[str, ...] = ()  # what shells read first
         self.complete = True  # False: an expansion that is not known may add arguments
         self.depth = 0  # shell strings, one in another
@@ -155,9 +158,12 @@ class Context:
         self.gap = -1
 
     def scripts(self) -> Scripts | None:
-        """Return the reader of this host's scripts, or None if none may be read."""
+        """Return the reader of scripts, or None if none may be read.
+
+        In `check` a file is the one of its name, wherever it runs.
+        """
         shared = self.shared
-        if shared.files is None or self.elsewhere:
+        if shared.files is None or (shared.files.all_there and not self.same_files):
             return None
         if shared.scripts is None:
             from eplb_launch.command.scripts import Scripts
@@ -172,16 +178,17 @@ class Context:
             sets = changes[VARIABLE] is not None
             self.wrappers[-1] = self.wrappers[-1].replace(drops=not sets, sets=sets)
 
-    def step_over(self, wrapper: Wrapper, said: Sequence[Said], row: Row) -> None:
+    def step_over(self, wrapper: Wrapper, options: Sequence[Option], row: Row) -> None:
         """Pass a wrapper, and apply what its row and its options say."""
         before = self.environ
-        self._apply(said, row)
+        self._apply(options, row)
         sets = self.environ is not before and isinstance(self.environ.changes.get(VARIABLE), str)
-        arrives = _is_kept(wrapper.words, said, row, before) or (
-            self.environ.hands_on(VARIABLE, before) and not _resets(said, row, before)
+        arrives = _is_kept(wrapper.words, options, row, before) or (
+            self.environ.hands_on(VARIABLE, before) and not _resets(options, row, before)
         )
         if "elsewhere" in row:
             self.elsewhere = self.elsewhere or wrapper.name
+            self.same_files = self.same_files and wrapper.name in _SAME_FILES
         if "appends" in row:
             self.complete = False
         self.wrappers.append(
@@ -194,16 +201,16 @@ class Context:
             )
         )
 
-    def _apply(self, said: Sequence[Said], row: Row) -> None:
+    def _apply(self, options: Sequence[Option], row: Row) -> None:
         before = self.environ
-        columns = {column for column, _ in said}
-        if said:
+        columns = {column for column, _ in options}
+        if options:
             self.environ = Environ(before)
         if "own" in row and "keeps" not in columns:
             self.environ = Environ({}, opaque=True)
         if "clears" in columns:
             self.environ = Environ({}, opaque="elsewhere" in row)
-        for column, value in said:
+        for column, value in options:
             if column in ("exports", "passes"):
                 names = value.split(",")
                 if column == "exports" and "ALL" not in names:
@@ -281,16 +288,16 @@ def requirement(text: str) -> tuple[str, str]:
     return name, version if known and not version.endswith("*") else ""
 
 
-def _is_kept(words: Sequence[str], said: Sequence[Said], row: Row, environ: Environ) -> bool:
+def _is_kept(words: Sequence[str], options: Sequence[Option], row: Row, environ: Environ) -> bool:
     """Whether something keeps NCCL_MAX_CTAS, though the wrapper drops other variables."""
     names = (
         name
-        for column, value in said
+        for column, value in options
         if column in ("sets", "passes", "exports", "keeps")
         for name in value.replace(" ", ",").split(",")
     )
     return (
-        ("keeps", "") in said
+        ("keeps", "") in options
         or any(
             name == VARIABLE or (name[-1:] == "*" and VARIABLE.startswith(name[:-1]))
             for name in names
@@ -303,17 +310,17 @@ def _is_kept(words: Sequence[str], said: Sequence[Said], row: Row, environ: Envi
     )
 
 
-def _resets(said: Sequence[Said], row: Row, environ: Environ) -> bool:
+def _resets(options: Sequence[Option], row: Row, environ: Environ) -> bool:
     """Whether a wrapper drops most variables, unless it is configured otherwise."""
     if "spreads" in row:  # it drops them only on other hosts
-        hosts = ",".join(value for column, value in said if column == "hosts").split(",")
+        hosts = ",".join(value for column, value in options if column == "hosts").split(",")
         counts = [environ.get(name) or "" for name in row["nodes"].split()]
         return (
             not _LOCAL.issuperset(host.partition(":")[0] for host in hosts)
-            or any(column == "spreads" for column, _ in said)
+            or any(column == "spreads" for column, _ in options)
             or next((count for count in counts if count), "1") not in ("1", UNKNOWN)
         )
-    if "default" in row and not any(column == "exports" for column, _ in said):
+    if "default" in row and not any(column == "exports" for column, _ in options):
         default = environ.get(row["default"]) or "ALL"
         return default.partition(",")[0] not in ("ALL", UNKNOWN)
     return "resets" in row

@@ -238,7 +238,7 @@ class Trail:
             return row is not None
         own = tuple(self.words[index : step.own_end])
         wrapper = Wrapper(path.removeprefix("-m "), own, self.positions[index])
-        self.context.step_over(wrapper, step.said, row)
+        self.context.step_over(wrapper, step.options, row)
         self.end = end = step.end
         words = self.words
         if step.program is not None or step.string is not None:
@@ -253,6 +253,9 @@ class Trail:
             self.positions = self.positions[:stop]
         if end == len(words):
             return None
+        if "script" in row and words[end].rpartition("/")[2] not in SHELLS:
+            self._insert(("bash", words[end]), end, end + 1)
+            words = self.words
         if "joins" in row:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
         if "package" in row:
@@ -279,7 +282,7 @@ class Trail:
         if "foreign" in row and not _SHELL_SYNTAX.isdisjoint(text):
             self.context.complete = False
         self._run(text, step.at, step.end, "sh")
-        for column, path in step.said:  # the files of parameters of `vllm bench sweep`
+        for column, path in step.options:  # the files of parameters of `vllm bench sweep`
             if column == "params" and self.server is not None:
                 from eplb_launch.command.sweep import swept
 

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eplb_launch.command.context import Said
+    from eplb_launch.command.context import Option
     from eplb_launch.command.find import Trail
     from eplb_launch.command.wrappers import Row
 
@@ -23,7 +23,7 @@ class Step:
         self.trail = trail
         self.end = start  # the first word of the command
         self.own_end = 0  # the end of the wrapper's own words, before words were inserted
-        self.said: list[Said] = []  # what the options say
+        self.options: list[Option] = []  # of the wrapper, in their order
         self.string: str | None = None  # the command, if it is a shell string
         self.program: str | None = None  # the command's program, if an option names it
         self.at = 0  # the word that holds the string or the program
@@ -54,42 +54,42 @@ class Step:
         operands = int(row.get("operands", "0"))
         stops = row.get("stops", "").split()
         needs = row.get("needs", "").split()
-        options = True
+        may_be_option = True
         while self.end < len(self.trail.words) and not self.ends:
             word = self.trail.words[self.end]
             self.end += 1
-            if options and word == "--":
-                options = False
-            elif options and word.startswith("-"):
-                for option, glued in _options(word, columns, row):
+            if may_be_option and word == "--":
+                may_be_option = False
+            elif may_be_option and word.startswith("-"):
+                for option, joined in _options(word, columns, row):
                     column = columns.get(option, "")
                     needs = [] if option in needs else needs
                     operands *= column != "replaces"
-                    self._note(column, self._value(option, glued, column, row))
-            elif options and word in stops:
+                    self._note(column, self._value(option, joined, column, row))
+            elif may_be_option and word in stops:
                 self.ends = True
             elif "assignments" in row and "=" in word:
-                self.said.append(("sets", word))
+                self.options.append(("sets", word))
             elif operands and ("elsewhere" in row or not is_server(self.trail.words, self.end - 1)):
                 operands -= 1
-                options = options and (operands > 0 or "mixed" in row)
+                may_be_option = may_be_option and (operands > 0 or "mixed" in row)
             else:
                 self.end -= 1
                 break
         self.end = min(self.end, len(self.trail.words))
         return not needs
 
-    def _value(self, option: str, glued: str | None, column: str, row: Row) -> str:
+    def _value(self, option: str, joined: str | None, column: str, row: Row) -> str:
         """Return the value of an option, and skip the words that belong to it."""
         words = self.trail.words
-        value = glued or ""
-        if glued is None and (column in VALUED or column in PAIRS):
+        value = joined or ""
+        if joined is None and (column in VALUED or column in PAIRS):
             value = "".join(words[self.end : self.end + 1])
             self.end += 1
         if column in PAIRS:
             value += "=" + "".join(words[self.end : self.end + 1])
             self.end += 1
-        elif not column and glued is None and "flags" in row and not option.startswith("--no-"):
+        elif not column and joined is None and "flags" in row and not option.startswith("--no-"):
             # The word before a program is an operand: `docker run --new IMAGE vllm`.
             operand = "operands" in row and is_program(words, self.end + 1)
             self.end += is_value(words, self.end) and not operand
@@ -97,7 +97,7 @@ class Step:
 
     def _note(self, column: str, value: str) -> None:
         """Note what an option says. Its words have just been skipped."""
-        self.said.append((column, value))
+        self.options.append((column, value))
         at = min(self.end, len(self.trail.words)) - 1
         if column == "splits":  # into further words of the wrapper
             self.own_end = self.own_end or at + 1

@@ -7,7 +7,7 @@ from eplb_launch.vllm.arguments import OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from eplb_launch.model import Server
 
@@ -18,28 +18,22 @@ def swept(server: Server, text: str | None, position: int) -> Server:
     `text` is None if the file is not read. The file has a list of objects, or an object of objects;
     each replaces options of the command (vllm/benchmarks/sweep/param_sweep.py of 0.11.1 to 0.33).
     """
-    words = None if text is None else _words(text)
-    if words is None:
-        return server.replace(complete=False)
-    return server.replace(
-        words=(*server.words, *words), positions=[*server.positions, *[position] * len(words)]
-    )
-
-
-def _words(text: str) -> Sequence[str] | None:
     import json
 
     try:
-        found = json.loads(text)
+        records = json.loads(text or "")
     except (ValueError, RecursionError):
-        return None
-    records = list(found.values()) if isinstance(found, dict) else found
+        return server.replace(complete=False)
+    if isinstance(records, dict):
+        records = list(records.values())
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        return None
-    return list(dict.fromkeys(word for record in records for word in _of(record)))
+        return server.replace(complete=False)
+    words = dict.fromkeys(word for record in records for word in _options(record))
+    positions = [*server.positions, *[position] * len(words)]
+    return server.replace(words=(*server.words, *words), positions=positions)
 
 
-def _of(record: dict[str, object]) -> Iterator[str]:
+def _options(record: dict[str, object]) -> Iterator[str]:
     """Yield the options of one run that are read. Their values count as not known."""
     for key, value in record.items():
         name, dot, rest = key.partition(".")

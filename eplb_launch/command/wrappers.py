@@ -77,6 +77,7 @@ FACTS = {
     "image": "its last operand is a container image",
     "foreign": "its shell does not follow POSIX",
     "package": "the first word of the command may be a requirement: `vllm@0.16.0`",
+    "script": "the command is the file of a shell script",
     "joins": "the words of the command are joined to a shell string",
     "appends": "words that are not known are added to the command",
     "elsewhere": "the command runs on another host or in another container",
@@ -240,7 +241,7 @@ ray job submit: flags --verbose; chdir --working-dir; own; unless NCCL_MAX_CTAS;
 # srun(1), salloc(1), sbatch(1), Slurm 24.05; --container-*: github.com/NVIDIA/pyxis
 srun: {SLURM}; default SLURM_EXPORT_ENV
 salloc: {SLURM}
-sbatch: {SLURM}; string --wrap; needs --wrap
+sbatch: {SLURM}; string --wrap; script
 
 # Containers and other hosts: docker(1), podman(1), nerdctl; docs.docker.com/reference/cli. Files of
 # --env-file are not read

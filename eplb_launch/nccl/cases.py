@@ -177,12 +177,6 @@ def _minima(case: Case, code: str, names: tuple[str, ...], default: int) -> Iter
             break
 
 
-def _without_minima(reading: Mapping[str, Value]) -> int:
-    """Return the most CTAs that NCCL may take if no minimum is set."""
-    names = reading.keys() - {*MINIMA, MIN_P2P}
-    return max(channels({name: reading[name].text for name in names}))
-
-
 def _values(case: Case) -> Iterator[Found]:
     current = case.plan.current
     number = limit(current)
@@ -197,7 +191,11 @@ def _values(case: Case) -> Iterator[Found]:
         elif case.arrives and current and number is not None and number <= case.cap:
             yield "value-replaced", {"value": shown(current), "number": number}
     elif current and stays(current):
-        most = max(map(_without_minima, case.readings))
+        without_minima = [
+            {name: one.text for name, one in reading.items() if name not in (*MINIMA, MIN_P2P)}
+            for reading in case.readings
+        ]
+        most = max(max(channels(values)) for values in without_minima)
         if most > case.cap:
             code = "value-not-a-limit" if number is None else "value-too-high"
             yield code, {"value": shown(current), "count": most}
@@ -208,18 +206,12 @@ def _wrappers(case: Case) -> Iterator[Found]:
     names = dropping(case.met)
     arrived = case.met.environ.get(VARIABLE)
     if names and (plan.variables or plan.current):
+        one = len(names) == 1
         options = (wrapper.option for wrapper in case.met.wrappers if wrapper.name == names[0])
-        option = next(options, "").format(name=VARIABLE, value=case.cap)
-        option = option if len(names) == 1 else ""
-        yield (
-            "variable-dropped",
-            {
-                "names": " and ".join(names),
-                "verb": "does" if len(names) == 1 else "do",
-                "place": _place(server),
-                "option": f", or give {names[0]} {option}" if option else "",
-            },
-        )
+        option = next(options, "").format(name=VARIABLE, value=case.cap) if one else ""
+        fields: dict[str, object] = {"names": " and ".join(names), "verb": "does" if one else "do"}
+        fields["option"] = f", or give {names[0]} {option}" if option else ""
+        yield "variable-dropped", {**fields, "place": _place(server)}
     elif plan.variables and not case.arrives and not names and arrived is not None:
         sets = [wrapper.name for wrapper in server.wrappers if wrapper.sets]
         name = sets[-1] if sets else server.wrappers[-1].name

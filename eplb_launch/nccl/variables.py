@@ -139,7 +139,7 @@ def readings(
     other_user: bool = False,
     files: Files = DISK,
 ) -> tuple[dict[str, Value], ...]:
-    """Return the values that NCCL reads for NAMES; several readings if it may read one of several.
+    """Return the values that NCCL reads for NAMES; all possible readings if that is not known.
 
     `version` is the release of vLLM; `environ` and `directory` are those of the server.
     `other_user`: the server runs as a user whose home directory is not known.
@@ -157,11 +157,8 @@ def readings(
                 for name, text in conf_values(place, files):
                     reading.setdefault(name, Value(text, shown))
             found.append((library.conf, reading))
-    result: list[dict[str, Value]] = []
-    for conf, reading in found:
-        if reading not in result and (not present or conf in present):
-            result.append(reading)
-    return tuple(result)
+    counted = [reading for conf, reading in found if not present or conf in present]
+    return tuple(one for i, one in enumerate(counted) if one not in counted[:i])
 
 
 def _user_files(

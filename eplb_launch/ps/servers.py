@@ -125,9 +125,11 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
                 found[pid] = server
             elif process.cut:
                 found[pid] = _ANY
-    forks = {pid for pid in found if processes[pid].parent in found}
-    forks = {pid for pid in forks if _is_fork(processes[pid], processes)}
-    servers = {pid: server for pid, server in found.items() if pid not in forks}
+    servers = {
+        pid: server
+        for pid, server in found.items()
+        if processes[pid].parent not in found or not _is_fork(processes[pid], processes)
+    }
     for pid, server in list(servers.items()):
         # A script named `vllm` may start the real one, with the arguments that it got.
         above = next((a for a in _ancestors(processes[pid], processes) if a.pid in found), None)
@@ -139,7 +141,7 @@ def _servers(processes: Processes, titled: Processes) -> dict[int, Server]:
 
 
 def _is_shell_string(command: tuple[str, ...]) -> bool:
-    """Whether a command runs a shell with `-c`, and so is no server, whatever the string says."""
+    """Whether a command runs a shell with `-c`, and so is no server."""
     first = next((i for i, w in enumerate(command[:16]) if w.rpartition("/")[2] in SHELLS), 16)
     return any(
         word[:1] == "-" and word[1:2] != "-" and "c" in word

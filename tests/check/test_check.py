@@ -93,7 +93,7 @@ def test_a_script_that_a_service_runs_is_one_server(folder: Path, path: str) -> 
 def test_a_usage_error_exits_with_2() -> None:
     result = check("--json", "--format", "sarif", ".")
     assert result.exit_code == 2
-    assert "--json and another --format cannot be given together" in result.output
+    assert "--json means --format json: give only one of them" in result.output
 
 
 def test_a_missing_path_is_reported(folder: Path) -> None:

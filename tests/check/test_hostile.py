@@ -398,7 +398,10 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("eplb-launch -- vllm serve m\n")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    found = [os.path.relpath(f.file, tmp_path) for f in check([str(tmp_path)]).findings]
+    (tmp_path / "dockerfiles").symlink_to(tmp_path / "a")  # it has the name of a Dockerfile
+    review = check([str(tmp_path)])
+    assert review.troubles == ()
+    found = [os.path.relpath(f.file, tmp_path) for f in review.findings]
     assert found == ["c.sh", "d.sh", "a/b.sh", "a/b/c/d.sh", "b/z.sh", "b/a/x.sh"]
 
 

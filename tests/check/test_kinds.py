@@ -9,7 +9,7 @@ import pytest
 from eplb_launch.check import reader
 from eplb_launch.check.command import check
 from eplb_launch.check.kind import Kind
-from eplb_launch.check.tasks import Place, Task, Word
+from eplb_launch.check.tasks import Style, Task, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Procfile(Kind):
         return first.startswith("web := ")
 
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
-        place = Place("in .env", "NCCL_MAX_CTAS=8", line=True)
+        place = Style("in .env", "NCCL_MAX_CTAS=8", line=True)
         for source in self.sources:
             lines = enumerate(source.text.splitlines(), 1)
             commands = [(n, *line.partition(" := ")[::2]) for n, line in lines]

@@ -193,6 +193,13 @@ def test_a_script_may_test_the_variable(here: Path) -> None:
     ("command", "shown"),
     [
         (["env", "A=1", "./start.sh"], "vllm serve in ./start.sh (behind env, start.sh, exec)"),
+        # The hosts of a cluster have the same files; another host and a container may not.
+        (["srun", "./start.sh"], "vllm serve in ./start.sh (behind srun, start.sh, exec)"),
+        (["sbatch", "-N2", "start.sh"], "vllm serve in start.sh (behind sbatch, start.sh, exec)"),
+        (["xargs", "./start.sh"], "vllm serve in ./start.sh (behind xargs, start.sh, exec)"),
+        (["ssh", "other", "./start.sh"], "none seen in the command"),
+        (["srun", "docker", "run", "image", "./start.sh"], "none seen in the command"),
+        (["sbatch", "gone.sh"], "none seen in the command"),
         (
             ["sh", "-c", "cd x; sh chain.sh"],
             "vllm serve in ./start.sh (behind sh, chain.sh, next.sh, start.sh, exec)",

@@ -26,13 +26,13 @@ from eplb_launch.check.kubernetes.pods import (
 )
 from eplb_launch.check.shell_files import Script
 from eplb_launch.check.sources import WORD_COST, YAML, Source
-from eplb_launch.check.tasks import VALUES, Place, Task, Variables, Word, misshapen, word, words_at
+from eplb_launch.check.tasks import VALUES, Style, Task, Variables, Word, misshapen, word, words_at
 from eplb_launch.check.yaml_tree import LIST, TEXT, Node
 from eplb_launch.command.wrappers import SHELLS
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
-PLACE = Place(
+STYLE = Style(
     "in the container",
     FORMATS["kubernetes"](VALUES).rstrip("\n"),
     begins="command: {}",
@@ -178,7 +178,7 @@ def _tasks(found: Container, maps: ConfigMaps, missing: str) -> Iterator[Task]:
     if missing:
         environment.unread.append(missing)
     task = Task(
-        PLACE,
+        STYLE,
         f"{found.kind}/{found.name or '?'} {name}" if found.kind else name,
         source,
         node.place(line, *_COMMANDS),

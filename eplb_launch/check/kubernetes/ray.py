@@ -8,14 +8,14 @@ from eplb_launch.check import yaml_tree
 from eplb_launch.check.kubernetes.containers import Container, containers
 from eplb_launch.check.kubernetes.pods import ConfigMaps, files, variables
 from eplb_launch.check.sources import Source
-from eplb_launch.check.tasks import Place, Task, Variables, may_set_cap, word, words_at
+from eplb_launch.check.tasks import Style, Task, Variables, may_set_cap, word, words_at
 from eplb_launch.check.yaml_tree import MAP, TEXT, Node
 from eplb_launch.launch_options import NAMES
 from eplb_launch.model import UNKNOWN
 from eplb_launch.vllm.releases import CAP, VARIABLE
 
 _CAP_LINE = f'{VARIABLE}: "{CAP}"'
-PLACE = Place("in the spec of the job", f"runtimeEnvYAML: |\n  env_vars:\n    {_CAP_LINE}")
+STYLE = Style("in the spec of the job", f"runtimeEnvYAML: |\n  env_vars:\n    {_CAP_LINE}")
 _SPECS = {"RayJob": ("spec",), "RayCronJob": ("spec", "jobTemplate")}
 # The workers of a cluster are in one of these, beside the leader or the head.
 _WORKERS = ("workerTemplate", "workerGroupSpecs")
@@ -63,7 +63,7 @@ def tasks(node: Node, source: Source, maps: ConfigMaps, clusters: Clusters) -> I
     if serve is not None and "enable_eplb" in serve.text:
         line = serve.line + serve.text.partition("enable_eplb")[0].count("\n") * serve.block
         why = "Ray Serve starts it from engine_kwargs, which are not a command"
-        yield Task(PLACE, name, source, line, (), unreadable=why)
+        yield Task(STYLE, name, source, line, (), unreadable=why)
     path = _SPECS.get(node.string("kind"))
     spec = node.at(*path) if path else None
     entry = spec.get("entrypoint") if spec is not None else None
@@ -85,7 +85,7 @@ def _job(source: Source, spec: Node, entry: Node, maps: ConfigMaps, clusters: Cl
     of_head = environment.cap_line
     to_add = _set_runtime(environment, spec.get("runtimeEnvYAML"), source)
     return Task(
-        PLACE,
+        STYLE,
         "entrypoint",
         source,
         entry.line,
