@@ -12,7 +12,9 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 # Of st_mode, without importing stat.
 _KIND = 0o170000
@@ -49,12 +51,10 @@ class Files:
             os.close(descriptor)
 
     def names(self, path: str) -> list[str]:
-        found: list[str] = _system(os.listdir, path)
-        return found
+        return _system(os.listdir, path)
 
     def stat(self, path: str) -> os.stat_result:
-        found: os.stat_result = _system(os.stat, path)
-        return found
+        return _system(os.stat, path)
 
     def real(self, path: str) -> str:
         """Return a path with its symbolic links resolved, as far as they lead."""
@@ -80,17 +80,16 @@ class Files:
         return None
 
     def exists(self, path: str) -> bool:
-        try:
-            self.stat(path)
-        except OSError:
-            return False
-        return True
+        return self._mode(path) != 0
 
     def is_file(self, path: str) -> bool:
+        return is_regular(self._mode(path))
+
+    def _mode(self, path: str) -> int:
         try:
-            return is_regular(self.stat(path).st_mode)
+            return self.stat(path).st_mode
         except OSError:
-            return False
+            return 0
 
     def runs(self, path: str) -> bool:
         """Whether a path is a file that can be executed."""
@@ -157,7 +156,7 @@ def _status(mode: int) -> os.stat_result:
     return os.stat_result((mode, *(0,) * 9))
 
 
-def _system(function: Callable[..., Any], *arguments: Any) -> Any:
+def _system(function: Callable[..., T], *arguments: Any) -> T:
     """Call a system function; OSError also for a path that contains a NUL byte."""
     try:
         return function(*arguments)

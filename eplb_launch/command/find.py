@@ -254,7 +254,8 @@ class Trail:
         if end == len(words):
             return None
         if "script" in row and words[end].rpartition("/")[2] not in SHELLS:
-            return self._look_at_script(index, end, "bash")
+            self._insert(("bash", words[end]), end, end + 1)
+            words = self.words
         if "joins" in row:
             return self._run(" ".join(words[end:]), end, len(words), "sh")
         if "package" in row:

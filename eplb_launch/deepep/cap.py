@@ -183,7 +183,7 @@ def calls_beside(fit: grids.Fit) -> str:
     if not fit.padded or not text:
         return text
     again = ", ".join(map(str, fit.padded[:_MAX_RANGES]))
-    return f"{text} ({again} again and again)"
+    return f"{text} (padded: {again})"
 
 
 def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR0911 - one reason after the other
