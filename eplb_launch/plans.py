@@ -240,8 +240,12 @@ def _installed(server: Server, request: Request) -> tuple[str | None, str, Setti
         found = Installed(server.release, "the package that the command asks for", None)
     elif server.elsewhere:
         found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
+    elif any(wrapper.python for wrapper in server.wrappers):
+        from eplb_launch.command.python_env import look_up_behind_runner
+
+        found = look_up_behind_runner(server, request.files)
     else:
-        found = _look_up(server, request.files)
+        found = look_up(server.program, server.environ, server.directory, request.files)
     setting = Setting("nixl", nixl, "given")
     if nixl is None:
         source = found.nixl_source or found.source
@@ -250,20 +254,6 @@ def _installed(server: Server, request: Request) -> tuple[str | None, str, Setti
         return version, "given", setting
     # The name of a folder says the version, and may be very long.
     return found.version and cut(found.version), found.source, setting
-
-
-def _look_up(server: Server, files: Files) -> Installed:
-    environ = server.environ
-    if server.wrappers:
-        from eplb_launch.command.python_env import NotKnownError, path_of
-
-        try:
-            path = path_of(server, files)
-        except NotKnownError as runner:
-            return Installed(None, f"the environment of {runner} is not known", None)
-        if path != environ.get("PATH", ""):
-            environ = {**environ, "PATH": path}
-    return look_up(server.program, environ, server.directory, files)
 
 
 def settings_of(

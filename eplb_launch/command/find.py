@@ -230,9 +230,7 @@ class Trail:
             found = script_entry(words, start) if start < len(words) else None
         return False if found is None else self._found(found, index)
 
-    def _step(  # noqa: PLR0911 - one way to start a program after the other
-        self, path: str, index: int, start: int
-    ) -> bool | None:
+    def _step(self, path: str, index: int, start: int) -> bool | None:
         """Step over the program at `index`, whose own words go on at `start`."""
         step = Step(self, start)
         row = step.over(path)

@@ -1,14 +1,14 @@
 """The Python environment in which `uv run`, `conda run` and the like start a command.
 
-It is not the environment on PATH. This is imported only for a command with wrappers.
+It is not the environment on PATH. This is imported only for a command with such a runner.
 """
 
 from __future__ import annotations
 
 import os
 
-from eplb_launch.files import DISK
 from eplb_launch.model import UNKNOWN
+from eplb_launch.vllm.installed import Installed, look_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,26 +18,19 @@ if TYPE_CHECKING:
     from eplb_launch.model import Server
 
 
-class NotKnownError(LookupError):
-    """The environment of a runner is not known. The message is the runner's name."""
-
-
-def path_of(server: Server, files: Files = DISK) -> str:
-    """Return the PATH on which the server's program is found. Raises NotKnownError.
-
-    The innermost runner among the wrappers decides. Without one it is the PATH of the server.
-    """
-    path = server.environ.get("PATH", "")
-    runner = next((wrapper for wrapper in reversed(server.wrappers) if wrapper.python), None)
-    if runner is None:
-        return path
+def look_up_behind_runner(server: Server, files: Files) -> Installed:
+    """Do as `installed.look_up`, for a server behind a runner. The innermost runner decides."""
+    environ = server.environ
+    runner = next(wrapper for wrapper in reversed(server.wrappers) if wrapper.python)
     if runner.python == "project":
-        folder = _project_environment(runner.words, server.environ, server.directory, files)
-        return f"{folder}/bin:{path}" if folder else path
-    folder = _option(runner.words, "-p", "--prefix") if runner.python == "prefix" else ""
-    if not folder:
-        raise NotKnownError(runner.name)
-    return f"{folder}/bin:{path}"
+        folder = _project_environment(runner.words, environ, server.directory, files)
+    else:
+        folder = _option(runner.words, "-p", "--prefix") if runner.python == "prefix" else ""
+        if not folder:
+            return Installed(None, f"the environment of {runner.name} is not known", None)
+    if folder:
+        environ = {**environ, "PATH": f"{folder}/bin:{environ.get('PATH', '')}"}
+    return look_up(server.program, environ, server.directory, files)
 
 
 def _project_environment(
