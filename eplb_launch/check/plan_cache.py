@@ -5,24 +5,18 @@ They see the known files of a container, and none of this machine.
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from eplb_launch.check.tasks import File, Task
+from eplb_launch.check.tasks import Task
 from eplb_launch.command import look
 from eplb_launch.files import InMemory
 from eplb_launch.model import UNKNOWN, Server
 from eplb_launch.plans import Plan, Request, plan_for
 
-_MAX_FILE = 1 << 20
-_MAX_ALL = 2 << 20
-_MAX_FILES = 100
-_MAX_DEPTH = 64  # folders, one inside another
+_MAX_DEPTH = 64  # folders of a path
 _MAX_KEPT = 512
 _CHARACTERS_SEARCHED = 4  # in the time in which one is read
-_NAME = re.compile(r"[\w.+-]+")
 _T = TypeVar("_T")
 
 
@@ -38,8 +32,15 @@ class Plans:
     def enter(self, task: Task) -> None:
         """Give the Plans the files of a task."""
         self.directory = task.directory
-        self.done.append(sum(map(len, _texts(task))) // _CHARACTERS_SEARCHED)
-        files = InMemory(dict(_wanted(task)))
+        searched = [*(word.text for word in task.words), *task.variables.known.values()]
+        self.done.append(sum(map(len, searched)) // _CHARACTERS_SEARCHED)
+        files = InMemory(
+            {
+                path: file.text
+                for path, file in task.files.items()
+                if path.startswith("/") and UNKNOWN not in path and path.count("/") <= _MAX_DEPTH
+            }
+        )
         if files.texts != self.files.texts:
             self.files = files
             self.known.clear()
@@ -86,30 +87,3 @@ class Plans:
                 self.known[key] = None
         found: _T | None = self.known[key]
         return found
-
-
-def _texts(task: Task) -> list[str]:
-    return [*(word.text for word in task.words), *task.variables.known.values()]
-
-
-@functools.lru_cache(maxsize=32)  # many containers share a script
-def _names(text: str) -> frozenset[str]:
-    return frozenset(_NAME.findall(text))
-
-
-def _wanted(task: Task) -> Iterator[tuple[str, str]]:
-    """Yield the small files of a task, up to a limit; files that its words name come first."""
-    if not task.files:
-        return
-    names = frozenset().union(*map(_names, _texts(task)))
-
-    def unnamed(entry: tuple[str, File]) -> bool:
-        return entry[0].rpartition("/")[2] not in names
-
-    left, room = _MAX_FILES, _MAX_ALL
-    for path, file in sorted(task.files.items(), key=unnamed):
-        size = len(file.text)
-        usable = path.startswith("/") and UNKNOWN not in path and path.count("/") <= _MAX_DEPTH
-        if usable and size <= min(room, _MAX_FILE) and left:
-            left, room = left - 1, room - size
-            yield path, file.text

@@ -407,7 +407,7 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [60, 2_000])
 def test_a_config_map_can_be_mounted_at_a_deep_path(tmp_path: Path, depth: int) -> None:
-    """Its files are put into a folder of ours, and that is taken away again."""
+    """A deeper path than any real one is not looked at."""
     path = tmp_path / "a.yaml"
     place = "/d" * depth
     path.write_text(

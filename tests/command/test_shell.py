@@ -189,7 +189,9 @@ def test_a_script_is_followed_to_its_server(script: str, arguments: list[str]) -
         pytest.param("IFS=,; vllm serve -$TWO", [f"-{UNKNOWN}"], id="IFS"),
     ],
 )
-def test_what_a_script_may_have_changed(script: str, arguments: list[str]) -> None:
+def test_a_value_that_a_script_may_have_changed_is_unknown(
+    script: str, arguments: list[str]
+) -> None:
     assert texts(found(script)) == arguments
 
 
@@ -327,13 +329,15 @@ def test_each_alternative_of_a_script_is_a_server(script: str, alternatives: lis
         ),
     ],
 )
-def test_a_function_that_is_called_twice(script: str, alternatives: list[str]) -> None:
+def test_a_second_call_of_a_function_has_its_own_effect(
+    script: str, alternatives: list[str]
+) -> None:
     server = find_server(["bash", "-c", script], HERE)
     servers = (server, *server.others) if server else ()
     assert sorted(" ".join(texts(one) or ()) for one in servers) == alternatives
 
 
-def test_a_function_is_followed_once_where_it_does_the_same() -> None:
+def test_a_call_that_does_the_same_is_not_followed_again() -> None:
     body = "".join(f"if [ $1 = {n} ]; then local b{n}=$A; fi;" for n in range(50))
     script = f"f() {{ {body} }}; {{}} vllm serve m"
     once, often = (
@@ -368,30 +372,32 @@ def test_a_script_is_parsed_once() -> None:
         pytest.param("ssh h bash -s <<E\nvllm serve m\nE", ["m"], id="a script as input"),
     ],
 )
-def test_where_the_words_of_a_server_stand(script: str, arguments: list[str]) -> None:
+def test_a_server_that_something_unseen_may_start_is_found(
+    script: str, arguments: list[str]
+) -> None:
     assert texts(found(script)) == arguments
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        "C='vllm serve m'; echo $C",
-        "C='vllm serve m'; pgrep -f \"$C\"",
-        "echo vllm serve m",
-        "printf '%s' 'vllm serve m'",
-        "pkill -f 'vllm serve'",
-        "logger vllm serve m",
-        "curl -d 'vllm serve m' h",
-        "cat <<E\nvllm serve m\nE",
-        ": <<E\nvllm serve m\nE",
-        "# vllm serve m",
-        "cat > f <<E\nvllm is nice\nE",
-        "C='vllm'; start $C",
-        "exit; vllm serve m",
-        "$KUBECTL apply -f x",
+        pytest.param("C='vllm serve m'; echo $C", id="echo of a variable"),
+        pytest.param("C='vllm serve m'; pgrep -f \"$C\"", id="pgrep"),
+        pytest.param("echo vllm serve m", id="echo"),
+        pytest.param("printf '%s' 'vllm serve m'", id="printf"),
+        pytest.param("pkill -f 'vllm serve'", id="pkill"),
+        pytest.param("logger vllm serve m", id="logger"),
+        pytest.param("curl -d 'vllm serve m' h", id="curl"),
+        pytest.param("cat <<E\nvllm serve m\nE", id="cat"),
+        pytest.param(": <<E\nvllm serve m\nE", id="colon"),
+        pytest.param("# vllm serve m", id="comment"),
+        pytest.param("cat > f <<E\nvllm is nice\nE", id="no command in the document"),
+        pytest.param("C='vllm'; start $C", id="only vllm in a variable"),
+        pytest.param("exit; vllm serve m", id="after exit"),
+        pytest.param("$KUBECTL apply -f x", id="another unknown command"),
     ],
 )
-def test_what_only_shows_words_or_looks_for_them(script: str) -> None:
+def test_a_command_that_only_shows_the_words_starts_no_server(script: str) -> None:
     assert find_server(["bash", "-c", script], {}) is None
 
 
@@ -411,7 +417,7 @@ def test_a_server_is_the_same_however_often_its_variable_is_read() -> None:
         pytest.param("vllm serve m -p $A", (), id="known"),
     ],
 )
-def test_what_is_not_known_is_named(script: str, unknown: tuple[str, ...]) -> None:
+def test_an_unknown_word_is_named(script: str, unknown: tuple[str, ...]) -> None:
     assert found(script).unknown == unknown
 
 
@@ -439,7 +445,7 @@ def test_what_is_not_known_is_named(script: str, unknown: tuple[str, ...]) -> No
         pytest.param("vllm serve m | xargs vllm serve", [], id="xargs"),
     ],
 )
-def test_arguments_that_cannot_be_known(script: str, arguments: list[str]) -> None:
+def test_unknown_arguments_make_a_server_incomplete(script: str, arguments: list[str]) -> None:
     server = found(script)
     assert texts(server) == arguments
     assert not server.complete
@@ -535,7 +541,7 @@ def test_activating_an_environment_hides_no_variable() -> None:
     assert server.environ == {**HERE, "PATH": UNKNOWN}
 
 
-def test_other_servers_are_kept() -> None:
+def test_other_servers_of_a_script_are_kept() -> None:
     server = found("B=1 vllm serve a & B=2 vllm serve b & vllm serve b; wait")
     assert texts(server) == ["b"]
     assert [(texts(other), other.environ.get("B")) for other in server.others] == [
@@ -602,7 +608,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=30).map("".join), ARGV)
 @settings(max_examples=300)
-def test_no_script_makes_it_raise(script: str, words: list[str]) -> None:
+def test_no_script_raises(script: str, words: list[str]) -> None:
     find_server(["bash", "-c", script, *words], {"A": script})
     find_server(["ssh", "host", script, *words], {})
     find_server(["env", "-S", script, *words], {})
@@ -610,7 +616,7 @@ def test_no_script_makes_it_raise(script: str, words: list[str]) -> None:
 
 @given(st.text(), ARGV)
 @settings(max_examples=200)
-def test_no_text_makes_it_raise(script: str, words: list[str]) -> None:
+def test_no_text_raises(script: str, words: list[str]) -> None:
     find_server(["sh", "-c", script, *words], {})
     find_server([*words, script, *words], {})
 
@@ -698,7 +704,7 @@ def test_a_plan_is_bounded_work(script: str) -> None:
 
 
 @pytest.mark.parametrize("number", range(9_000, 13_000, 500))
-def test_a_script_in_a_script_that_is_too_much_is_said(number: int) -> None:
+def test_a_script_that_is_too_much_to_follow_is_never_silent(number: int) -> None:
     script = ": ;" * number + f"sh -c 'vllm serve m\n#{'x' * 40_000}'"
     server = find_server(["bash", "-c", script], {})
     assert server is not None
@@ -828,7 +834,7 @@ def covers(server: Server, real: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "busybox"])
-def test_real_shells_agree(shell: str, stand_in: str) -> None:
+def test_real_shells_start_what_we_find(shell: str, stand_in: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
     start = ["busybox", "sh"] if shell == "busybox" else [shell]

@@ -42,11 +42,9 @@ def assigned(item: Item) -> str:
 
 def assign(item: Item, state: State, *, export: bool = False) -> None:
     """Do an assignment."""
-    place = state.shell.place
-    position = place(item)
+    position = state.shell.place(item)
     if isinstance(item, Array):
-        fields = [field for word in item.words for field in expand(word, state, place(word))]
-        fields = without_unset(fields)
+        fields = without_unset(expand(item.words, state))
         if item.appends:
             fields = (elements(state.get(item.name), position) or []) + fields
         if not state.spend(16 * len(fields)):
@@ -55,7 +53,7 @@ def assign(item: Item, state: State, *, export: bool = False) -> None:
         return
     target, _, rest = item[0][1].partition("=")
     # Without NAME=, so that `NAME=$OTHER` is seen to be a variable alone.
-    text = value([(TEXT, rest, False), *item[1:]] if rest else item[1:], state, position)
+    text = value([(TEXT, rest, False), *item[1:]] if rest else item[1:], state)
     name, bracket, _ = target.removesuffix("+").partition("[")
     known: Value = text
     before = state.get(name) if target.endswith("+") else ""
@@ -78,7 +76,7 @@ def declare(items: list[Item], state: State) -> None:
         name = assigned(item)
         names = [name]
         if not name and not isinstance(item, Array):
-            names = [text for text, _ in expand(item, state, 0)]
+            names = [text for text, _ in expand([item], state)]
         if ANY_WORDS in names:  # export $(cat .env)
             state.forget_all()
         for text in names:

@@ -22,8 +22,11 @@ from eplb_launch.model import ONE_WORD, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from eplb_launch.command.shell.lexer import Parts
     from eplb_launch.command.shell.state import Field, State, Value
+    from eplb_launch.command.shell.syntax import Item
 
 MAX_DEPTH = 16  # of `${A:-${B:-..}}`, and of `$(cd "$(..)")`
 # Commands whose output we know: dirname(1), readlink(1), realpath(1), coreutils 9.4; cd: sh(1).
@@ -35,22 +38,26 @@ FOLDER = "%/*"  # `${0%/*}`: the text before the last slash
 OPERATORS = (":-", ":=", ":+", ":?", "-", "=", "+", "?")
 
 
-def expand(word: Word, state: State, position: int) -> list[Field]:
-    """Return the fields of a word, each with its position in the command.
+def expand(items: Iterable[Item], state: State) -> list[Field]:
+    """Return the fields of words, each with its position. A field may be ANY_WORDS or UNSET."""
+    fields: list[Field] = []
+    for word in items:
+        if not isinstance(word, Word):
+            continue
+        position = state.shell.place(word)
+        text = literal(word)
+        if text and text[0] != "~" and "{" not in text and "\0" not in text:  # the usual case
+            fields.append((text, position))
+            continue
+        expansion = _Expansion(state, position, is_value=False)
+        expansion.whole(word)
+        fields += expansion.fields
+    return fields
 
-    A field may be ANY_WORDS or UNSET.
-    """
-    text = literal(word)
-    if text and text[0] != "~" and "{" not in text and "\0" not in text:  # the usual case
-        return [(text, position)]
-    expansion = _Expansion(state, position, is_value=False)
-    expansion.whole(word)
-    return expansion.fields
 
-
-def value(word: Parts, state: State, position: int) -> str:
+def value(word: Parts, state: State) -> str:
     """Return the value that `NAME=word` assigns; it may be UNSET."""
-    expansion = _Expansion(state, position, is_value=True)
+    expansion = _Expansion(state, 0, is_value=True)
     expansion.whole(word)
     if expansion.unset and not expansion.fields:
         return UNSET
@@ -107,6 +114,8 @@ class _Expansion:
         self.unset = False  # a variable is not set
         self.depth = 0  # of operands
         self.commands = commands  # how many `$(..)` are around the word
+        self.quoted = False  # the current part stands in double quotes
+        self.alone = False  # the current part is the only one of the word
 
     def whole(self, word: Parts) -> None:
         if not self.is_value and self.state.shell.braces and _has_braces(word):
@@ -118,23 +127,24 @@ class _Expansion:
             home = self.state.get("HOME") if tilde == "~" else UNKNOWN
             self.put(home if isinstance(home, str) and home != UNSET else UNKNOWN)
             word = [(TEXT, slash + rest, False), *word[1:]]
-        self.parts(word, alone=len(word) == 1)
+        self.alone = len(word) == 1
+        self.parts(word)
         self.end_field()
         if self.unset and not self.fields and not self.is_value:
             self.fields.append((UNSET, self.position))
 
-    def parts(self, word: Parts, *, alone: bool = False, operand: bool = False) -> None:
-        """Expand parts: one that is `alone` in its word, or those of an `operand`."""
-        for kind, text, quoted in word:
+    def parts(self, word: Parts, *, operand: bool = False) -> None:
+        """Expand the parts of a word or of an operand."""
+        for kind, text, self.quoted in word:
             if kind == PARAMETER:
-                self.parameter(text, quoted=quoted, alone=alone)
+                self.parameter(text)
             elif kind == ARITHMETIC:
                 from eplb_launch.command.shell.arithmetic import compute
 
                 self.put(compute(text, self.state.get) or self.unknown_word())
             elif kind == COMMAND:
-                self.command(text, quoted=quoted)
-            elif quoted:
+                self.command(text)
+            elif self.quoted:
                 self.put(text)
             elif operand:
                 self.split(text)
@@ -182,20 +192,20 @@ class _Expansion:
 
     # Commands
 
-    def command(self, text: str, *, quoted: bool) -> None:
+    def command(self, text: str) -> None:
         """Expand `$(text)`."""
         words = text.split(None, 2)
         if words and words[0] in _PATH_COMMANDS and self.commands < MAX_DEPTH:
             path = self.path_output(text)
             if path is not None:
-                self.put(path, one=quoted)
+                self.put(path, one=self.quoted)
                 return
         if words and words[0] in _ONE_WORD and (words[0] != "hostname" or "-I" not in text):
             self.put(self.unknown_word())
             return
         name = words[0] if words and "=" not in words[0] else ""
         self.state.shell.unknown.append(f"$({name} …)")
-        self.put(UNKNOWN, one=quoted)
+        self.put(UNKNOWN, one=self.quoted)
 
     def path_output(self, text: str) -> str | None:
         """Return the path that a command like `cd "$(dirname "$0")" && pwd` prints, if known."""
@@ -233,7 +243,7 @@ class _Expansion:
 
     # Parameters
 
-    def parameter(self, text: str, *, quoted: bool, alone: bool) -> None:
+    def parameter(self, text: str) -> None:
         """Expand `${text}`."""
         name, every, operator, operand = _parse_parameter(text)
         known = UNKNOWN if operator is None else self.state.get(name)
@@ -249,25 +259,25 @@ class _Expansion:
             known, operator = self.folder(name, known), ""
         choice = _choose(known, operator) if operator else "value"
         if choice == "operand" and operator not in ("=", ":="):
-            self.operand(operand, quoted=quoted)
+            self.operand(operand)
             return
         if choice == "operand":
-            known = value(parts(operand, quoted=quoted), self.state, self.position)
+            known = value(parts(operand, quoted=self.quoted), self.state)
             self.state.put(name, known)
         elif choice == "unknown":
             plain = known == ONE_WORD and not set(operand).intersection("- \t\n$`")
             known = [(ANY_WORDS, 0)] if every else ONE_WORD if plain else UNKNOWN
         elif choice == "nothing" or (known is None and name.isdecimal()):
             known = ""
-        elif alone and name.isdecimal() and name != "0" and known != UNKNOWN:
+        elif self.alone and name.isdecimal() and name != "0" and known != UNKNOWN:
             self.position = self.state.parameters()[int(name) - 1][1]
         if _is_unknown(known):
             shell = self.state.shell
             shell.unknown += shell.origins.get(name, ("$" + name,))
         if isinstance(known, list):
-            self.elements(known, quoted=quoted, alone=alone, joined=every == "*")
+            self.elements(known, joined=every == "*")
         else:
-            self.scalar(known, quoted=quoted, alone=alone)
+            self.scalar(known)
 
     def folder(self, name: str, known: Value) -> str:
         """Return the text before the last slash of a path."""
@@ -280,54 +290,53 @@ class _Expansion:
         before, slash, _ = known.rpartition("/")
         return before if slash else "." if is_script else known
 
-    def scalar(self, known: str | None, *, quoted: bool, alone: bool) -> None:
+    def scalar(self, known: str | None) -> None:
         """Expand a variable that has this value."""
         if known is None or known == UNSET:
-            if alone and (self.is_value or not quoted):
+            if self.alone and (self.is_value or not self.quoted):
                 self.unset = True
             else:
-                self.put(UNKNOWN, one=quoted)
-        elif not self.state.spend(len(known)) or known == UNKNOWN:
-            self.put(UNKNOWN, one=quoted)
-        elif ONE_WORD in known:
-            if not self.is_value:
-                known = known.replace(ONE_WORD, UNKNOWN)
-            if quoted or self.is_value or not known.strip(UNKNOWN):
-                self.put(known)
-            else:
-                self.split(known)
-        elif quoted:
+                self.put(UNKNOWN, one=self.quoted)
+            return
+        if not self.state.spend(len(known)) or known == UNKNOWN:
+            self.put(UNKNOWN, one=self.quoted)
+            return
+        one_word = ONE_WORD in known
+        if one_word and not self.is_value:
+            known = known.replace(ONE_WORD, UNKNOWN)
+        if self.quoted or (one_word and (self.is_value or not known.strip(UNKNOWN))):
             self.put(known)
         else:
             self.split(known)
 
-    def operand(self, text: str, *, quoted: bool) -> None:
+    def operand(self, text: str) -> None:
         """Expand the word in `${NAME:-word}`."""
         self.depth += 1
         if self.depth > MAX_DEPTH or not self.state.spend(len(text)):
-            self.put(UNKNOWN, one=quoted)
+            self.put(UNKNOWN, one=self.quoted)
         else:
-            if quoted:
+            if self.quoted:
                 self.put("")
-            self.parts(parts(text, quoted=quoted), operand=True)
+            self.alone = False
+            self.parts(parts(text, quoted=self.quoted), operand=True)
         self.depth -= 1
 
-    def elements(self, fields: list[Field], *, quoted: bool, alone: bool, joined: bool) -> None:
+    def elements(self, fields: list[Field], *, joined: bool) -> None:
         """Expand `$@`, `$*`, `${ARRAY[@]}` or `${ARRAY[*]}`."""
         if not self.state.spend(sum([len(text) + 32 for text, _ in fields])):
             fields = [(ANY_WORDS, self.position)]
-        if self.is_value or (quoted and joined):
+        if self.is_value or (self.quoted and joined):
             self.put(" ".join([UNKNOWN if text == ANY_WORDS else text for text, _ in fields]))
             return
         for at, (text, position) in enumerate(fields):
             if at:
                 self.end_field()
-            if alone:
+            if self.alone:
                 self.position = position
             if text == ANY_WORDS:
                 self.end_field()
                 self.fields.append((ANY_WORDS, position))
-            elif quoted:
+            elif self.quoted:
                 self.put(text)
             else:
                 self.split(text)

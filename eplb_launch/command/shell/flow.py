@@ -268,7 +268,7 @@ class Flow:
         """Follow `for`: turn by turn if its words are known."""
         for item in node.items:
             self.substitutions(item, state)
-        fields = self.expand(node.items, state)
+        fields = expand(node.items, state)
         if node.every:
             fields = list(state.parameters())
         self.used |= self.shell.read
@@ -317,15 +317,6 @@ class Flow:
             if new == old or name.endswith(FUNCTION) or name.startswith(_NOT_WIDENED):
                 continue
             state.values[name] = _widened(old, new)
-
-    def expand(self, items: list[Item], state: State) -> list[tuple[str, int]]:
-        """Return the fields of words."""
-        return [
-            field
-            for item in items
-            if isinstance(item, Word)
-            for field in expand(item, state, self.shell.place(item))
-        ]
 
     def substitutions(self, item: Item, state: State) -> None:
         """Follow the commands in the `$(..)` of a word."""

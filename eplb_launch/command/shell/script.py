@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.builtins import BUILTINS, DECLARE, assign, assigned, declare
-from eplb_launch.command.shell.expand import settle, without_unset
+from eplb_launch.command.shell.expand import expand, settle, without_unset
 from eplb_launch.command.shell.flow import COMMAND_COST, Flow, has_entry_point, has_hint
 from eplb_launch.command.shell.lexer import COMMAND, Word, literal
 from eplb_launch.command.shell.repeats import Call, lasting
@@ -119,7 +119,7 @@ class _Follower(Flow):
             self.assignments(rest[1:], state, lambda: declare(rest, state))
             self.succeeded = True
             return
-        command = Command(node, self.expand(rest, state), items[:first], state)
+        command = Command(node, expand(rest, state), items[:first], state)
         if command.words:
             self.execute(command)
             return

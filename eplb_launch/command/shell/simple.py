@@ -85,14 +85,14 @@ def note_written(command: Command, shell: Shell) -> None:
     state = command.state
     documents = [one for one in command.node.redirections if one.operator[:2] == "<<"]
     for one in command.node.redirections:
-        name = value(one.word, state, 0)
+        name = value(one.word, state)
         if one.operator not in (">", ">|", ">>", "&>") or UNKNOWN in name:
             continue
         text = UNKNOWN
         if one.operator != ">>" and command.names == ["cat"] and len(documents) == 1:
             text = documents[0].text
             if documents[0].expands:
-                text = value(parts(text, quoted=True), state, 0)
+                text = value(parts(text, quoted=True), state)
         path = _path(name, state)
         if documents or path in shell.written:
             shell.written.add(path)

@@ -230,14 +230,10 @@ class _Parser:
 
     def if_command(self) -> Node:
         found = Node("if")
-        found.parts.append(self.list("if"))
-        while self.take("then"):
-            found.parts.append(self.list("then"))
-            if self.take("elif"):
-                found.parts.append(self.list("elif"))
-            elif self.take("else"):
-                found.parts.append(self.list("else"))
-        self.take("fi")
+        word = "if"
+        while word in ("if", "then", "elif", "else"):
+            found.parts.append(self.list(word))
+            word = next(filter(self.take, CLOSERS[word]), "")
         return found
 
     def case_command(self) -> Node:
