@@ -157,6 +157,15 @@ def test_every_warning_is_documented() -> None:
     assert codes >= {row.code for row in checks.WARNINGS}
 
 
+def test_every_cause_of_an_unknown_verdict_is_documented() -> None:
+    package = ROOT / "eplb_launch"
+    sources = [*package.glob("ps/*.py"), *package.glob("check/*.py"), package / "assessment.py"]
+    written = re.compile(r"\b(?:unknown|Trouble)\(\s*\"([a-z]+(?:-[a-z]+)*)\"")
+    causes = {cause for path in sources for cause in written.findall(path.read_text("utf-8"))}
+    assert {"no-reader", "permission-denied"} <= causes
+    assert causes <= set(re.findall(r"`([a-z-]+)`", prose("docs/json.md")))
+
+
 # Files of vLLM, and files that a target makes.
 NOT_HERE = {
     ".vllm-sources/",
