@@ -267,7 +267,8 @@ class _Servers:
         That is an image, the variables that are set before it, and the launcher's options.
         """
         run = images.run_of(server)
-        of_run = images.version(run.image) if run else (None, "")
+        image = images.of_command(server)
+        of_run = images.version(image) if image else (None, "")
         options = launcher.options(server.wrappers) or {}
         version = self.version or of_run[0] or options.get("vllm_version")
         cap = options.get("max_ctas")
@@ -285,7 +286,8 @@ class _Servers:
         if self.task.unset_by and found.state not in OK_STATES:
             notes = (*notes, f"{self.task.unset_by} unsets {VARIABLE}: setting it has no effect")
         notes = (*notes, *(f"{note.message}; {note.remedy}" for note in plan.unfit))
-        source = of_run[1] if run and not self.task.version[0] else self.task.version[1]
+        named = image and not self.task.version[0]
+        source = of_run[1] if named else self.task.version[1]
         return self.finding(*place, found).replace(
             notes=notes,
             entry=server.entry or (run.entry if run else ""),

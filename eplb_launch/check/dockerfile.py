@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from eplb_launch.check import images
 from eplb_launch.check.kind import Kind
+from eplb_launch.check.others import entries, why_no_server
+from eplb_launch.check.shell_files import task as script
 from eplb_launch.check.sources import Source
 from eplb_launch.check.tasks import File, Style, Task, TooMuch, Variables, Word, words_at
 from eplb_launch.check.templating import DOCKERFILE, expand, joined
@@ -32,6 +34,7 @@ _MAX_UP = 5  # how many folders above the Dockerfile may be the build context
 _MAX_WORDS = 100  # words that may name a file in a folder
 _NO_PROGRAMS = (".sh", ".yaml", ".yml", ".json", ".conf", ".txt", ".jinja")
 _INSTALLS = re.compile(r"(?<![\w/.-])vllm(?:\[[\w,-]+\])?==\s*v?([^\s\"';&|\\]+)")
+_WRITES = re.compile(r"\b(?:cat\b[^|;&]*?>|tee)\s*([\w./${}\"'-]+)")
 _HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_]\w*)\2")
 _PAIR = re.compile(
     r"(?:^|(?<=\s))([A-Za-z_][\w.]*)(?:=((?:\"(?:[^\"\\]|\\.)*\"|'[^']*'|\\.|[^\s\"'])*))?"
@@ -65,6 +68,18 @@ class Dockerfile(Kind):
     def tasks(self) -> Iterator[tuple[Source, Iterator[Task]]]:
         for source in self.sources:
             yield source, tasks(source)
+
+    def leftover(self) -> Iterator[Task]:
+        """Yield the scripts that steps write, for those that no stage starts."""
+        why = "a step writes this script, and it is not known what starts the script"
+        for source in self.sources:
+            for file in _Build(source, {}).documents if "<<" in source.text else ():
+                lines = file.text.split("\n")
+                for number in entries(file.text):
+                    if why_no_server(lines[number - 1]):
+                        continue
+                    text, line = "\n".join(lines[number - 1 :]), file.line + number - 1
+                    yield script(source, text, line, "").replace(guess=why, about=file.text)
 
 
 def tasks(source: Source) -> Iterator[Task]:
@@ -119,11 +134,14 @@ class _Build:
         folder = source.directory or "."
         self.contexts = [os.path.join(folder, *[".."] * up) for up in range(_MAX_UP)]
         self.stages: list[Stage] = []
-        for line, name, rest in instructions(source.text):
+        self.documents: list[File] = []  # those that are written to files
+        for line, name, rest, documents in instructions(source.text):
+            files = [File("\n".join(lines), source, first) for first, lines in documents]
             if name == "FROM":
                 self.begin(line, [word for word in rest.split() if not word.startswith("--")])
             elif self.stages:
                 self.stages[-1].take(line, name, rest)
+                self.stages[-1].write(name, rest, files)
             elif name == "ARG":
                 for key, default, _ in pairs(rest, self.defaults):
                     self.defaults[key] = given.get(key, UNKNOWN if default is None else default)
@@ -198,6 +216,23 @@ class Stage:
             releases = _INSTALLS.findall(expand(rest, known, DOCKERFILE))
             self.installs = "".join(releases[-1:]) or self.installs
 
+    def write(self, name: str, rest: str, documents: Sequence[File]) -> None:
+        """Note the files that an instruction makes of its here-documents."""
+        if name in ("COPY", "ADD"):
+            names = [match[2] for match in _HEREDOC.findall(rest)]
+            to = rest.rsplit(maxsplit=1)[-1]
+            for end, file in zip(names, documents, strict=False):
+                self.place(posixpath.join(to, end) if to.endswith("/") else to, file)
+        elif name == "RUN" and len(documents) == 1:
+            for path in _WRITES.findall(rest)[:1]:
+                self.place(path, documents[0])
+
+    def place(self, path: str, file: File) -> None:
+        known = ChainMap(self.variables.known, self.arguments)
+        path = posixpath.join(self.directory, expand(path.strip("\"'"), known, DOCKERFILE))
+        self.files[posixpath.normpath(path)] = file
+        self.build.documents.append(file)
+
     def words(self, line: int, rest: str) -> tuple[Word, ...]:
         """Return the words of an ENTRYPOINT or a CMD."""
         words = exec_form(rest)
@@ -209,7 +244,7 @@ class Stage:
 
     def copy(self, words: Sequence[str], known: Mapping[str, str]) -> None:
         """Note the files and folders that COPY takes from the build context."""
-        *names, to = [word for word in words if not word.startswith("--")] or [""]
+        *names, to = [word for word in words if not word.startswith(("--", "<<"))] or [""]
         staged = any(word.startswith("--from") for word in words)
         self.adds = self.adds or staged or not all(name.endswith(_NO_PROGRAMS) for name in names)
         to = expand(to, known, DOCKERFILE)
@@ -251,8 +286,8 @@ def files_below(
     return found
 
 
-def instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the line, the name and the arguments of each instruction.
+def instructions(text: str) -> Iterator[tuple[int, str, str, list[tuple[int, list[str]]]]]:
+    """Yield the line, the name, the arguments and the here-documents of each instruction.
 
     Lines that are joined keep a backslash and a newline between them, as a shell expects it.
     """
@@ -261,9 +296,20 @@ def instructions(text: str) -> Iterator[tuple[int, str, str]]:
     for number, pieces in joined(lines, ("#", ""), escape[1] if escape else "\\"):
         name, _, rest = _NEXT_LINE.join(pieces).partition(" ")
         here = _HEREDOC.findall(rest) if name.upper() in ("RUN", "COPY", "ADD") else ()
+        documents: list[tuple[int, list[str]]] = []
+        first = number + len(pieces)
         for tabs, _, end in here:
-            next((line for _, line in lines if (line.lstrip("\t") if tabs else line) == end), None)
-        yield number, name.upper(), rest.strip()
+            found = [line.lstrip("\t") if tabs else line for line in _until(lines, end, tabs)]
+            documents.append((first, found))
+            first += len(found) + 1
+        yield number, name.upper(), rest.strip(), documents
+
+
+def _until(lines: Iterator[tuple[int, str]], end: str, tabs: str) -> Iterator[str]:
+    for _, line in lines:
+        if (line.lstrip("\t") if tabs else line) == end:
+            return
+        yield line
 
 
 def exec_form(rest: str) -> list[str] | None:

@@ -122,6 +122,20 @@ def run_of(server: Server) -> Run | None:
     return None
 
 
+def of_command(server: Server) -> str:
+    """Return the image that a command names; "" if it names none, or a file."""
+    run = run_of(server)
+    if run is not None:
+        return run.image
+    for wrapper in reversed(server.wrappers):
+        if wrapper.name.partition(" ")[0] in ("apptainer", "singularity"):
+            scheme, _, image = wrapper.words[-1].partition("docker://")
+            return "" if scheme else image
+        for image in _values(wrapper.words, "--container-image"):  # of srun, by Pyxis
+            return image.removeprefix("docker://").replace("#", "/")
+    return ""
+
+
 def _values(words: Sequence[str], *options: str) -> Iterator[str]:
     """Yield the values of options: `-v VALUE`, `--volume=VALUE`."""
     for word, following in zip(words, (*words[1:], ""), strict=True):

@@ -182,8 +182,8 @@ def calls_beside(fit: grids.Fit) -> str:
     text = ", ".join(shown[:_MAX_RANGES]) + (", …" if len(shown) > _MAX_RANGES else "")
     if not fit.padded or not text:
         return text
-    again = ", ".join(map(str, fit.padded[:_MAX_RANGES]))
-    return f"{text} (padded: {again})"
+    padded = ", ".join(map(str, fit.padded[:_MAX_RANGES]))
+    return f"{text} ({padded} padded)"
 
 
 def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR0911 - one reason after the other

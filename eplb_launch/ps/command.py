@@ -114,7 +114,7 @@ def run(
     strict: bool = False,
     interval: float | None = None,
 ) -> int:
-    """Print the table or the JSON, with `interval` again and again; return the exit status."""
+    """Print the table or the JSON, repeatedly with `interval`; return the exit status."""
     if not os.path.exists("/proc/self/stat"):
         say("ps needs /proc, and cannot read it")
         return LAUNCHER_FAILED

@@ -166,7 +166,7 @@ def test_explain_shows_all_gpus_on_a_machine_without_one() -> None:
     assert "H100 PCIe, H20 only while NCCL uses a quarter of it" in note.message
     assert "GB200" not in note.message
     by_sms = {row.fit.sms: cap.calls_beside(row.fit) for row in found.beside}
-    assert by_sms[78] == "77 to 78, 153 to 156, 229 to 234 (padded: 232)"
+    assert by_sms[78] == "77 to 78, 153 to 156, 229 to 234 (232 padded)"
 
 
 def test_explain_says_what_is_not_known() -> None:
