@@ -366,6 +366,7 @@ def test_a_script_is_parsed_once() -> None:
         pytest.param("x=${y:-$(vllm serve m)}", ["m"], id="output as a default"),
         pytest.param("C='vllm serve m -n'; start", ["m", "-n"], id="a variable"),
         pytest.param("C=(vllm serve m); start", ["m"], id="an array"),
+        pytest.param("set -- x $C; C='vllm serve m'; start", ["m"], id="read before it is set"),
         pytest.param("set -- vllm serve m; . start", ["m"], id="parameters"),
         pytest.param("cat > f <<E\nvllm serve m\nE", ["m"], id="a script that is written"),
         pytest.param("tee f <<E\n[Service]\nExecStart=vllm serve m\nE", ["m"], id="a unit"),

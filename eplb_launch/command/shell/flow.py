@@ -12,6 +12,7 @@ from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, lit
 from eplb_launch.command.shell.repeats import same_choices, variables_of_test
 from eplb_launch.command.shell.state import (
     ANY_WORDS,
+    ENVIRON,
     EXPORT_ALL,
     FUNCTION,
     LOCAL,
@@ -316,7 +317,7 @@ class Flow:
             new = changes[name]
             if new == old or name.endswith(FUNCTION) or name.startswith(_NOT_WIDENED):
                 continue
-            state.values[name] = _widened(old, new)
+            state.values[name] = UNKNOWN if name.startswith(ENVIRON) else _widened(old, new)
 
     def substitutions(self, item: Item, state: State) -> None:
         """Follow the commands in the `$(..)` of a word."""

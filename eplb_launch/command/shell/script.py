@@ -180,12 +180,8 @@ class _Follower(Flow):
         if name in ("source", ".") and self.source_file(command):
             return
         self.note_sourced(name, command.fields, command.node.items[len(command.assignments) :])
-        function = (
-            None if name in self.builtins or name in BUILTINS else self.function_named(name, state)
-        )
-        if name in self.builtins or function or name in READERS:
-            self.used |= self.shell.read
         if name in self.builtins:
+            self.used |= self.shell.read
             self.builtins[name](self, command)
         elif name in BUILTINS:
             BUILTINS[name](command.fields, state)
@@ -194,9 +190,12 @@ class _Follower(Flow):
                 self.add(self.unknown_server(node.at, node.items[-1].end), execs=False)
             elif name == "set" and any(has_hint(text) for text, _ in words[1:]):
                 self.note_value(PARAMETERS, state.parameters(), state)
-        elif function:
+        elif function := self.function_named(name, state):
+            self.used |= self.shell.read
             self.call(function, command.fields, command.assignments, state)
-        elif name not in READERS:
+        elif name in READERS:
+            self.used |= self.shell.read
+        else:
             self.find_server(command)
 
     # Builtins that run commands
