@@ -61,7 +61,6 @@ _MAX_NODES = 200_000
 _MAX_WORDS = 2_000
 _DOCUMENT_COST = 300
 _MAX_NESTED = 3  # texts of YAML inside texts of YAML
-_SHOWN_KEYS = 5
 # The program that reads a script field splits it at blanks: an option on a new line is an argument.
 _OPTION_LINE = re.compile(r"(?<!\\)(?=\n[ \t]*--?[A-Za-z])")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
@@ -312,7 +311,7 @@ class _Search:
             words = tuple(w.replace(text=_without_variables(w.text, variables)) for w in words)
         return Task(
             style,
-            " ".join(filter(None, (self.title, ".".join(field.path[-_SHOWN_KEYS:])))),
+            " ".join(filter(None, (self.title, ".".join(field.path[-5:])))),
             self.source,
             line,
             words,
@@ -331,15 +330,17 @@ def _without_variables(text: str, variables: Variables) -> str:
 def _arguments(node: Node) -> dict[str, Node]:
     """Return the fields that continue the command of a map, if they start a server together."""
     entries = node.entries()
-    command = next((node for key, node in entries.items() if _plain(key) in _COMMANDS), None)
-    if command is None or command.kind == MAP:
+    commands = [node for key, node in entries.items() if _plain(key) in _COMMANDS]
+    if not commands or commands[0].kind == MAP:
         return {}
     found = {
         key: value
         for key, value in entries.items()
         if _ARGUMENTS.search(_plain(key)) and any(value.texts()) and not value.null
     }
-    texts = (item.text for value in (command, *found.values()) for item in value.items or [value])
+    texts = (
+        item.text for value in (commands[0], *found.values()) for item in value.items or [value]
+    )
     return found if ENTRY_POINT.search(" ".join(texts)) else {}
 
 
@@ -352,6 +353,7 @@ def _words(node: Node, source: Source) -> tuple[Word, ...]:
     return tuple(word(item, source) for item in items) if is_list else ()
 
 
+@functools.lru_cache(maxsize=1 << 17)
 def _plain(key: str) -> str:
     return key.lower().replace("_", "").replace("-", "")
 

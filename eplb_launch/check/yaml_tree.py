@@ -221,9 +221,9 @@ class _Builder:
                 node.pairs.append((key, value))
         names = {key.text for key, _ in node.pairs} if merged else set()
         for other in merged:
-            self.take(len(other.pairs), node.line)
+            self.take(2 * len(other.pairs), node.line)  # a key and a value each
             node.pairs += [pair for pair in other.pairs if pair[0].text not in names]
-            names.update(key.text for key, _ in other.pairs)
+            names |= {key.text for key, _ in other.pairs}
 
     def take(self, count: int, line: int) -> None:
         """Count nodes; stop where there are too many."""
