@@ -84,8 +84,7 @@ class Fields(Kind):
         """Take a document if its fields start something."""
         if document is None or document.kind == TEXT or not any(hint in text for hint in HINTS):
             return False
-        found = list(tasks(source, document, {}))
-        self.found += found
+        self.found += (found := list(tasks(source, document, {})))
         return bool(found)
 
     def leftover(self) -> Iterator[Task]:
@@ -278,7 +277,7 @@ class _Search:
         is_command = field.key in _COMMANDS and around.get(field.path[-1]) is field.node
         given = _words(field.node, self.source)
         more = _arguments(around).values() if is_command else ()
-        if not more or not given or "\n" in field.node.text:
+        if not (more and given) or "\n" in field.node.text:
             return None
         for node in more:
             given += _words(node, self.source) or words_at((UNKNOWN,), self.source, node.line)
@@ -325,8 +324,7 @@ class _Search:
 
 def _without_variables(text: str, variables: Variables) -> str:
     """Return a word with UNKNOWN for each variable: the program that reads the field sets it."""
-    names = (match[1] for match in _VARIABLE.finditer(text))
-    variables.missing.update((f"${name}", None) for name in names)
+    variables.missing.update((f"${match[1]}", None) for match in _VARIABLE.finditer(text))
     return _VARIABLE.sub(UNKNOWN, text)
 
 
