@@ -1,4 +1,4 @@
-"""TAB in the real shells: what `--show-completion` tells them to run, and what comes of it."""
+"""TAB in the real shells, with the script that `--show-completion` prints for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conftest import SCRIPT
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What is typed, up to the cursor, and a word that is completed to; None: to nothing.
+# The line up to the cursor, and a word that TAB offers; None: TAB offers nothing.
 TYPED = [
     ("eplb-launch --str", "--strict"),
     ("eplb-launch ", "explain"),
@@ -26,7 +26,7 @@ TYPED = [
     ("eplb-launch explain -- --js", None),
     ("eplb-launch vllm se", None),
 ]
-# Further ones, in one shell, as all of them are told the same.
+# More lines, in one shell only: all shells get the same words.
 MORE = [
     ("eplb-launch exp", "explain"),
     ("eplb-launch --strict expl", "explain"),
@@ -41,7 +41,7 @@ MORE = [
 
 
 class Pressed(NamedTuple):
-    """What came of TAB: all that was offered or put into the line, and what else was shown."""
+    """The words that TAB offered or put into the line, and everything else that was shown."""
 
     found: list[str]
     said: str
@@ -60,7 +60,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def in_bash(folder: Path, typed: str) -> Pressed:
-    """Call what bash calls, with the words as its line editor splits them."""
+    """Call the function that bash calls, with the words as its line editor splits them."""
     words = typed.replace("'", "").split()
     if typed.endswith(" "):
         words.append("")
@@ -91,7 +91,7 @@ print -r -- ready > ready
 
 
 def in_zsh(folder: Path, typed: str) -> Pressed:
-    """Type at a terminal; ^X then writes down what is in the line."""
+    """Type at a terminal. ^X then writes the line to a file."""
     (folder / ".zshrc").write_text(SETTING)
     ours, theirs = os.openpty()
     process = subprocess.Popen(
@@ -140,9 +140,9 @@ ROWS = [(shell, *row) for shell in SHELLS for row in TYPED] + [("bash", *row) fo
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return what each shell that is here is told to run."""
+    """Return the script that each installed shell gets."""
     folder = tmp_path_factory.mktemp("completion")
-    press = "eplb-launch --show-completion; true"  # itself no last command, which sh would become
+    press = "eplb-launch --show-completion; true"  # sh would become the last command
     here = [shell for shell in SHELLS if shutil.which(shell)]
     return {shell: run(folder, shell, "-c", press).stdout for shell in here}
 
@@ -163,11 +163,11 @@ def test_a_tab_completes_in_each_real_shell(
         assert "--quiet" not in pressed.found
     else:
         assert pressed.found == []
-    if shell != "zsh":  # which shows the line itself
+    if shell != "zsh":  # zsh shows the line
         assert pressed.said == ""
 
 
-def test_a_completion_that_fails_says_nothing() -> None:
+def test_a_completion_that_fails_prints_nothing() -> None:
     done = subprocess.run(
         [SCRIPT],
         env={

@@ -1,8 +1,8 @@
-"""README.md and docs/: links lead somewhere, examples do what is shown beside them.
+"""The documents: links lead somewhere, and each command prints what the document shows.
 
-A block of ```console is run, and what it shows is compared. A line `…` in it leaves lines out. The
-launcher, the shell and the files are real; clusters are stand-ins. What cannot run here is in
-ELSEWHERE, and whatever is in neither fails.
+A block of ```console is run, and its output is compared. A line `…` in it leaves lines out. The
+launcher, the shell and the files are real. Clusters are stand-ins. A program that cannot run here
+is in ELSEWHERE. Any other program makes a test fail.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ DOCUMENTS = sorted(
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-# Not run here: installs something, takes a GPU, or has a test of its own.
+# Programs that are not run here, with the reason or the test that runs them.
 ELSEWHERE = {
     "pip": "installs",
     "make": "tests/test_pyz.py, tests/test_dist.py",
-    "nvidia-smi": "takes a GPU",
-    "py-spy": "takes a server that hangs",
-    "cuda-gdb": "takes a GPU",
-    "python3": "takes a GPU, or a cluster of Ray: tests/e2e/test_ray.py",
+    "nvidia-smi": "needs a GPU",
+    "py-spy": "needs a server that hangs",
+    "cuda-gdb": "needs a GPU",
+    "python3": "needs a GPU, or a cluster of Ray: tests/e2e/test_ray.py",
 }
-# In the place of clusters and of tools that render.
+# Stand-ins for clusters, and for tools that render templates.
 STAND_INS = {
     "vllm": "exit 0",
     "helm": "cat deploy/decode.yaml",
@@ -77,7 +77,7 @@ def blocks(document: str, *languages: str) -> list[str]:
 
 
 def anchors(document: str) -> set[str]:
-    """Return what can stand behind `#` in a link to a document, as GitHub makes it."""
+    """Return the anchors of a document, as GitHub makes them from its headings."""
     titles = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -101,7 +101,7 @@ def examples() -> Iterator[Example]:
             for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command = re.match(r"(?:.*\\\n)*.*\n", piece)
                 assert command
-                # A comment of the document, no part of the command.
+                # A comment of the document is not part of the command.
                 line = re.sub(r"   # .*", "", command[0].rstrip())
                 yield Example(document, line, piece[command.end() :])
 
@@ -155,6 +155,15 @@ def test_every_warning_is_documented() -> None:
     documented = set(re.findall(r"^\|(.*?)\|", table, re.MULTILINE))
     codes = set(re.findall(r"`([\w-]+)`", " ".join(documented)))
     assert codes >= {row.code for row in checks.WARNINGS}
+
+
+def test_every_cause_of_an_unknown_verdict_is_documented() -> None:
+    package = ROOT / "eplb_launch"
+    sources = [*package.glob("ps/*.py"), *package.glob("check/*.py"), package / "assessment.py"]
+    written = re.compile(r"\b(?:unknown|Trouble)\(\s*\"([a-z]+(?:-[a-z]+)*)\"")
+    causes = {cause for path in sources for cause in written.findall(path.read_text("utf-8"))}
+    assert {"no-reader", "permission-denied"} <= causes
+    assert causes <= set(re.findall(r"`([a-z-]+)`", prose("docs/json.md")))
 
 
 # Files of vLLM, and files that a target makes.
@@ -232,12 +241,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, house: House) -> Path:
 
 
 def squeezed(output: str) -> str:
-    """Return it without what the width of a terminal does to it."""
+    """Return the output with single spaces, so that the width of a terminal does not matter."""
     return " ".join(output.split())
 
 
 def compare(shown: str, seen: str) -> None:
-    """Compare what a document shows, `…` for lines that are left out, with what was seen."""
+    """Compare what a document shows with the output; `…` stands for lines that are left out."""
     rest = squeezed(seen)
     for piece in re.split(r"^…$", shown, flags=re.MULTILINE):
         expected = squeezed(piece)
@@ -277,7 +286,7 @@ def test_an_example_does_what_is_shown(example: Example, folder: Path, house: Ho
         text=True,
         check=False,
     )
-    # 1 is what ps and check say of an exposed server.
+    # ps and check exit with 1 if a server is exposed.
     assert done.returncode in (
         {0, 1} if "check" in example.command or " ps" in example.command else {0}
     ), done
@@ -287,7 +296,7 @@ def test_an_example_does_what_is_shown(example: Example, folder: Path, house: Ho
 
 
 def in_a_terminal(command: list[str], columns: int) -> str:
-    """Run a command in a terminal of so many columns; return what it shows."""
+    """Run a command in a terminal with this number of columns; return its output."""
     parent, child = pty.openpty()
     environ = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1", "TERM": "dumb"}
     with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environ):

@@ -8,7 +8,6 @@ of vLLM, or only the name of the engine. `kubernetes` and `compose` read the con
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
 from eplb_launch.command.shell.lexer import split
 from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
-from eplb_launch.entrypoints import MARKS
+from eplb_launch.entrypoints import MARKS, OF_EPLB
 from eplb_launch.model import UNKNOWN, Record
 from eplb_launch.render.env import FORMATS
 from eplb_launch.vllm.arguments import OPTIONS
@@ -29,6 +28,10 @@ from eplb_launch.vllm.releases import CAP
 
 # Most operators take variables as a container does. The launcher cannot wrap their servers.
 OPERATOR = Style("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
+# YAML joins the lines of a text that is not a block: a line before the command is part of it.
+ON_ITS_LINE = shell_files.STYLE.replace(
+    where="for it, by these words before it", sets=f"env {FORMATS['plain'](VALUES)}".rstrip("\n")
+)
 COMMAND = Style("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
 # These match names of fields in lower case, without "_" and "-".
@@ -67,8 +70,6 @@ _SHOWN_KEYS = 5
 _OPTION_LINE = re.compile(r"(?<!\\)(?=\n[ \t]*--?[A-Za-z])")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_OPTIONS = re.compile(r"(?:^|\s)--(?:enable-eplb|eplb-config|all2all-backend)\b")
-_SELECTOR = re.compile(r"[sS]elector$")
 _ENVIRONMENT_SUFFIX = re.compile(r"environment$|_env$")
 
 
@@ -87,8 +88,7 @@ class Fields(Kind):
         """Take a document if its fields start something."""
         if document is None or document.kind == TEXT or not any(hint in text for hint in HINTS):
             return False
-        found = list(tasks(source, document, {}))
-        self.found += found
+        self.found += (found := list(tasks(source, document, {})))
         return bool(found)
 
     def leftover(self) -> Iterator[Task]:
@@ -101,6 +101,7 @@ class _Field(Record):
     node: Node
     path: tuple[str, ...] = ()
     above: tuple[Node, ...] = ()  # the maps around it, the innermost first
+    texts: int = 0  # texts around it that are YAML
 
     @property
     def key(self) -> str:
@@ -109,12 +110,12 @@ class _Field(Record):
 
     def child(self, node: Node, *key: str) -> _Field:
         above = (self.node, *self.above) if self.node.kind == MAP else self.above
-        return _Field(node, (*self.path, *key), above)
+        return _Field(node, (*self.path, *key), above, self.texts)
 
     def is_vllm(self) -> bool:
         """Whether vLLM is the engine here: the nearest map or key that names an engine decides."""
-        for node, key in itertools.zip_longest(self.above, reversed(self.path), fillvalue=None):
-            named = {_engine(key or ""), _engine_of(node) if node is not None else None}
+        for node, key in zip(self.above, reversed(self.path), strict=True):
+            named = {_engine(key), _engine_of(node)}
             if named != {None}:
                 return False not in named
         return False
@@ -149,7 +150,9 @@ class _Search:
         self.title = f"{kind}/{name or '?'}" if kind and group else ""
         spec = document.get("spec")
         # An object with a selector, such as a route, names the engine of pods that others start.
-        selects = spec is not None and any(_SELECTOR.search(key) for key in spec.entries())
+        selects = spec is not None and any(
+            key.lower().endswith("selector") for key in spec.entries()
+        )
         self.operator = "." in group and not group.endswith(_NO_OPERATORS) and not selects
 
     @functools.cached_property
@@ -161,19 +164,15 @@ class _Search:
         return images.brings(self.source.text)
 
     def tasks(self) -> Iterator[Task]:
-        field = _Field(self.document)
-        kind = self.document.string("kind").lower()
+        field, kind = _Field(self.document), self.document.string("kind").lower()
         if self.operator and "vllm" in kind and self.document.at("spec", "model") is not None:
-            yield from self.of_engine(field, self.document.line, [field])
-        else:
-            yield from self.walk([field])
+            return self.of_engine(field, self.document.line, [field])
+        return self.walk([field])
 
-    def of_engine(
-        self, field: _Field, line: int, todo: list[_Field], depth: int = 0
-    ) -> Iterator[Task]:
+    def of_engine(self, field: _Field, line: int, todo: list[_Field]) -> Iterator[Task]:
         """Yield the tasks of a map that names vLLM at `line`: at least one server."""
         before, found = self.commands, False
-        for task in self.walk(todo, depth):
+        for task in self.walk(todo):
             found = True
             yield task
         if not found and self.commands == before:
@@ -181,7 +180,7 @@ class _Search:
             text = "\n".join(self.lines[field.node.line - 1 : field.node.end])
             yield self.task(field, OPERATOR, line, ()).replace(unreadable=why, about=text)
 
-    def walk(self, todo: list[_Field], depth: int = 0) -> Iterator[Task]:
+    def walk(self, todo: list[_Field]) -> Iterator[Task]:
         """Yield the tasks of some fields and of all fields below them, the last field first."""
         while todo and len(self.seen) < _MAX_NODES:
             field = todo.pop()
@@ -191,8 +190,10 @@ class _Search:
             self.seen.add(id(node))
             if id(node) in self.containers:
                 self.commands += self.containers[id(node)]
+            elif (task := self.continued(field)) is not None:
+                yield task
             elif node.kind == TEXT:
-                yield from self.text(field, depth)
+                yield from self.text(field)
             elif node.kind == LIST:
                 task = self.command(field)
                 if task is not None:
@@ -202,14 +203,14 @@ class _Search:
             elif options := self.settings(field):
                 yield self.options(field, options[0].line, options)
             elif line := self.engine_line(node):
-                yield from self.of_engine(field, line, self.children(field), depth)
+                yield from self.of_engine(field, line, self.children(field))
             else:
                 todo += self.children(field)
 
     def children(self, field: _Field) -> list[_Field]:
         """Return the fields of a map that are searched, the last first."""
-        skipped = ["metadata", "status"] if self.title and not field.above else []
-        skipped += _arguments(field.node)
+        skipped = [*_arguments(field.node)]
+        skipped += ["metadata", "status"] if self.title and not field.above else []
         return [
             field.child(value, key)
             for key, value in reversed(field.node.entries().items())
@@ -225,88 +226,75 @@ class _Search:
                 return key.line
         return 0
 
-    def text(self, field: _Field, depth: int) -> Iterator[Task]:
+    def text(self, field: _Field) -> Iterator[Task]:
         """Yield the tasks of a text: it may be a script, YAML with such fields, or options."""
         text = field.node.text
         in_annotation = "annotations" in field.path and "\n" not in text
         if "```" in text or in_annotation:  # Markdown, or a word about the object
             return
-        found = False
         is_script = bool(_SCRIPTS.fullmatch(field.key)) and "vllm" in text
-        if not is_script and "\n" in text and any(hint in text for hint in HINTS):
-            for task in self.yaml(field, depth):
-                found = True
-                yield task
-        if found:
+        inner = iter(()) if is_script else self.yaml(field)
+        first = next(inner, None)
+        if first is not None:
+            yield first
+            yield from inner
             return
         given = word(field.node, self.source)
-        arguments = self.arguments(field)
-        if arguments and "\n" not in text:
-            words = (*words_at(split(text), self.source, given.line), *arguments)
-            yield self.task(field, COMMAND, given.line, words).replace(about=self.around(field))
-        elif is_script or ENTRY_POINT.search(text):
+        if is_script or ENTRY_POINT.search(text):
             yield self.script(field, given)
-        elif _OPTIONS.search(text) and field.is_vllm():
+        elif any(option in text for option in OF_EPLB) and field.is_vllm():
             command = given.replace(text=f'vllm serve model "$@" {text}')
             yield self.script(field, command).replace(fix_style=OPERATOR)
 
-    def yaml(self, field: _Field, depth: int) -> Iterator[Task]:
+    def yaml(self, field: _Field) -> Iterator[Task]:
         """Yield the tasks of YAML in a text: Argo CD and Flux keep values of charts there."""
         text = field.node.text
-        if depth >= _MAX_NESTED or ":" not in text or not self.source.spend(_DOCUMENT_COST):
+        is_yaml = "\n" in text and ":" in text and any(hint in text for hint in HINTS)
+        if not is_yaml or field.texts >= _MAX_NESTED or not self.source.spend(_DOCUMENT_COST):
             return
         for _, document in yaml_tree.documents(text, field.node.line):
             if not isinstance(document, yaml_tree.Problem) and document.kind == MAP:
                 self.inner.append(document)
-                yield from self.walk([field.replace(node=document)], depth + 1)
+                yield from self.walk([field.replace(node=document, texts=field.texts + 1)])
 
     def command(self, field: _Field) -> Task | None:
         """Return the task of a list of texts: a command, the lines of a script, or options."""
         items = field.node.items[:_MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
-        words = [*(word(item, self.source) for item in items), *self.arguments(field)]
-        texts = [word.text for word in words]
+        texts = [item.text for item in items]
+        words = [word(item, self.source) for item in items]
         if ENTRY_POINT.search(" ".join(texts)):
             first = texts[0].rpartition("/")[2]
             listed = not any(map(ENTRY_POINT.search, texts)) and "\n" not in "".join(texts)
-            if listed or first in SHELLS or first in WRAPPERS or len(words) > len(items):
-                task = self.task(field, COMMAND, words[0].line, tuple(words))
-                return task.replace(about=self.around(field) if len(words) > len(items) else "")
+            if listed or first in SHELLS or first in WRAPPERS:
+                return self.task(field, COMMAND, words[0].line, tuple(words))
             return self.script(field, _lines(items, self.source))
         marked = [w for w in words if w.text.partition("=")[0].partition(".")[0] in MARKS]
         if (marked or field.key == "extraargs") and field.is_vllm():
             return self.options(field, (marked or words)[0].line, words)
         return None
 
-    def around(self, field: _Field) -> str:
-        """Return the lines of the map that a field is in."""
-        return "\n".join(self.lines[field.above[0].line - 1 : field.above[0].end])
-
-    def arguments(self, field: _Field) -> list[Word]:
-        """Return the words of the fields that continue a command, such as `args`."""
-        parent = field.above[0] if field.above else field.node
-        if field.key not in _COMMANDS or parent.get(field.path[-1]) is not field.node:
-            return []
-        found: list[Word] = []
-        for key in _arguments(parent):
-            value = parent.entries()[key]
-            if value.kind == TEXT:
-                found += words_at(split(value.text), self.source, value.line)
-            elif any(item.kind != TEXT for item in value.items) or not value.items:
-                found += words_at((UNKNOWN,), self.source, value.line)
-            else:
-                found += [word(item, self.source) for item in value.items[:_MAX_WORDS]]
-        return found
+    def continued(self, field: _Field) -> Task | None:
+        """Return the task of a command that other fields continue, such as `args`."""
+        around = field.above[0] if field.above else field.node
+        is_command = field.key in _COMMANDS and around.get(field.path[-1]) is field.node
+        given = _words(field.node, self.source)
+        more = _arguments(around).values() if is_command else ()
+        if not (more and given) or "\n" in field.node.text:
+            return None
+        for node in more:
+            given += _words(node, self.source) or words_at((UNKNOWN,), self.source, node.line)
+        about = "\n".join(self.lines[around.line - 1 : around.end])
+        return self.task(field, COMMAND, given[0].line, given).replace(about=about)
 
     def script(self, field: _Field, text: Word) -> Task:
         """Return the task of a script. Its parameters are not known."""
         text = text.replace(text=_OPTION_LINE.sub(r" \\", text.text))
-        shell, parameters = (
-            words_at(given, self.source, text.line)
-            for given in (("bash", "-c"), ("bash", ANY_WORDS))
-        )
-        return self.task(field, shell_files.STYLE, text.line, (*shell, text, *parameters))
+        shell = words_at(("bash", "-c", "bash", ANY_WORDS), self.source, text.line)
+        words = (*shell[:2], text, *shell[2:])
+        task = self.task(field, shell_files.STYLE, text.line, words)
+        return task if text.block else task.replace(fix_style=ON_ITS_LINE)
 
     def options(self, field: _Field, line: int, given: Sequence[Word]) -> Task:
         """Return the server that gets these options. It may get more, which are not known."""
@@ -317,18 +305,11 @@ class _Search:
         """Return the options of vLLM that a map has as keys: `enable-eplb: true`."""
         entries = field.node.entries()
         names = {key: f"--{_CAMEL.sub('-', key).lower().replace('_', '-')}" for key in entries}
-        if (
-            not field.path
-            or not any(name in MARKS for name in names.values())
-            or not field.is_vllm()
-        ):
+        is_marked = any(name in MARKS for name in names.values())
+        options = [key for key in entries if names[key] in OPTIONS]
+        if not field.path or not is_marked or not field.is_vllm():
             return []
-        return [
-            word
-            for key, value in entries.items()
-            if names[key] in OPTIONS
-            for word in _option(names[key], value, self.source)
-        ]
+        return [word for key in options for word in _option(names[key], entries[key], self.source)]
 
     def task(self, field: _Field, style: Style, line: int, words: tuple[Word, ...]) -> Task:
         """Return the task of a field, with the image and the variables around it."""
@@ -349,24 +330,32 @@ class _Search:
 
 def _without_variables(text: str, variables: Variables) -> str:
     """Return a word with UNKNOWN for each variable: the program that reads the field sets it."""
-    names = (match[1] for match in _VARIABLE.finditer(text))
-    variables.missing.update((f"${name}", None) for name in names)
+    variables.missing.update((f"${match[1]}", None) for match in _VARIABLE.finditer(text))
     return _VARIABLE.sub(UNKNOWN, text)
 
 
-def _arguments(node: Node) -> list[str]:
-    """Return the keys of the fields that continue the command of a map, if it starts a server."""
+def _arguments(node: Node) -> dict[str, Node]:
+    """Return the fields that continue the command of a map, if they start a server together."""
     entries = node.entries()
     command = next((node for key, node in entries.items() if _plain(key) in _COMMANDS), None)
     if command is None or command.kind == MAP:
-        return []
+        return {}
     found = {
         key: value
         for key, value in entries.items()
         if _ARGUMENTS.search(_plain(key)) and any(value.texts()) and not value.null
     }
     texts = (item.text for value in (command, *found.values()) for item in value.items or [value])
-    return list(found) if ENTRY_POINT.search(" ".join(texts)) else []
+    return found if ENTRY_POINT.search(" ".join(texts)) else {}
+
+
+def _words(node: Node, source: Source) -> tuple[Word, ...]:
+    """Return the words of a text or of a list of texts; () for another value."""
+    if node.kind == TEXT:
+        return words_at(split(node.text), source, node.line)
+    items = node.items[:_MAX_WORDS]
+    is_list = all(item.kind == TEXT for item in items)
+    return tuple(word(item, source) for item in items) if is_list else ()
 
 
 def _plain(key: str) -> str:
@@ -407,9 +396,7 @@ def _json(node: Node) -> object:
 def _image(field: _Field) -> str:
     """Return the image that the nearest map names; "" for none."""
     for node in field.above:
-        for found in (*(node.at(*path) for path in _IMAGES), node):
-            if found is None:
-                continue
+        for found in filter(None, (*(node.at(*path) for path in _IMAGES), node)):
             if found.text:
                 return found.text.removeprefix("docker:")
             name, tag = found.string("repository"), found.string("tag")

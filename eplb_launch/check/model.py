@@ -19,7 +19,10 @@ _ALONE = "try the command that starts the server: eplb-launch explain -- CMD"
 _SETTLES = {
     "release-not-known": "give its release with --vllm-version X.Y.Z",
     "config-not-read": "check that file together with this one",
-    "settings-not-known": "write these settings where the server is started",
+    "settings-not-known": (
+        "write these settings where the server is started, "
+        "or check the file that sets them together with this file"
+    ),
     "value-not-known": "write its value where the server is started",
     "limit-not-known": "check that file together with this one, or write its value here",
     "environment-not-read": "check the file that sets it together with this file",
@@ -28,6 +31,7 @@ _SETTLES = {
     "too-many-commands": _ALONE,
     "not-a-script": _ALONE,
     "not-a-command": _ALONE,
+    "no-reader": _ALONE,
 }
 
 

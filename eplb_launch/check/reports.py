@@ -63,7 +63,7 @@ def _summary(review: Review) -> str:
     files = _plural(review.files, "file")
     line = f"{_plural(len(review.shown), 'server')} in {files}: {', '.join(parts)}"
     if not review.files:
-        line = "nothing was checked: check knows no file there by its name; give the path of a file"
+        line = "nothing was checked: check found no file that it reads; give the path of a file"
     elif not review.shown and not others:
         line = f"0 servers in {files}: check found no command that starts vLLM"
     if others:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EPLB = "-dp 8 --enable-eplb --eplb-config.use_async true --all2all-backend deepep_low_latency"
-NOTHING = "nothing was checked: check knows no file there by its name; give the path of a file"
+NOTHING = "nothing was checked: check found no file that it reads; give the path of a file"
 SERVE = f"vllm serve m {EPLB}"
 
 # The name of a file, its text, and the verdict and the line of each server.

@@ -226,6 +226,13 @@ def _twice(question: str, between: str = ":") -> str:
         pytest.param("f() { x && return; A=b; }; f; vllm serve $A", ["a", "b"], id="return"),
         pytest.param("return 0 2>/dev/null; vllm serve m", ["m"], id="return outside a function"),
         pytest.param("f() { return; vllm serve m; }; f", [], id="nothing after a return"),
+        # In what the shell expands besides the words of commands
+        pytest.param("[[ $(vllm serve m) ]]", ["m"], id="test"),
+        pytest.param("echo $(( $(vllm serve m) + 1 ))", ["m"], id="arithmetic"),
+        pytest.param("cat <<EOF\n$(vllm serve m)\nEOF", ["m"], id="here-document"),
+        pytest.param("cat <<'EOF'\n$(vllm serve m)\nEOF", [], id="quoted here-document"),
+        pytest.param("date > $(vllm serve m)", ["m"], id="file of a redirection"),
+        pytest.param("[[ '$(vllm serve m)' ]]", [], id="quoted test"),
         pytest.param("x || exit; A=b; vllm serve $A", ["b"], id="exit"),
         pytest.param("if x; then exec y; fi; vllm serve $A", ["a"], id="exec"),
         # What goes together
