@@ -549,6 +549,30 @@ def test_activating_an_environment_hides_no_variable() -> None:
     assert server.environ == {**HERE, "PATH": UNKNOWN}
 
 
+@pytest.mark.parametrize(
+    ("script", "attribute", "values"),
+    [
+        pytest.param(
+            "if x; then B=; else B=$(y); fi; vllm serve m $B", "complete", [False, True], id="words"
+        ),
+        pytest.param(
+            "if x; then cd /a; else cd /b; fi; vllm serve m", "directory", ["/a", "/b"], id="cd"
+        ),
+        pytest.param(
+            "if x; then B='ssh h'; else B=nice; fi; $B vllm serve m",
+            "elsewhere",
+            ["", "ssh"],
+            id="wrappers",
+        ),
+    ],
+)
+def test_alternatives_with_equal_words_are_several_servers(
+    script: str, attribute: str, values: list[object]
+) -> None:
+    server = found(script)
+    assert sorted(getattr(one, attribute) for one in (server, *server.others)) == values
+
+
 def test_other_servers_of_a_script_are_kept() -> None:
     server = found("B=1 vllm serve a & B=2 vllm serve b & vllm serve b; wait")
     assert texts(server) == ["b"]

@@ -381,10 +381,9 @@ def _add(arms: list[Changes], more: list[Changes]) -> None:
 
 
 def _key(server: Server) -> tuple[object, ...]:
-    """Return what makes a server another one."""
-    place = server.place
-    offset = place.offset if isinstance(place, Place) else -1
-    return server.entry, server.words, server.environ, offset
+    """Return what makes a server another one: all but how it is shown."""
+    offset = server.place.offset if isinstance(server.place, Place) else -1
+    return server.replace(unknown=(), positions=(), others=()), offset
 
 
 def has_hint(text: str) -> bool:
