@@ -146,8 +146,8 @@ def main() -> None:
         print()
         scales = print_scaling(script, environ, max(3, rounds // 20))
     ratio = middles["release looked up"]
-    verdict = "met" if ratio <= TARGET else "NOT MET"
-    print(f"\ntarget     ratio {TARGET} at most, {AIM} aimed at: {ratio:.2f}, {verdict}")
+    met = "met" if ratio <= TARGET else "NOT MET"
+    print(f"\ntarget     ratio {TARGET} at most, {AIM} aimed at: {ratio:.2f}, {met}")
     print(
         f"           {MANY:,} arguments in {MANY_SECONDS:.0f} s: {'met' if scales else 'NOT MET'}"
     )

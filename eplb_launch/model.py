@@ -109,7 +109,7 @@ class Server(Record):
     elsewhere: str = ""  # the wrapper that leaves this host or container: "docker", "ssh"
     sourced: tuple[str, ...] = ()  # files and "$(command)"s that a shell runs first: may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string or script starts
-    place: int = 0  # of its entry point: an index in the command, or in a script shell.state.Place
+    place: int = 0  # of its entry point: an index in the command, or in a script shell.syntax.Place
     unknown: tuple[str, ...] = ()  # the parts of its words that are not known: "$ARGS"
     hands_on: bool | None = True  # it gets our NCCL_MAX_CTAS; None: a script depends on the value
     script: str = ""  # the script file that starts it, if one does

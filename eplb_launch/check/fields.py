@@ -28,6 +28,10 @@ from eplb_launch.vllm.releases import CAP
 
 # Most operators take variables as a container does. The launcher cannot wrap their servers.
 OPERATOR = Style("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
+# YAML joins the lines of a text that is not a block: a line before the command is part of it.
+ON_ITS_LINE = shell_files.STYLE.replace(
+    where="for it, by these words before it", sets=f"env {FORMATS['plain'](VALUES)}".rstrip("\n")
+)
 COMMAND = Style("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
 
 # These match names of fields in lower case, without "_" and "-".
@@ -287,7 +291,9 @@ class _Search:
         """Return the task of a script. Its parameters are not known."""
         text = text.replace(text=_OPTION_LINE.sub(r" \\", text.text))
         shell = words_at(("bash", "-c", "bash", ANY_WORDS), self.source, text.line)
-        return self.task(field, shell_files.STYLE, text.line, (*shell[:2], text, *shell[2:]))
+        words = (*shell[:2], text, *shell[2:])
+        task = self.task(field, shell_files.STYLE, text.line, words)
+        return task if text.block else task.replace(fix_style=ON_ITS_LINE)
 
     def options(self, field: _Field, line: int, given: Sequence[Word]) -> Task:
         """Return the server that gets these options. It may get more, which are not known."""

@@ -48,7 +48,7 @@ class Tokens(Record):
     """How many tokens a rank can have in a call of DeepEP."""
 
     most: int  # an eager or a mixed step can have any number up to this
-    padded: tuple[int, ...]  # the numbers of regular calls: CUDA graph sizes, a full chunk
+    padded: tuple[int, ...]  # the numbers of padded calls: CUDA graph sizes, a full chunk
     bounds: tuple[str, ...]  # the variable or option that sets `most`: VLLM_MOE_DP_CHUNK_SIZE
     share: int  # the number of ranks that share the tokens of a bound (sequence-parallel MoE)
     assumed: tuple[str, ...] = ()  # the settings that are not known, and taken as vLLM's default

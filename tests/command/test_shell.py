@@ -226,6 +226,13 @@ def _twice(question: str, between: str = ":") -> str:
         pytest.param("f() { x && return; A=b; }; f; vllm serve $A", ["a", "b"], id="return"),
         pytest.param("return 0 2>/dev/null; vllm serve m", ["m"], id="return outside a function"),
         pytest.param("f() { return; vllm serve m; }; f", [], id="nothing after a return"),
+        # In what the shell expands besides the words of commands
+        pytest.param("[[ $(vllm serve m) ]]", ["m"], id="test"),
+        pytest.param("echo $(( $(vllm serve m) + 1 ))", ["m"], id="arithmetic"),
+        pytest.param("cat <<EOF\n$(vllm serve m)\nEOF", ["m"], id="here-document"),
+        pytest.param("cat <<'EOF'\n$(vllm serve m)\nEOF", [], id="quoted here-document"),
+        pytest.param("date > $(vllm serve m)", ["m"], id="file of a redirection"),
+        pytest.param("[[ '$(vllm serve m)' ]]", [], id="quoted test"),
         pytest.param("x || exit; A=b; vllm serve $A", ["b"], id="exit"),
         pytest.param("if x; then exec y; fi; vllm serve $A", ["a"], id="exec"),
         # What goes together
@@ -540,6 +547,30 @@ def test_activating_an_environment_hides_no_variable() -> None:
     server = found(". /opt/venv/bin/activate && vllm serve -$A", PATH="/bin")
     assert texts(server) == ["-a"]
     assert server.environ == {**HERE, "PATH": UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("script", "attribute", "values"),
+    [
+        pytest.param(
+            "if x; then B=; else B=$(y); fi; vllm serve m $B", "complete", [False, True], id="words"
+        ),
+        pytest.param(
+            "if x; then cd /a; else cd /b; fi; vllm serve m", "directory", ["/a", "/b"], id="cd"
+        ),
+        pytest.param(
+            "if x; then B='ssh h'; else B=nice; fi; $B vllm serve m",
+            "elsewhere",
+            ["", "ssh"],
+            id="wrappers",
+        ),
+    ],
+)
+def test_alternatives_with_equal_words_are_several_servers(
+    script: str, attribute: str, values: list[object]
+) -> None:
+    server = found(script)
+    assert sorted(getattr(one, attribute) for one in (server, *server.others)) == values
 
 
 def test_other_servers_of_a_script_are_kept() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from eplb_launch.command.context import PARSED
 from eplb_launch.command.shell.expand import expand, without_unset
-from eplb_launch.command.shell.lexer import COMMAND, PARAMETER, Array, Word, literal, parts
+from eplb_launch.command.shell.lexer import COMMAND, TEXT, Array, Word, literal, parts
 from eplb_launch.command.shell.repeats import same_choices, variables_of_test
 from eplb_launch.command.shell.state import (
     ANY_WORDS,
@@ -151,6 +151,10 @@ class Flow:
             self.gave_up = True
             self.noted += 1
         else:
+            for one in node.redirections:
+                self.substitutions(one.word, state)
+                if one.expands and "$(" in one.text:
+                    self.in_text(one.text, one.word, state)
             getattr(self, METHODS[node.kind])(node, state)
         self.level -= 1
 
@@ -255,7 +259,9 @@ class Flow:
         self.succeeded = False
 
     def subshell(self, node: Node, state: State) -> None:
-        """Follow `(..)`."""
+        """Follow `(..)`, and the `$(..)` of `[[ .. ]]`."""
+        for item in node.items:
+            self.substitutions(item, state)
         self.body(node, state.fork())
         self.succeeded = False
 
@@ -326,11 +332,14 @@ class Flow:
             for kind, text, quoted in word:
                 if kind == COMMAND:
                     self.substitution(text, word, state)
-                elif kind == PARAMETER and ("$(" in text or "`" in text):
-                    rest = text.partition(":")[2] or text
-                    for inner, command, _ in parts(rest, quoted=quoted):
-                        if inner == COMMAND:
-                            self.substitution(command, word, state)
+                elif kind != TEXT and ("$(" in text or "`" in text):
+                    self.in_text(text, word, state, quoted=quoted)
+
+    def in_text(self, text: str, word: Word, state: State, *, quoted: bool = True) -> None:
+        """Follow the commands in the `$(..)` of a text that the shell expands."""
+        for kind, command, _ in parts(text, quoted=quoted):
+            if kind == COMMAND:
+                self.substitution(command, word, state)
 
     def substitution(self, text: str, word: Word, state: State) -> None:
         """Follow the command of a `$(..)`."""
@@ -372,10 +381,9 @@ def _add(arms: list[Changes], more: list[Changes]) -> None:
 
 
 def _key(server: Server) -> tuple[object, ...]:
-    """Return what makes a server another one."""
-    place = server.place
-    offset = place.offset if isinstance(place, Place) else -1
-    return server.entry, server.words, server.environ, offset
+    """Return what makes a server another one: all but how it is shown."""
+    offset = server.place.offset if isinstance(server.place, Place) else -1
+    return server.replace(unknown=(), positions=(), others=()), offset
 
 
 def has_hint(text: str) -> bool:

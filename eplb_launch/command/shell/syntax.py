@@ -223,6 +223,9 @@ class _Parser:
         elif word == "[[":
             found = Node("(")
             while self.at < len(self.tokens) and not self.take("]]"):
+                token = self.tokens[self.at]
+                if isinstance(token, Word):
+                    found.items.append(token)
                 self.at += 1
         else:
             found = self.loop(word)
