@@ -33,7 +33,7 @@ class Record:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Set the fields, by order or by name; TypeError if one is missing or unknown."""
         name = type(self).__name__
-        if len(args) > len(self._fields):
+        if args[len(self._fields) :]:
             raise TypeError(f"{name} takes {len(self._fields)} fields, not {len(args)}")
         values = self.__dict__
         values.update(zip(self._fields, args, strict=False))
@@ -62,7 +62,7 @@ class Record:
         return copied
 
     def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, field) for field in self._fields)
+        return tuple([getattr(self, field) for field in self._fields])
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._values() == other._values()

@@ -15,9 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from eplb_launch.check import images, shell_files, yaml_tree
 from eplb_launch.check.kind import ENTRY_POINT, HINTS, Kind
 from eplb_launch.check.sources import COMMAND_COST, TOO_MUCH, WORD_COST, YAML, Source
-from eplb_launch.check.tasks import VALUES, Style, Task, Variables, Word, word, words_at
+from eplb_launch.check.tasks import (
+    MAX_WORDS,
+    VALUES,
+    Style,
+    Task,
+    Variables,
+    Word,
+    lines_of,
+    word,
+    words_at,
+    words_of,
+)
 from eplb_launch.check.yaml_tree import LIST, MAP, TEXT, Node
-from eplb_launch.command.shell.lexer import split
 from eplb_launch.command.shell.state import ANY_WORDS
 from eplb_launch.command.wrappers import SHELLS, WRAPPERS
 from eplb_launch.entrypoints import MARKS, OF_EPLB
@@ -62,7 +72,6 @@ _IMAGES = (
     *(("container", "image"), ("deploymentConfig", "image"), ("model", "container")),
 )
 _MAX_NODES = 200_000
-_MAX_WORDS = 2_000
 _DOCUMENT_COST = 300
 _MAX_NESTED = 3  # texts of YAML inside texts of YAML
 # The program that reads a script field splits it at blanks: an option on a new line is an argument.
@@ -149,9 +158,8 @@ class _Search:
         self.title = f"{kind}/{name or '?'}" if kind and group else ""
         spec = document.get("spec")
         # An object with a selector, such as a route, names the engine of pods that others start.
-        selects = spec is not None and any(
-            key.lower().endswith("selector") for key in spec.entries()
-        )
+        keys = spec.entries() if spec is not None else ()
+        selects = any(key.lower().endswith("selector") for key in keys)
         self.operator = "." in group and not group.endswith(_NO_OPERATORS) and not selects
 
     @functools.cached_property
@@ -258,7 +266,7 @@ class _Search:
 
     def command(self, field: _Field) -> Task | None:
         """Return the task of a list of texts: a command, the lines of a script, or options."""
-        items = field.node.items[:_MAX_WORDS]
+        items = field.node.items[:MAX_WORDS]
         if not items or any(item.kind != TEXT for item in items):
             return None
         texts = [item.text for item in items]
@@ -268,7 +276,7 @@ class _Search:
             listed = not any(map(ENTRY_POINT.search, texts)) and "\n" not in "".join(texts)
             if listed or first in SHELLS or first in WRAPPERS:
                 return self.task(field, COMMAND, words[0].line, tuple(words))
-            return self.script(field, _lines(items, self.source))
+            return self.script(field, lines_of(items, self.source))
         marked = [w for w in words if w.text.partition("=")[0].partition(".")[0] in MARKS]
         if (marked or field.key == "extraargs") and field.is_vllm():
             return self.options(field, (marked or words)[0].line, words)
@@ -278,12 +286,14 @@ class _Search:
         """Return the task of a command that other fields continue, such as `args`."""
         around = field.above[0] if field.above else field.node
         is_command = field.key in _COMMANDS and around.get(field.path[-1]) is field.node
-        given = _words(field.node, self.source)
         more = _arguments(around).values() if is_command else ()
-        if not (more and given) or "\n" in field.node.text:
+        if not more or "\n" in field.node.text:
+            return None
+        given = words_of(field.node, self.source)
+        if not given:
             return None
         for node in more:
-            given += _words(node, self.source) or words_at((UNKNOWN,), self.source, node.line)
+            given += words_of(node, self.source) or words_at((UNKNOWN,), self.source, node.line)
         about = "\n".join(self.lines[around.line - 1 : around.end])
         return self.task(field, COMMAND, given[0].line, given).replace(about=about)
 
@@ -350,27 +360,9 @@ def _arguments(node: Node) -> dict[str, Node]:
     return found if ENTRY_POINT.search(" ".join(texts)) else {}
 
 
-def _words(node: Node, source: Source) -> tuple[Word, ...]:
-    """Return the words of a text or of a list of texts; () for another value."""
-    if node.kind == TEXT:
-        return words_at(split(node.text), source, node.line)
-    items = node.items[:_MAX_WORDS]
-    is_list = all(item.kind == TEXT for item in items)
-    return tuple(word(item, source) for item in items) if is_list else ()
-
-
 @functools.lru_cache(maxsize=1 << 17)
 def _plain(key: str) -> str:
     return key.lower().replace("_", "").replace("-", "")
-
-
-def _lines(items: Sequence[Node], source: Source) -> Word:
-    """Return a list of lines as a script, in which each line stands where it is in the file."""
-    first = items[0].line
-    text = items[0].text
-    for item in items[1:]:
-        text += "\n" * max(item.line - first - text.count("\n"), 1) + item.text
-    return Word(text, source, first, items[-1].end, block=True)
 
 
 def _option(name: str, value: Node, source: Source) -> Iterator[Word]:
@@ -448,7 +440,7 @@ def _set(found: Variables, node: Node, source: Source) -> None:
     for name, value in node.entries().items():
         text = value.text if value.kind == TEXT else UNKNOWN
         found.set(name, text, source, value.line, f'{name}: "{CAP}"')
-    for item in node.items[:_MAX_WORDS]:
+    for item in node.items[:MAX_WORDS]:
         name, equals, text = item.text.partition("=")
         if equals:
             found.set(name, text, source, item.line, f"{name}={CAP}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eplb_launch.check import images
 from eplb_launch.check.sources import Source
 from eplb_launch.check.yaml_tree import LIST, TEXT, Node
+from eplb_launch.command.shell.lexer import split
 from eplb_launch.model import ONE_WORD, UNKNOWN, Record
 from eplb_launch.vllm.releases import CAP, VARIABLE, minor_release
 
@@ -25,6 +26,7 @@ _DECIDING = frozenset(_NAMES.split())
 # A place that could not be read may well set these.
 _MAY_BE_SET = ("VLLM_ALL2ALL_BACKEND", "VLLM_DP_SIZE")
 _MISSING: Any = object()
+MAX_WORDS = 2_000  # of one list
 
 
 class TooMuch(Exception):  # noqa: N818
@@ -195,3 +197,21 @@ def word(node: Node, source: Source, text: str | None = None) -> Word:
     """Return a scalar as a word. `text`: its text after expansion."""
     text = node.text if text is None else text
     return Word(text, source, node.line, max(node.end, node.line), node.block)
+
+
+def words_of(node: Node, source: Source) -> tuple[Word, ...]:
+    """Return the words of a text or of a list of texts; () for another value."""
+    if node.kind == TEXT:
+        return words_at(split(node.text), source, node.line)
+    items = node.items[:MAX_WORDS]
+    is_list = all(item.kind == TEXT for item in items)
+    return tuple(word(item, source) for item in items) if is_list else ()
+
+
+def lines_of(items: Sequence[Node], source: Source) -> Word:
+    """Return a list of lines as a script, in which each line stands where it is in the file."""
+    first = items[0].line
+    text = items[0].text
+    for item in items[1:]:
+        text += "\n" * max(item.line - first - text.count("\n"), 1) + item.text
+    return Word(text, source, first, items[-1].end, block=True)
