@@ -397,8 +397,10 @@ UNSETTLED = {
     ),
     "settings": (
         f"vllm serve m -dp $N {ARGS.partition(' ')[2].partition(' ')[2]}\n",
-        "write these settings where the server is started, or check the file that sets them "
-        "together with this file",
+        (
+            "write these settings where the server is started, or check the file that sets them "
+            "together with this file"
+        ),
     ),
     "a script": ("./serve.sh -dp 8\n", None),
     "not needed": ("vllm serve m\n", None),
