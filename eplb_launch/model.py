@@ -105,9 +105,11 @@ class Server(Record):
     program: str  # the word that is executed: "vllm", "/opt/venv/bin/vllm", "python3.12"
     wrappers: tuple[Wrapper, ...] = ()
     directory: str | None = None  # a wrapper changes to it; None: no wrapper does
-    complete: bool = True  # False: an unknown expansion may add arguments
-    elsewhere: str = ""  # the wrapper that leaves this host or container: "docker", "ssh"
-    sourced: tuple[str, ...] = ()  # files and "$(command)"s that a shell runs first: may set more
+    args_known: bool = True  # False: an unknown expansion may add arguments
+    remote: str = ""  # the wrapper that leaves this host or container: "docker", "ssh"
+    reads_first: tuple[
+        str, ...
+    ] = ()  # files and "$(command)"s that a shell runs first: may set more
     others: tuple[Server, ...] = ()  # further servers that the same shell string or script starts
     place: int = 0  # of its entry point: an index in the command, or in a script shell.syntax.Place
     unknown: tuple[str, ...] = ()  # the parts of its words that are not known: "$ARGS"

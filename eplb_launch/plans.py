@@ -217,7 +217,7 @@ def _needs_checks(decided: Plan, server: Server, cap: int, files: Files) -> bool
     """Whether `nccl.cases` has something to read; importing it would slow down each start."""
     if cap & (cap - 1) or cap > CAP or not PLACEMENT.isdisjoint(decided.given):
         return True
-    if server.elsewhere or not server.hands_on:
+    if server.remote or not server.hands_on:
         return True
     if any(one.drops or one.sets or one.user or one.name in NAMES for one in server.wrappers):
         return True
@@ -238,8 +238,8 @@ def _installed(server: Server, request: Request) -> tuple[str | None, str, Setti
         found = Installed(None, "", None)
     elif server.release:
         found = Installed(server.release, "the package that the command asks for", None)
-    elif server.elsewhere:
-        found = Installed(None, f"the command runs elsewhere ({server.elsewhere})", None)
+    elif server.remote:
+        found = Installed(None, f"the command runs elsewhere ({server.remote})", None)
     elif any(wrapper.python for wrapper in server.wrappers):
         from eplb_launch.command.python_env import look_up_behind_runner
 
@@ -262,7 +262,7 @@ def settings_of(
     """Return the settings of a server by name, and the options that were read; or RefusedError."""
 
     def load_config(name: str) -> Mapping[object, Any] | None:
-        if UNKNOWN in name or server.elsewhere:
+        if UNKNOWN in name or server.remote:
             return None
         from eplb_launch.vllm.config_file import load
 
@@ -289,7 +289,7 @@ def _why(result: RuleResult, decided: Plan, server: Server) -> str:
     release = f"vLLM {version}" if version else "vLLM release not known"
     unknown = [condition.text for condition in result.conditions if condition.holds is None]
     doubt = f"; cannot be ruled out: {', '.join(unknown)}" if unknown else ""
-    if not unknown and not server.complete:
+    if not unknown and not server.args_known:
         words = ", ".join(server.unknown[:3]) or "some words"
         doubt = f"; {words} not known, and a later word could undo it"
     return f"{result.rule.hazard} (data_parallel_size{shown}, {release}){doubt}"

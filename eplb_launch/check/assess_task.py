@@ -273,7 +273,7 @@ class _Servers:
         version = self.version or of_run[0] or options.get("vllm_version")
         cap = options.get("max_ctas")
         cap = cap if isinstance(cap, int) else CAP  # `fit` depends on the machine
-        read_by_shell = scripts.unread(server.sourced)
+        read_by_shell = scripts.unread(server.reads_first)
         of_environment = run.unread if run else ()
         if read_by_shell or of_environment:
             server = server.replace(environ=Environment(server.environ, unread=True))

@@ -68,7 +68,7 @@ class Plans:
         key = (
             *(server.entry, server.words, server.program, server.wrappers, server.directory),
             server.written,
-            *(server.complete, server.elsewhere, server.sourced, server.hands_on),
+            *(server.args_known, server.remote, server.reads_first, server.hands_on),
             *(frozenset(server.environ.items()), frozenset(environ.items())),
             *(tuple(words), self.directory, version, cap),
         )

@@ -122,10 +122,10 @@ class Context:
         self.environ = self.start = Environ(environ, looked_at=shared.looked_at)
         self.wrappers: list[Wrapper] = []  # passed so far, the outermost first
         self.directory: str | None = None  # where a wrapper changes to
-        self.elsewhere = ""  # the wrapper that leaves this host or container
+        self.remote = ""  # the wrapper that leaves this host or container
         self.same_files = True  # scripts of this host are there, too
-        self.sourced: tuple[str, ...] = ()  # what shells read first
-        self.complete = True  # False: an expansion that is not known may add arguments
+        self.reads_first: tuple[str, ...] = ()  # what shells read first
+        self.args_known = True  # False: an expansion that is not known may add arguments
         self.depth = 0  # shell strings, one in another
         self.gap = -1  # more words may stand before the word at this index; -1: nowhere
         self.level = 0  # scripts, one in another
@@ -154,7 +154,7 @@ class Context:
     def enter(self, at: int) -> None:
         """Go on inside the word at `at`. Words that may stand before a later one add arguments."""
         self.depth += 1
-        self.complete = self.complete and self.gap <= at
+        self.args_known = self.args_known and self.gap <= at
         self.gap = -1
 
     def scripts(self) -> Scripts | None:
@@ -186,11 +186,11 @@ class Context:
         arrives = _is_kept(wrapper.words, options, row, before) or (
             self.environ.hands_on(VARIABLE, before) and not _resets(options, row, before)
         )
-        if "elsewhere" in row:
-            self.elsewhere = self.elsewhere or wrapper.name
+        if "remote" in row:
+            self.remote = self.remote or wrapper.name
             self.same_files = self.same_files and wrapper.name in _SAME_FILES
         if "appends" in row:
-            self.complete = False
+            self.args_known = False
         self.wrappers.append(
             wrapper.replace(
                 drops=not arrives and not sets,
@@ -209,7 +209,7 @@ class Context:
         if "own" in row and "keeps" not in columns:
             self.environ = Environ({}, opaque=True)
         if "clears" in columns:
-            self.environ = Environ({}, opaque="elsewhere" in row)
+            self.environ = Environ({}, opaque="remote" in row)
         for column, value in options:
             if column in ("exports", "passes"):
                 names = value.split(",")
@@ -259,9 +259,9 @@ class Context:
             program,
             tuple(self.wrappers),
             self.directory,
-            self.complete and self.gap < start and not vague,
-            self.elsewhere,
-            self.sourced,
+            self.args_known and self.gap < start and not vague,
+            self.remote,
+            self.reads_first,
             hands_on=self._hands_on(),
             script=self.script,
             place=positions[at] if positions else 0,

@@ -168,7 +168,7 @@ class Trail:
         if is_file:
             return self._look_at_script(index, at, name)
         self._pass("sh", index, at + 1)
-        self.context.sourced += _sourced(self.words[index:at], name, self.context)
+        self.context.reads_first += _sourced(self.words[index:at], name, self.context)
         return self._run(self.words[at], at, at + 1, name)
 
     def _look_at_program(self, index: int) -> bool | None:
@@ -200,7 +200,7 @@ class Trail:
             return False
         self.context = context.branch()
         self._pass(self.words[at].rpartition("/")[2], index, at + 1)
-        self.context.sourced += _sourced(self.words[index:at], shell, self.context)
+        self.context.reads_first += _sourced(self.words[index:at], shell, self.context)
         self.context.level += 1
         self.context.script = self.words[at]
         from eplb_launch.command.shell.syntax import Place
@@ -280,7 +280,7 @@ class Trail:
             return True
         text = step.string or ""
         if "foreign" in row and not _SHELL_SYNTAX.isdisjoint(text):
-            self.context.complete = False
+            self.context.args_known = False
         self._run(text, step.at, step.end, "sh")
         for column, path in step.options:  # the files of parameters of `vllm bench sweep`
             if column == "params" and self.server is not None:

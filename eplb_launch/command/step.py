@@ -70,7 +70,7 @@ class Step:
                 self.ends = True
             elif "assignments" in row and "=" in word:
                 self.options.append(("sets", word))
-            elif operands and ("elsewhere" in row or not is_server(self.trail.words, self.end - 1)):
+            elif operands and ("remote" in row or not is_server(self.trail.words, self.end - 1)):
                 operands -= 1
                 may_be_option = may_be_option and (operands > 0 or "mixed" in row)
             else:

@@ -23,11 +23,11 @@ def swept(server: Server, text: str | None, position: int) -> Server:
     try:
         records = json.loads(text or "")
     except (ValueError, RecursionError):
-        return server.replace(complete=False)
+        return server.replace(args_known=False)
     if isinstance(records, dict):
         records = list(records.values())
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        return server.replace(complete=False)
+        return server.replace(args_known=False)
     words = dict.fromkeys(word for record in records for word in _options(record))
     positions = [*server.positions, *[position] * len(words)]
     return server.replace(words=(*server.words, *words), positions=positions)

@@ -80,7 +80,7 @@ FACTS = {
     "script": "the command is the file of a shell script",
     "joins": "the words of the command are joined to a shell string",
     "appends": "words that are not known are added to the command",
-    "elsewhere": "the command runs on another host or in another container",
+    "remote": "the command runs on another host or in another container",
 }
 
 # NAMES: COLUMN OPTIONS; COLUMN OPTIONS. A module that `python -m` runs has -m before its name.
@@ -98,7 +98,7 @@ time: values -f --format -o --output
 nice: values -n --adjustment
 stdbuf: values -i --input -o --output -e --error
 timeout: values -k --kill-after -s --signal; operands 1
-chroot: values --groups --userspec; operands 1; elsewhere
+chroot: values --groups --userspec; operands 1; remote
 
 # util-linux 2.40, section 1
 ionice: values -c --class -n --classdata; refuses -p --pid -P --pgid -u --uid
@@ -110,7 +110,7 @@ prlimit: values -o --output; refuses -p --pid
 setpriv: flags --clear-groups --keep-groups --init-groups --nnp -d --dump; clears --reset-env; user
 unshare: values -R --root -S --setuid -G --setgid --propagation --setgroups --map-user --map-users
     --map-group --map-groups --monotonic --boottime --owner -l --load-interp; chdir -w --wd
-nsenter: values -t --target -S --setuid -G --setgid; elsewhere
+nsenter: values -t --target -S --setuid -G --setgid; remote
 runuser|su: values -g --group -G --supp-group -s --shell; passes -w --whitelist-environment;
     option --whitelist-environment={name}; user; string -c --command --session-command;
     replaces -u --user; clears - -l --login; operands 1; mixed
@@ -228,7 +228,7 @@ torchrun, -m torch.distributed.run|torch.distributed.launch: flags --standalone 
     --use-env; module -m --module
 accelerate launch, -m accelerate.commands.launch: flags --multi-gpu --cpu --tpu --quiet -q --debug
     --use-deepspeed --use-fsdp --use-xpu --use-mps-device --ipex; module -m --module
-mpirun|mpiexec|orterun: words; sets -x; chdir -wd -wdir --wdir; option -x {name}; elsewhere;
+mpirun|mpiexec|orterun: words; sets -x; chdir -wd -wdir --wdir; option -x {name}; remote;
     values -c -n --n -np --np -npersocket --npersocket -pernode-n -map-by --map-by -bind-to
     --bind-to -rank-by --rank-by -rf --rankfile -output-filename --output-filename --output -prefix
     --prefix -path --path -tmpdir -timeout --timeout --runtime-options --display --personality
@@ -236,7 +236,7 @@ mpirun|mpiexec|orterun: words; sets -x; chdir -wd -wdir --wdir; option -x {name}
     pairs -mca --mca -gmca --gmca --prtemca --pmixmca -genv -env; unless -genv -env;
     spreads -N -npernode --npernode -ppn -f -hostfile --hostfile -machinefile --machinefile;
     hosts -H -host --host -hosts; nodes SLURM_JOB_NUM_NODES SLURM_NNODES
-ray job submit: flags --verbose; chdir --working-dir; own; unless NCCL_MAX_CTAS; elsewhere
+ray job submit: flags --verbose; chdir --working-dir; own; unless NCCL_MAX_CTAS; remote
 
 # srun(1), salloc(1), sbatch(1), Slurm 24.05; --container-*: github.com/NVIDIA/pyxis
 srun: {SLURM}; default SLURM_EXPORT_ENV
@@ -260,18 +260,18 @@ kubectl|oc: option --env={name}={value}; values --as --as-group --as-uid --cache
     -n --namespace --request-timeout -s --server --token --user -v --v
 kubectl|oc exec|debug|run: flags -i --stdin -t --tty -q --quiet --attach --rm --share-processes
     --arguments-only --same-node --expose --privileged --command --wait --leave-stdin-open;
-    sets --env; operands 1; mixed; own; elsewhere
+    sets --env; operands 1; mixed; own; remote
 # apptainer.org/docs/user/main/cli
 singularity|apptainer: option --env {name}={value}; values -c --config
 singularity|apptainer exec|run: flags --nv --rocm --nvccli -c --contain -f --fakeroot -i --ipc -p
     --pid -u --userns -w --writable --writable-tmpfs --compat --underlay --uts --keep-privs;
     sets --env; clears -e --cleanenv -C --containall; own_names SINGULARITYENV_ APPTAINERENV_;
-    chdir --pwd --cwd; operands 1; elsewhere
+    chdir --pwd --cwd; operands 1; remote
 # github.com/NVIDIA/enroot; ssh(1), OpenSSH 9.6
 enroot: option -e {name}
-enroot start: values -c --conf -m --mount; sets -e --env; operands 1; own; elsewhere
+enroot start: values -c --conf -m --mount; sets -e --env; operands 1; own; remote
 ssh: values -B -b -c -D -E -e -F -I -i -J -L -l -m -O -o -P -p -Q -R -S -W -w; operands 1; mixed;
-    joins; own; unless SendEnv SetEnv; elsewhere
+    joins; own; unless SendEnv SetEnv; remote
 
 # Terminals: tmux(1), whose server has its own environment; screen(1); watch(1)
 tmux: option -e {name}={value}; values -c -f -L -S -T
@@ -305,12 +305,12 @@ _SHARED = {
     --unbuffered -v --verbose -X -Z --exclusive --contiguous --overlap --exact --pty --test-only
     --use-min-nodes --spread-job --requeue --container-mount-home --container-remap-root
     --container-writable --container-readonly; exports --export; option --export=ALL,{name};
-    chdir -D --chdir; elsewhere""",
+    chdir -D --chdir; remote""",
     "CONTAINER": """
     flags --rm -d --detach -i --interactive -t --tty --init --privileged --read-only -P
     --publish-all -q --quiet --oom-kill-disable --sig-proxy --replace --rmi --service-ports
     --use-aliases --build --remove-orphans -T; sets -e --env; chdir -w --workdir;
-    program --entrypoint; operands 1; own; keeps --env-host; unless --env-file; elsewhere""",
+    program --entrypoint; operands 1; own; keeps --env-host; unless --env-file; remote""",
     "COMPOSE": """
     values --ansi --env-file -f --file --parallel --profile --progress --project-directory -p
     --project-name""",

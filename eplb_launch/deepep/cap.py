@@ -69,7 +69,7 @@ def _tokens(plan: Plan) -> grids.Tokens:
 def _gpus(plan: Plan, files: Files) -> Seen:
     if plan.sms:
         return Seen((Gpu(f"a GPU of {plan.sms} SMs", plan.sms, (), "--sms"),))
-    if plan.server is None or plan.server.elsewhere:
+    if plan.server is None or plan.server.remote:
         return Seen((), "the command runs elsewhere")
     return seen(plan.server.environ, files)
 
@@ -195,8 +195,8 @@ def physical_experts(plan: Plan, files: Files = DISK) -> Experts:  # noqa: PLR09
     model = plan.given.get("hf_config_path") or plan.given.get("model")
     if server is None or model is None:
         return Experts(None, "the model is not known")
-    if server.elsewhere:
-        return Experts(None, f"the command runs elsewhere ({server.elsewhere})")
+    if server.remote:
+        return Experts(None, f"the command runs elsewhere ({server.remote})")
     if "hf_overrides" in plan.given:
         return Experts(None, "--hf-overrides may change the number of experts")
     name = os.path.join(str(model.value), "config.json")

@@ -120,7 +120,7 @@ def _readings(plan: Plan, server: Server, files: Files) -> tuple[Mapping[str, Va
         plan.vllm_version,
         directory=server.directory,
         other_user=any(wrapper.user for wrapper in server.wrappers),
-        files=InMemory({}) if server.elsewhere else files,
+        files=InMemory({}) if server.remote else files,
     )
     if parameter(server.environ.get("VLLM_BATCH_INVARIANT"), 0) == 0:
         return found

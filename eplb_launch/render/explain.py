@@ -62,8 +62,8 @@ def as_dict(plan: Plan, found: Assessment) -> dict[str, Any]:
             **fields(server, "entry", "program"),
             "prefixes": [wrapper.name for wrapper in server.wrappers],
             "script": server.script or None,
-            "elsewhere": server.elsewhere or None,
-            "complete": server.complete,
+            "elsewhere": server.remote or None,
+            "complete": server.args_known,
         },
         "release": {
             "version": plan.vllm_version,

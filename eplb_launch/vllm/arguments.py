@@ -135,7 +135,7 @@ def read(
         pairs = [pair for pair in pairs if pair[0].partition("=")[0] not in ignored]
     if serve:
         pairs = _move_model(pairs, release)
-    complete = server.complete
+    complete = server.args_known
     if "--config" in words:
         pairs, known = _insert_config(pairs, release, load_config, serve=serve)
         complete = complete and known

@@ -132,7 +132,7 @@ def test_a_server_is_found_with_all_its_arguments(line: str, entry: str, argumen
     assert server is not None
     assert server.entry == entry
     assert [*server.words] == shlex.split(arguments)
-    assert server.complete
+    assert server.args_known
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_commands_of_real_deployments_give_their_server(
     assert server is not None
     assert server.entry == entry
     assert [*server.words] == arguments
-    assert server.complete is complete
+    assert server.args_known is complete
 
 
 WORDS = st.sampled_from(

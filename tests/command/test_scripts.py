@@ -129,7 +129,7 @@ def test_the_server_of_a_script_gets_the_variable(command: list[str], here: Path
     server = planned(command, here).server
     assert server is not None
     assert ["serve", *server.words] == words.split()
-    assert server.complete
+    assert server.args_known
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_file_at_a_place_that_is_not_known_leaves_the_server_incomplete(
     (here / "x" / "at.sh").write_text(f"{line}\nvllm serve m $OPTIONS\n")
     found = planned(["bash", "x/at.sh"], here)
     assert found.server is not None
-    assert not found.server.complete
+    assert not found.server.args_known
     assert found.environment
 
 
@@ -494,7 +494,7 @@ def test_a_sourced_library_of_1000_functions_is_followed(tmp_path: Path) -> None
     (tmp_path / "a").write_text(f". ./lib.sh\n{SERVE}\n")
     found = planned(["sh", "./a"], tmp_path)
     assert found.server is not None
-    assert found.server.complete
+    assert found.server.args_known
     (tmp_path / "a").write_text("# with --enable-eplb\n. ./lib.sh\nother-server --port 1\n")
     assert warned(planned(["sh", "./a"], tmp_path)) == ""
 

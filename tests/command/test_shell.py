@@ -163,7 +163,7 @@ def test_words_expand_as_the_shell_expands_them(script: str, arguments: list[str
 def test_a_script_is_followed_to_its_server(script: str, arguments: list[str]) -> None:
     server = found(script)
     assert texts(server) == arguments
-    assert server.complete
+    assert server.args_known
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_each_alternative_of_a_script_is_a_server(script: str, alternatives: lis
     server = find_server(["bash", "-c", script], HERE)
     servers = (server, *server.others) if server else ()
     assert sorted(" ".join(texts(one) or ()) for one in servers) == alternatives
-    assert all(one.complete for one in servers)
+    assert all(one.args_known for one in servers)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_an_unknown_word_is_named(script: str, unknown: tuple[str, ...]) -> None
 def test_unknown_arguments_make_a_server_incomplete(script: str, arguments: list[str]) -> None:
     server = found(script)
     assert texts(server) == arguments
-    assert not server.complete
+    assert not server.args_known
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_unknown_arguments_make_a_server_incomplete(script: str, arguments: list
     ],
 )
 def test_unknown_words_elsewhere_leave_the_arguments_complete(script: str) -> None:
-    assert found(script).complete
+    assert found(script).args_known
 
 
 @pytest.mark.parametrize(
@@ -540,7 +540,7 @@ def test_cd_changes_the_directory_of_the_server(script: str, directory: str | No
 def test_files_that_the_shell_sources_are_named(words: list[str], sourced: tuple[str, ...]) -> None:
     server = find_server(words, {"BASH_ENV": "/nccl.sh"})
     assert server is not None
-    assert server.sourced == sourced
+    assert server.reads_first == sourced
 
 
 def test_activating_an_environment_hides_no_variable() -> None:
@@ -553,14 +553,17 @@ def test_activating_an_environment_hides_no_variable() -> None:
     ("script", "attribute", "values"),
     [
         pytest.param(
-            "if x; then B=; else B=$(y); fi; vllm serve m $B", "complete", [False, True], id="words"
+            "if x; then B=; else B=$(y); fi; vllm serve m $B",
+            "args_known",
+            [False, True],
+            id="words",
         ),
         pytest.param(
             "if x; then cd /a; else cd /b; fi; vllm serve m", "directory", ["/a", "/b"], id="cd"
         ),
         pytest.param(
             "if x; then B='ssh h'; else B=nice; fi; $B vllm serve m",
-            "elsewhere",
+            "remote",
             ["", "ssh"],
             id="wrappers",
         ),
@@ -622,7 +625,7 @@ def test_quoted_words_come_back_exactly(words: list[str]) -> None:
             server = find_server(["sh", "-c", command], {})
             assert server is not None
             assert server.words == expected
-            assert server.complete
+            assert server.args_known
 
 
 PIECES = st.sampled_from(
@@ -740,7 +743,7 @@ def test_a_script_that_is_too_much_to_follow_is_never_silent(number: int) -> Non
     script = ": ;" * number + f"sh -c 'vllm serve m\n#{'x' * 40_000}'"
     server = find_server(["bash", "-c", script], {})
     assert server is not None
-    assert (server.words, server.complete) in ((("m",), True), ((), False))
+    assert (server.words, server.args_known) in ((("m",), True), ((), False))
 
 
 # Scripts from a small grammar, for real shells.
@@ -859,7 +862,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
 def covers(server: Server, real: list[str]) -> bool:
     """Whether what a stand-in was started with is what is said of a server."""
     ours = [*server.entry.split()[1:], *server.words]
-    if server.complete and not any(UNKNOWN in text for text in ours) and ours != real[6:]:
+    if server.args_known and not any(UNKNOWN in text for text in ours) and ours != real[6:]:
         return False
     said = [server.environ.get(name, "unset") for name in ("A", "B", "C", "TWO", "EMPTY", "NO")]
     return all(text == value or UNKNOWN in text for text, value in zip(said, real, strict=False))

@@ -59,7 +59,7 @@ def test_a_command_in_a_string_is_followed(line: str, names: list[str]) -> None:
     assert decided.server is not None
     assert [wrapper.name for wrapper in decided.server.wrappers] == names
     assert decided.server.entry == "vllm serve"
-    assert decided.server.complete
+    assert decided.server.args_known
     assert decided.environment
     dropped = [warning.code for warning in decided.warnings] == ["variable-dropped"]
     assert dropped == ("docker" in names)
@@ -79,7 +79,7 @@ def test_what_a_program_adds_or_expands_is_not_known(line: str) -> None:
     line = line.replace("SERVE", SERVE).replace("HAZARD", HAZARD)
     decided = planned(line, vllm_version="0.16.0")
     assert decided.server is not None
-    assert not decided.server.complete
+    assert not decided.server.args_known
     assert decided.environment
     assert not decided.warnings
 

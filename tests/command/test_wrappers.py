@@ -156,7 +156,7 @@ def test_each_wrapper_leaves_the_server_behind_it(line: str) -> None:
     assert server is not None
     assert server.entry in ("vllm serve", "vllm.entrypoints.openai.api_server")
     assert [*server.words] == ["m", "-dp", "8"]
-    assert server.complete
+    assert server.args_known
     assert server.wrappers
     if line != "script -c":
         own = [word for wrapper in server.wrappers for word in wrapper.words]
@@ -248,7 +248,7 @@ def test_a_wrapper_changes_the_directory_of_the_server(line: str, directory: str
 
 
 @pytest.mark.parametrize(
-    ("line", "elsewhere"),
+    ("line", "remote"),
     [
         ("docker run i", "docker"),
         ("podman exec c", "podman"),
@@ -266,10 +266,10 @@ def test_a_wrapper_changes_the_directory_of_the_server(line: str, directory: str
         ("sh -c 'exec \"$@\"' sh", ""),
     ],
 )
-def test_a_wrapper_may_start_the_server_elsewhere(line: str, elsewhere: str) -> None:
+def test_a_wrapper_may_start_the_server_elsewhere(line: str, remote: str) -> None:
     server = server_in(f"{line} vllm serve m")
     assert server is not None
-    assert server.elsewhere == elsewhere
+    assert server.remote == remote
 
 
 @pytest.mark.parametrize(
@@ -313,13 +313,13 @@ def test_a_container_hides_the_values_of_variables() -> None:
     server = server_in("docker run i sh -c 'vllm serve -$A ${B:-x}y $C'")
     assert server is not None
     assert [*server.words] == [f"-{UNKNOWN}", f"{UNKNOWN}y"]
-    assert not server.complete
+    assert not server.args_known
 
 
 def test_xargs_adds_arguments() -> None:
     server = server_in("xargs vllm serve m")
     assert server is not None
-    assert not server.complete
+    assert not server.args_known
 
 
 def test_each_wrapper_has_its_own_words() -> None:

@@ -113,7 +113,7 @@ class Flow:
     def unknown_server(self, start: int, end: int) -> Server:
         """Return a server of which we know only where in the text it stands."""
         found = self.context.server((), (), NO_ENGINE, "")
-        return found.replace(complete=False, place=self.shell.place(Word((), start, end)))
+        return found.replace(args_known=False, place=self.shell.place(Word((), start, end)))
 
     def add(self, server: Server, *, execs: bool) -> None:
         """Keep a server, and its others."""

@@ -161,7 +161,7 @@ class _Follower(Flow):
         words, context.gap = settle(fields)
         server = self.search([text for text, _ in words], [at for _, at in words], context)
         if server is not None and server.entry:
-            self.in_values.append((name, server.replace(complete=False)))
+            self.in_values.append((name, server.replace(args_known=False)))
 
     def execute(self, command: Command) -> None:
         """Follow a command that has a name."""
@@ -279,8 +279,8 @@ class _Follower(Flow):
         ]
         if not found and name in ("source", "."):
             found = [UNKNOWN if text in (ANY_WORDS, UNSET) else text for text, _ in fields[1:2]]
-        if found and len(self.context.sourced) < MAX_SOURCED:
-            self.context.sourced += (found[0],)
+        if found and len(self.context.reads_first) < MAX_SOURCED:
+            self.context.reads_first += (found[0],)
 
     # Functions
 
@@ -439,7 +439,7 @@ class _Follower(Flow):
             if server is None or not server.entry:
                 start = 0 if is_script else min(marks)
                 server = self.unknown_server(one.at + start, one.at + len(text))
-            self.in_values.append(("", server.replace(complete=False)))
+            self.in_values.append(("", server.replace(args_known=False)))
 
 
 def _with_unknown(server: Server, unknown: list[str]) -> Server:
