@@ -38,11 +38,9 @@ from eplb_launch.vllm.releases import CAP
 
 # Most operators take variables as a container does. The launcher cannot wrap their servers.
 OPERATOR = Style("for what it starts", FORMATS["kubernetes"](VALUES).rstrip("\n"), wraps=False)
+COMMAND = Style("for it, by these words before it", "env " + FORMATS["plain"](VALUES).rstrip("\n"))
 # YAML joins the lines of a text that is not a block: a line before the command is part of it.
-ON_ITS_LINE = shell_files.STYLE.replace(
-    where="for it, by these words before it", sets=f"env {FORMATS['plain'](VALUES)}".rstrip("\n")
-)
-COMMAND = Style("for this command", FORMATS["plain"](VALUES).rstrip("\n"))
+ON_ITS_LINE = shell_files.STYLE.replace(where=COMMAND.where, sets=COMMAND.sets)
 
 # These match names of fields in lower case, without "_" and "-".
 _ENVIRONMENTS = re.compile(r"envs?|envvars|environment|environmentvariables|extraenv|variables")
@@ -61,7 +59,7 @@ _SKIPPED = re.compile(
     r"|probe$|/lastappliedconfiguration$"
 )
 # A field for arguments continues the command in the same map.
-_COMMANDS = ("command", "entrypoint")
+_COMMANDS = (re.compile("entrypoint"), re.compile(".*command"), re.compile("cmd"))
 _ARGUMENTS = re.compile(r"(?<!build)(?:args?|arguments|flags|options)$|^cmd$")
 # The options of these engines have names that vLLM uses too.
 _OTHER_ENGINES = ("sglang", "trtllm", "tensorrt")
@@ -216,7 +214,7 @@ class _Search:
 
     def children(self, field: _Field) -> list[_Field]:
         """Return the fields of a map that are searched, the last first."""
-        skipped = [*_arguments(field.node)]
+        skipped = [*_command(field.node)[1]]
         skipped += ["metadata", "status"] if self.title and not field.above else []
         return [
             field.child(value, key)
@@ -285,14 +283,13 @@ class _Search:
     def continued(self, field: _Field) -> Task | None:
         """Return the task of a command that other fields continue, such as `args`."""
         around = field.above[0] if field.above else field.node
-        is_command = field.key in _COMMANDS and around.get(field.path[-1]) is field.node
-        more = _arguments(around).values() if is_command else ()
-        if not more or "\n" in field.node.text:
+        command, arguments = _command(around)
+        if command is not field.node or not arguments or "\n" in field.node.text:
             return None
         given = words_of(field.node, self.source)
         if not given:
             return None
-        for node in more:
+        for node in arguments.values():
             given += words_of(node, self.source) or words_at((UNKNOWN,), self.source, node.line)
         about = "\n".join(self.lines[around.line - 1 : around.end])
         return self.task(field, COMMAND, given[0].line, given).replace(about=about)
@@ -343,21 +340,24 @@ def _without_variables(text: str, variables: Variables) -> str:
     return _VARIABLE.sub(UNKNOWN, text)
 
 
-def _arguments(node: Node) -> dict[str, Node]:
-    """Return the fields that continue the command of a map, if they start a server together."""
-    entries = node.entries()
-    commands = [node for key, node in entries.items() if _plain(key) in _COMMANDS]
-    if not commands or commands[0].kind == MAP:
-        return {}
-    found = {
-        key: value
-        for key, value in entries.items()
-        if _ARGUMENTS.search(_plain(key)) and any(value.texts()) and not value.null
-    }
-    texts = (
-        item.text for value in (commands[0], *found.values()) for item in value.items or [value]
-    )
-    return found if ENTRY_POINT.search(" ".join(texts)) else {}
+def _command(node: Node) -> tuple[Node | None, dict[str, Node]]:
+    """Return the command of a map, and the fields that continue it if they start a server."""
+    entries = {key: value for key, value in node.entries().items() if any(value.texts())}
+    plain = {key: _plain(key) for key in entries}
+    ordered = [key for name in _COMMANDS for key in entries if name.fullmatch(plain[key])]
+    if not ordered or entries[ordered[0]].kind == MAP:
+        return None, {}
+    command = entries[ordered[0]]
+    # As with Docker, the command of an image continues an entry point.
+    more = ordered[1:] if ENTRY_POINT.search(_joined(command)) else []
+    more += [key for key in entries if _ARGUMENTS.search(plain[key]) and key not in ordered]
+    found = {key: entries[key] for key in more if not entries[key].null}
+    text = " ".join(map(_joined, (command, *found.values())))
+    return command, found if ENTRY_POINT.search(text) else {}
+
+
+def _joined(node: Node) -> str:
+    return " ".join(item.text for item in node.items or [node])
 
 
 @functools.lru_cache(maxsize=1 << 17)
