@@ -59,7 +59,7 @@ _SKIPPED = re.compile(
     r"|probe$|/lastappliedconfiguration$"
 )
 # A field for arguments continues the command in the same map.
-_COMMANDS = (re.compile("entrypoint"), re.compile(".*command"), re.compile("cmd"))
+_COMMANDS = ("entrypoint", "command", "cmd")
 _ARGUMENTS = re.compile(r"(?<!build)(?:args?|arguments|flags|options)$|^cmd$")
 # The options of these engines have names that vLLM uses too.
 _OTHER_ENGINES = ("sglang", "trtllm", "tensorrt")
@@ -283,7 +283,7 @@ class _Search:
     def continued(self, field: _Field) -> Task | None:
         """Return the task of a command that other fields continue, such as `args`."""
         around = field.above[0] if field.above else field.node
-        command, arguments = _command(around)
+        command, arguments = _command(around) if field.key.endswith(_COMMANDS) else (None, {})
         if command is not field.node or not arguments or "\n" in field.node.text:
             return None
         given = words_of(field.node, self.source)
@@ -340,24 +340,22 @@ def _without_variables(text: str, variables: Variables) -> str:
     return _VARIABLE.sub(UNKNOWN, text)
 
 
+@functools.lru_cache(maxsize=yaml_tree.DEPTH)  # each field of the map asks again
 def _command(node: Node) -> tuple[Node | None, dict[str, Node]]:
     """Return the command of a map, and the fields that continue it if they start a server."""
-    entries = {key: value for key, value in node.entries().items() if any(value.texts())}
-    plain = {key: _plain(key) for key in entries}
-    ordered = [key for name in _COMMANDS for key in entries if name.fullmatch(plain[key])]
+    entries = node.entries()
+    named = [key for key in entries if _plain(key).endswith(_COMMANDS)]
+    ordered = [key for end in _COMMANDS for key in named if _plain(key).endswith(end)]
     if not ordered or entries[ordered[0]].kind == MAP:
         return None, {}
     command = entries[ordered[0]]
     # As with Docker, the command of an image continues an entry point.
-    more = ordered[1:] if ENTRY_POINT.search(_joined(command)) else []
-    more += [key for key in entries if _ARGUMENTS.search(plain[key]) and key not in ordered]
-    found = {key: entries[key] for key in more if not entries[key].null}
-    text = " ".join(map(_joined, (command, *found.values())))
+    more = ordered[1:] if ENTRY_POINT.search(command.line_of_text()) else []
+    more += [key for key in entries if _ARGUMENTS.search(_plain(key)) and key not in ordered]
+    values = {key: entries[key] for key in more}
+    found = {key: value for key, value in values.items() if any(value.texts()) and not value.null}
+    text = " ".join(value.line_of_text() for value in (command, *found.values()))
     return command, found if ENTRY_POINT.search(text) else {}
-
-
-def _joined(node: Node) -> str:
-    return " ".join(item.text for item in node.items or [node])
 
 
 @functools.lru_cache(maxsize=1 << 17)

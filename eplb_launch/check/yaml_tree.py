@@ -98,6 +98,10 @@ class Node:
         node = self.at(*names)
         return node.items if node is not None and node.kind == LIST else []
 
+    def line_of_text(self) -> str:
+        """Return the text, or the texts of a list in one line."""
+        return " ".join(item.text for item in self.items or [self])
+
     def texts(self) -> Iterator[str]:
         """Yield the texts in this value. Only a part of a large value is visited."""
         todo, seen = [self], {id(self)}
