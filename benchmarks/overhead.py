@@ -69,7 +69,7 @@ def watch(launcher: Launcher, environ: Mapping[str, str]) -> tuple[str, bool]:
 
 
 def measure_launchers(found: Sequence[Launcher], rounds: int) -> list[Row]:
-    """Measure those that are there, in turn."""
+    """Measure the installed launchers in turn."""
     there = [launcher for launcher in found if launcher.words is not None]
     with tempfile.TemporaryDirectory() as directory:
         telling = make_environment(os.path.join(directory, "telling"), "sh", NAMES)

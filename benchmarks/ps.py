@@ -32,9 +32,9 @@ def start(count: int) -> subprocess.Popen[bytes]:
 def measure_among(
     processes: int, rounds: int, script: str = SCRIPT
 ) -> tuple[int, dict[str, list[float]]]:
-    """Return how many processes there are with so many more, and the seconds of each round.
+    """Start `processes` more. Return how many there are then, and the seconds of each round.
 
-    `ps aux` is not in what is returned if there is no `ps` here.
+    `ps aux` is left out if there is no `ps` here.
     """
     commands = {"eplb-launch ps": [script, "ps"], "ps aux": ["ps", "aux"]}
     if shutil.which("ps") is None:

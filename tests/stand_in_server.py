@@ -7,7 +7,7 @@ a JSON object:
 - "title": the title of the server itself, set after a change to the variable HALF
 - "user": the user to become first
 - "then": a command to become on SIGUSR1
-- "area": ["cmdline" or "environ", bytes]: enlarge that to so many bytes, by prctl(2)
+- "area": ["cmdline" or "environ", bytes]: enlarge that area to this number of bytes, by prctl(2)
 
 It prints "ready" when all processes have started, and ends by itself after a while.
 """
@@ -94,7 +94,7 @@ KEPT: list[mmap.mmap] = []
 
 
 def serve() -> None:
-    """Be the server."""
+    """Run as the server."""
     options = json.loads(os.environ.get("STAND_IN", "{}"))
     if "then" in options:
         command = options["then"]

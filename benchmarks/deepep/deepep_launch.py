@@ -76,7 +76,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the trials."""
+    """The outcomes of the trials."""
 
     facts: dict[str, Any]  # of rank 0; empty where it did not come up
     rows: tuple[tuple[Trial, dict[str, Any]], ...]  # a trial, and both ranks' answers as one
@@ -88,7 +88,7 @@ class Bench:
     """A directory with a `vllm` in it, for PATH, and all that a run writes."""
 
     def __init__(self, directory: str) -> None:
-        """Lay it out in an empty directory."""
+        """Write its files into an empty directory."""
         self.directory = directory
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and end the ranks
         os.mkdir(os.path.join(directory, "bin"))

@@ -37,7 +37,7 @@ def combine(experts: int, tokens: int, sms: int) -> int:
 
 
 def nccl_blocks(ctas: int, size: int, rounds: Iterable[int], ranks: int) -> int:
-    """Return the blocks of NCCL's send/receive kernel among so many ranks of one node.
+    """Return the blocks of NCCL's send/receive kernel for a number of ranks on one node.
 
     `rounds` are the peers that there is something for: 0 is the rank itself. Each has a share of
     the CTAs, more if it is a large transfer, and each begins elsewhere: so more peers take more.
@@ -74,7 +74,7 @@ def largest(trial: Trial, sms: int) -> int:
 
 
 def expected(trial: Trial, blocks: int, sms: int, environ: Mapping[str, str]) -> str:
-    """Return what is expected, where NCCL's kernel has so many blocks."""
+    """Return the expected outcome for this number of blocks of NCCL's kernel."""
     left = sms - largest(trial, sms)
     if blocks <= left:
         return RUNS

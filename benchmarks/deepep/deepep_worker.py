@@ -86,7 +86,7 @@ class Worker:
         self.w = torch.rand(self.most, TOP_K, dtype=torch.float32, device="cuda")
 
     def prepare(self, trial: dict[str, Any]) -> None:
-        """Make DeepEP and the exchange ready for so many experts and tokens."""
+        """Make DeepEP and the exchange ready for this number of experts and tokens."""
         torch = self.torch
         self.trial = trial
         self.most_now = trial["tokens"]
@@ -357,7 +357,7 @@ class Worker:
         answer["hangs"] = not all(answer["ended"].values())
 
     def run(self, number: int, trial: dict[str, Any]) -> bool:
-        """Do a trial and write what came of it; return whether the process can go on."""
+        """Do a trial and write its outcome; return whether the process can go on."""
         answer: dict[str, Any] = {"trial": number, "variable": os.environ.get("NCCL_MAX_CTAS")}
         self.prepare(trial)
         self.alone(answer)

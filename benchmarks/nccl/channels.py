@@ -72,7 +72,7 @@ def judge(row: Row, outcome: Outcome) -> list[str]:
         if answer["variable"] != row.variable:
             wrong.append(f"NCCL_MAX_CTAS is {answer['variable']!r}, not {row.variable!r}")
         if answer.get("correct") is False:
-            wrong.append("the data that arrive are not those that were sent")
+            wrong.append("the received data differ from the sent data")
     wrong += [f"NCCL does not say: {text}" for text in row.log if text not in outcome.log]
     model = modelled(outcome)
     if model is not None and model != channels[:2]:

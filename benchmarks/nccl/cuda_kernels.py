@@ -52,7 +52,7 @@ class Flags:
     """What a launch of `dispatch` and the host tell each other."""
 
     def __init__(self, address: int) -> None:
-        """Look at the words at `address`, which the GPU writes behind our back."""
+        """Look at the words at `address`, which the GPU writes."""
         self.address = address
         self._words = (ctypes.c_uint32 * SLOT).from_address(address)
 

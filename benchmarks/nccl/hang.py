@@ -58,7 +58,7 @@ class Case:
 
 
 def cases(sms: int, gpus: int) -> list[Case]:
-    """Return what is started on GPUs with so many SMs."""
+    """Return the cases for GPUs with this number of SMs."""
     options = ("--max-ctas", "fit", "--sms", str(sms))
     words = " ".join(("eplb-launch", *options))
     calls = tokens({}, {}, 20)

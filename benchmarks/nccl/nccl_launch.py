@@ -59,7 +59,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it."""
+    """The outcome of a launch."""
 
     said: tuple[str, ...]  # by the launcher
     log: str  # NCCL's, of rank 0
@@ -78,7 +78,7 @@ class Bench:
     """A directory with a `vllm` in it, for PATH, and all that a run writes."""
 
     def __init__(self, directory: str) -> None:
-        """Lay it out in an empty directory."""
+        """Write its files into an empty directory."""
         self.directory = directory
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and end the ranks
         os.mkdir(self._path("bin"))
@@ -94,7 +94,7 @@ class Bench:
         with open(os.path.join(directory, "board"), "wb") as board:
             board.truncate(4096)
         environ = self._environ(launch, directory)
-        # A model with so many experts, as far as its config.json goes.
+        # A model with this number of experts: only its config.json.
         with open(os.path.join(directory, "config.json"), "w") as file:
             json.dump({"model_type": "deepseek_v3", "n_routed_experts": launch.experts}, file)
         command = ["vllm", "serve", directory, *ARGUMENTS]

@@ -299,7 +299,7 @@ def pattern(number: int) -> int:
 
 
 def possible(blocks: int, pairs: int, sms: int) -> bool:
-    """Return whether a GPU with so many SMs takes such a grid at all."""
+    """Return whether a GPU with this number of SMs can run this grid."""
     return 0 < blocks <= sms and not (pairs and blocks % 2)
 
 

@@ -35,7 +35,7 @@ SCRIPT = os.path.join(sysconfig.get_path("scripts"), "eplb-launch")
 START_SECONDS = 600
 END_SECONDS = 120
 SIGNALS = ("SigBlk", "SigIgn", "SigCgt")  # of /proc/PID/status
-# One sequence after the other, without compiling anything: what takes long in a start.
+# One sequence at a time, and no compilation: both would make the start slow.
 # float32: with bfloat16 vLLM's CPU build uses AMX where the CPU names it, and some virtual machines
 # name it and then end the worker with SIGILL.
 SMALL = [

@@ -1,7 +1,7 @@
 """Stands in for a `vllm` that starts its workers with Ray: an actor on each node of the cluster.
 
-The nodes are those of RAY_ADDRESS, the runtime_env is in RUNTIME_ENV. Prints what there is of the
-variable: here, and by node in the actors.
+The nodes are those of RAY_ADDRESS, the runtime_env is in RUNTIME_ENV. Prints the value
+of the variable here, and on each node in the actors.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def report(when: str) -> None:
 
 
 def loaded() -> None:
-    """Be the plugin; in the process that the sockets are meant for, use them too."""
+    """Run as the plugin. Use the sockets in the process that they are for."""
     report("plugin")
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         answer()

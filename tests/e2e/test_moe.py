@@ -1,9 +1,9 @@
-"""Two data-parallel ranks with expert parallelism: what is decided arrives in every process.
+"""Two data-parallel ranks with expert parallelism: the variable arrives in every process.
 
-vLLM refuses EPLB on a CPU (config/parallel.py of 0.32.0: CUDA, ROCm or XPU only), so no command of
-a CPU can fulfil the rule. What can be had is a command of which not all can be known: its shell
-adds options from a file, EPLB may be among them, and the launcher sets the cap. This shows that
-the variable gets from the decision into the workers; that it prevents a hang is not shown here.
+vLLM refuses EPLB on a CPU (config/parallel.py of 0.32.0: CUDA, ROCm or XPU only), so no command on
+a CPU can fulfil the rule. Here a shell adds options from a file. EPLB may be among them, so the
+launcher sets the cap. The tests show that the variable arrives in the workers. They do not show
+that it prevents a hang.
 """
 
 from __future__ import annotations

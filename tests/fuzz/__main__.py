@@ -1,4 +1,4 @@
-"""Feed each reader of foreign bytes with mutations of its seeds, and say what came of it.
+"""Feed each reader of foreign bytes with mutations of its seeds, and report what failed.
 
     python -m fuzz [--seconds 60] [--seed 0] [--keep .fuzz] [TARGET...]
 
@@ -68,7 +68,7 @@ class Run:
     """A target that is being fed."""
 
     def __init__(self, target: Target, keep: str, choose: random.Random) -> None:
-        """Begin with its seeds."""
+        """Start with its seeds."""
         self.target = target
         self.keep = keep
         self.choose = choose
@@ -160,7 +160,7 @@ class Run:
         return path
 
     def line(self) -> str:
-        """Return what came of it."""
+        """Return the outcome."""
         size = len(self.worst_input) / 1024
         return (
             f"{self.target.name:14} {self.inputs:9,} inputs {len(self.findings):3} findings"

@@ -293,7 +293,7 @@ class FrozenView(Files):
         return super().read(self.root + self.real(path), most)
 
     def names(self, path: str) -> list[str]:
-        """Return what there is in a folder below the root."""
+        """Return the names in a folder below the root."""
         return super().names(self.root + self.real(path))
 
     def stat(self, path: str) -> os.stat_result:

@@ -36,7 +36,7 @@ class Processes:
     """Fills /proc of a machine."""
 
     def __init__(self, machine: Machine) -> None:
-        """Begin with an init."""
+        """Start with the process init."""
         self.machine = machine
         self.denied: list[str] = []
         self.number = 1

@@ -37,7 +37,7 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("new", help="list the releases that are not covered")
     release = commands.add_parser("release", help="compare with a release, and keep the rows")
-    release.add_argument("--rows", type=int, help="compare so many, and keep none")
+    release.add_argument("--rows", type=int, help="compare this number of rows, and keep none")
     again = commands.add_parser("again", help="ask a release again for the rows that are kept")
     for command in (release, again):
         command.add_argument("version", help="X.Y.Z")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def shrink(row: Row, holds: Callable[[Row], bool]) -> Row:
-    """Return a row of which `holds` is still true, and of no smaller one that was tried."""
+    """Return the smallest row tried for which `holds` is still true."""
     row = {name: row[name] for name in ("argv", "env", "files", "nixl")}
     smaller: Row | None = row
     while smaller is not None:

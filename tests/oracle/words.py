@@ -1,6 +1,6 @@
 """What command lines are made of: values, other options, lines of YAML, variables.
 
-The `ODD` ones are those that vLLM mostly refuses, or reads in a way that surprises.
+vLLM refuses most of the `ODD` ones, or reads them in a surprising way.
 """
 
 from __future__ import annotations

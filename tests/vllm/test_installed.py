@@ -250,7 +250,7 @@ def test_a_real_virtual_environment_has_its_packages_where_we_look(tmp_path: Pat
 
 
 def test_the_interpreter_of_these_tests_finds_a_package_that_it_has() -> None:
-    """The folders are those that this Python imports from: typer is in one of them."""
+    """This Python imports from these folders: typer is in one of them."""
     folders = set(Lookup(dict(os.environ), None, DISK).import_path(sys.executable))
     import typer
 
