@@ -160,7 +160,7 @@ def _capped(plan: Plan, value: str, by: str, seen: Seen) -> Assessment:
     elif by == VLLM:
         reason = f"the workers of vLLM {plan.vllm_version} set {VARIABLE}={value}: {plan.reason}"
     elif not plan.settings:
-        reason = f"{VARIABLE}={value} is set; its settings do not matter"
+        reason = f"{VARIABLE}={value} is set, and holds with any settings of the server"
     elif by == ENVIRONMENT and plan.variables:
         reason = f"{VARIABLE} is set already ({plan.reason})"
     else:
